@@ -1,0 +1,106 @@
+"""One collateral as a file: everything that verifies the quotes of one platform model, still untrusted.
+
+The file format is the JSON object that dcap-qvl reads and writes: PEM chains leaf-most first, CRLs as hex DER,
+the exact signed text of TCB Info and QE identity with their raw signatures as hex r||s.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eaa.errors import MalformedInput, Reason
+
+MAX_COLLATERAL_SIZE: Final = 2 * 1024 * 1024
+"""Bytes of a collateral file; real ones have under 32 KiB."""
+MAX_DOCUMENT_SIZE: Final = 512 * 1024
+"""Bytes of one member."""
+
+_TEXT: Final = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "tcb_info", "qe_identity_issuer_chain", "qe_identity")
+_HEX: Final = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collateral:
+    """Endorsements of one platform model, as served. Nothing here has been verified."""
+
+    pck_crl_issuer_chain: bytes
+    """PEM, the PCK CA first, the root last."""
+    root_ca_crl: bytes
+    """DER."""
+    pck_crl: bytes
+    """DER."""
+    tcb_info_issuer_chain: bytes
+    """PEM, the TCB signing certificate first, the root last."""
+    tcb_info: bytes
+    """The exact bytes that the signature covers."""
+    tcb_info_signature: bytes
+    """64 bytes, r||s."""
+    qe_identity_issuer_chain: bytes
+    """PEM."""
+    qe_identity: bytes
+    """The exact bytes that the signature covers."""
+    qe_identity_signature: bytes
+    """64 bytes, r||s."""
+    pck_certificate_chain: bytes | None = None
+    """PEM, for quotes that do not carry their own chain."""
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Collateral:
+        """Parse a collateral file. Raises MalformedInput (COLLATERAL_MALFORMED)."""
+        if len(raw) > MAX_COLLATERAL_SIZE:
+            raise _malformed(f"the collateral file has {len(raw)} bytes, the limit is {MAX_COLLATERAL_SIZE}")
+        document = _load_object(raw)
+        values: dict[str, Any] = {name: _text(document, name).encode() for name in _TEXT}
+        values.update({name: _hex(document, name) for name in _HEX})
+        if document.get("pck_certificate_chain") is not None:
+            values["pck_certificate_chain"] = _text(document, "pck_certificate_chain").encode()
+        return cls(**values)
+
+    def to_json(self) -> bytes:
+        """Return the collateral file, ASCII JSON with a final newline."""
+        document = {name: getattr(self, name).decode() for name in _TEXT}
+        document.update({name: getattr(self, name).hex() for name in _HEX})
+        if self.pck_certificate_chain is not None:
+            document["pck_certificate_chain"] = self.pck_certificate_chain.decode()
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _malformed(message: str) -> MalformedInput:
+    return MalformedInput(
+        Reason.COLLATERAL_MALFORMED, message, hint="docs/manual describes the format; `shelter inspect` tells more"
+    )
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise _malformed("the collateral file names a member twice")
+    return dict(pairs)
+
+
+def _load_object(raw: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(raw, object_pairs_hook=_refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _malformed("the collateral file is not JSON") from error
+    if not isinstance(document, dict):
+        raise _malformed("the collateral file is not a JSON object")
+    return document
+
+
+def _text(document: dict[str, Any], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str):
+        raise _malformed(f"the collateral file has no text member {name}")
+    if len(value) > MAX_DOCUMENT_SIZE:
+        raise _malformed(f"{name} has {len(value)} characters, the limit is {MAX_DOCUMENT_SIZE}")
+    return value
+
+
+def _hex(document: dict[str, Any], name: str) -> bytes:
+    try:
+        return bytes.fromhex(_text(document, name))
+    except ValueError as error:
+        raise _malformed(f"{name} is not hex") from error

@@ -1,0 +1,52 @@
+"""A bounded reader of fixed layouts: every length is checked before a byte is taken."""
+
+from __future__ import annotations
+
+from eaa.errors import MalformedInput, Reason
+
+
+class Reader:
+    """Takes fields from the front of `raw`; running out of bytes is MalformedInput with the given reason."""
+
+    def __init__(self, raw: bytes, *, what: str, reason: Reason) -> None:
+        self._raw = raw
+        self._at = 0
+        self._what = what
+        self._reason = reason
+
+    @property
+    def remaining(self) -> int:
+        """Bytes not taken yet."""
+        return len(self._raw) - self._at
+
+    def take(self, length: int, field: str) -> bytes:
+        """Return the next `length` bytes, the named field."""
+        if length > self.remaining:
+            raise MalformedInput(
+                self._reason,
+                f"{self._what} ends inside {field}: {length} bytes expected at offset {self._at}, "
+                f"{self.remaining} there",
+                hint="the input was cut off or is something else; fetch it again",
+            )
+        field_bytes = self._raw[self._at : self._at + length]
+        self._at += length
+        return field_bytes
+
+    def uint(self, length: int, field: str) -> int:
+        """Return the next `length` bytes as an unsigned little-endian integer."""
+        return int.from_bytes(self.take(length, field), "little")
+
+    def sized(self, size_length: int, maximum: int, field: str) -> bytes:
+        """Return a field preceded by its own little-endian length, refusing more than `maximum` bytes."""
+        length = self.uint(size_length, f"the length of {field}")
+        if length > maximum:
+            raise MalformedInput(
+                self._reason,
+                f"{self._what} declares {length} bytes of {field}, at most {maximum} are allowed",
+            )
+        return self.take(length, field)
+
+    def end(self) -> None:
+        """Refuse bytes that are left over."""
+        if self.remaining:
+            raise MalformedInput(self._reason, f"{self._what} has {self.remaining} bytes after its last field")

@@ -1,0 +1,222 @@
+"""DCAP quotes, versions 3 and 4: bytes to frozen records and back, exactly.
+
+Source: Intel SGX ECDSA QuoteLib Reference (version 3); Intel TDX DCAP Quoting Library API (version 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+from eaa.errors import MalformedInput, Reason
+from eaa.evidence.layout import Reader
+from eaa.evidence.sgx import REPORT_SIZE, EnclaveReport
+from eaa.evidence.tdx import TD_REPORT_10_SIZE, TDReport
+
+MAX_QUOTE_SIZE: Final = 128 * 1024
+"""The TDX driver's buffer; nothing that produces quotes returns more."""
+MAX_CERTIFICATION_DATA: Final = 64 * 1024
+MAX_QE_AUTH_DATA: Final = 64 * 1024 - 1
+HEADER_SIZE: Final = 48
+INTEL_QE_VENDOR_ID: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+ECDSA_P256: Final = 2
+"""The only attestation key type of versions 3 and 4 that Intel issues."""
+_QE_REPORT_CERTIFICATION: Final = 6
+_SUPPORTED_VERSIONS: Final = (3, 4)
+
+
+class TEEType(IntEnum):
+    """The TEE type word of a quote header."""
+
+    SGX = 0x00
+    TDX = 0x81
+
+
+class CertificationDataType(IntEnum):
+    """What stands in a quote's certification data."""
+
+    PPID_PLAIN = 1
+    PPID_RSA_2048 = 2
+    PPID_RSA_3072 = 3
+    PCK_LEAF = 4
+    PCK_CHAIN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteHeader:
+    """The first 48 bytes of a quote."""
+
+    version: int
+    attestation_key_type: int
+    tee_type: TEEType
+    qe_svn_and_pce_svn: bytes = bytes(4)
+    """Bytes 8 to 11. Informative: the order differs between versions, and no verifier may use them for the TCB."""
+    qe_vendor_id: bytes = INTEL_QE_VENDOR_ID
+    """16 bytes."""
+    user_data: bytes = bytes(20)
+    """20 bytes; the first 16 are the QE id in practice."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> QuoteHeader:
+        """Raise MalformedInput unless `raw` is the header of a quote that this code understands."""
+        reader = Reader(raw, what="the quote", reason=Reason.QUOTE_MALFORMED)
+        version = reader.uint(2, "the version")
+        if version not in _SUPPORTED_VERSIONS:
+            raise MalformedInput(
+                Reason.QUOTE_VERSION_UNSUPPORTED,
+                f"the input is no quote of version 3 or 4: its version field says {version}",
+                hint="`shelter inspect` tells what a file is",
+            )
+        key_type = reader.uint(2, "the attestation key type")
+        if key_type != ECDSA_P256:
+            raise MalformedInput(
+                Reason.ATTESTATION_KEY_TYPE_UNSUPPORTED,
+                f"the quote's attestation key type is {key_type}; only 2 (ECDSA P-256) is defined for use",
+            )
+        tee_type = _tee_type(reader.uint(4, "the TEE type"), version)
+        svns = reader.take(4, "the QE SVN and PCE SVN")
+        vendor = reader.take(16, "the QE vendor id")
+        if vendor != INTEL_QE_VENDOR_ID:
+            raise MalformedInput(
+                Reason.QE_VENDOR_UNKNOWN, f"the quote names QE vendor {vendor.hex()}; only Intel's is known"
+            )
+        user_data = reader.take(20, "the user data")
+        reader.end()
+        return cls(
+            version=version,
+            attestation_key_type=key_type,
+            tee_type=tee_type,
+            qe_svn_and_pce_svn=svns,
+            qe_vendor_id=vendor,
+            user_data=user_data,
+        )
+
+    def encode(self) -> bytes:
+        """Return the 48 bytes of this header."""
+        return b"".join(
+            (
+                self.version.to_bytes(2, "little"),
+                self.attestation_key_type.to_bytes(2, "little"),
+                int(self.tee_type).to_bytes(4, "little"),
+                self.qe_svn_and_pce_svn,
+                self.qe_vendor_id,
+                self.user_data,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """One quote with its authentication data.
+
+    `body` is an EnclaveReport for SGX and a TDReport for TDX. Signatures and keys are raw: r||s and x||y, 32 bytes
+    each, big-endian.
+    """
+
+    header: QuoteHeader
+    body: EnclaveReport | TDReport
+    signature: bytes
+    """64 bytes, by the attestation key over `signed_bytes`."""
+    attestation_key: bytes
+    """64 bytes."""
+    qe_report: EnclaveReport
+    qe_report_signature: bytes
+    """64 bytes, by the PCK over the 384 bytes of `qe_report`."""
+    qe_auth_data: bytes
+    certification_data_type: int
+    """See CertificationDataType; a number outside it parses, and is refused by verification."""
+    certification_data: bytes
+    padding: int = 0
+    """Zero bytes found after the quote's end and left out. Attesters return fixed buffers."""
+    signed_bytes: bytes = field(repr=False)
+    """Header and body exactly as they were received."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Quote:
+        """Parse one quote; zero padding behind it is counted and trimmed, any other byte there is refused.
+
+        Raises:
+            MalformedInput: `raw` is not one quote. QUOTE_TRAILING_BYTES when only what follows it is wrong.
+        """
+        quote, trailing = cls.parse_prefix(raw)
+        if trailing.strip(b"\0"):
+            raise MalformedInput(
+                Reason.QUOTE_TRAILING_BYTES,
+                f"{len(trailing)} bytes follow the end of the quote, and they are not zero padding",
+                hint="if you know what was appended to this file, `shelter verify --trim-trailing` leaves it out",
+            )
+        return quote
+
+    @classmethod
+    def parse_prefix(cls, raw: bytes) -> tuple[Quote, bytes]:
+        """Parse the quote at the start of `raw`; return it and every byte that follows it, unjudged."""
+        if len(raw) > MAX_QUOTE_SIZE:
+            raise MalformedInput(
+                Reason.QUOTE_MALFORMED, f"{len(raw)} bytes are too many for a quote, the limit is {MAX_QUOTE_SIZE}"
+            )
+        header = QuoteHeader.parse(raw[:HEADER_SIZE])
+        body_size = REPORT_SIZE if header.tee_type is TEEType.SGX else TD_REPORT_10_SIZE
+        reader = Reader(raw[HEADER_SIZE:], what="the quote", reason=Reason.QUOTE_MALFORMED)
+        body_bytes = reader.take(body_size, "the report body")
+        body = EnclaveReport.parse(body_bytes) if header.tee_type is TEEType.SGX else TDReport.parse(body_bytes)
+        auth = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
+        trailing = reader.take(reader.remaining, "what follows")
+        fields = _parse_authentication_data(auth, version=header.version)
+        padding = 0 if trailing.strip(b"\0") else len(trailing)
+        signed = raw[: HEADER_SIZE + body_size]
+        return cls(header=header, body=body, padding=padding, signed_bytes=signed, **fields), trailing
+
+    def encode(self) -> bytes:
+        """Return the quote's bytes, without padding."""
+        qe = self.qe_report.encode() + self.qe_report_signature + _u16_prefixed(self.qe_auth_data)
+        certification = self.certification_data_type.to_bytes(2, "little") + _u32_prefixed(self.certification_data)
+        if self.header.version == 3:
+            tail = qe + certification
+        else:
+            tail = _QE_REPORT_CERTIFICATION.to_bytes(2, "little") + _u32_prefixed(qe + certification)
+        body = self.header.encode() + self.body.encode()
+        return body + _u32_prefixed(self.signature + self.attestation_key + tail)
+
+
+def _tee_type(word: int, version: int) -> TEEType:
+    known = {int(member): member for member in TEEType}
+    if word not in known or (version == 3 and word != TEEType.SGX):
+        raise MalformedInput(
+            Reason.TEE_TYPE_UNSUPPORTED, f"a quote of version {version} with TEE type {word:#x} is not defined"
+        )
+    return known[word]
+
+
+def _parse_authentication_data(auth: bytes, *, version: int) -> dict[str, Any]:
+    """Take apart the signature data: version 3 in one row, version 4 with the QE's part inside type 6."""
+    reader = Reader(auth, what="the quote's authentication data", reason=Reason.QUOTE_MALFORMED)
+    fields: dict[str, Any] = {
+        "signature": reader.take(64, "the quote signature"),
+        "attestation_key": reader.take(64, "the attestation key"),
+    }
+    if version == 4:
+        outer_type = reader.uint(2, "the outer certification data type")
+        if outer_type != _QE_REPORT_CERTIFICATION:
+            raise MalformedInput(
+                Reason.QUOTE_MALFORMED,
+                f"the outer certification data of a version 4 quote must be of type 6, this one is {outer_type}",
+            )
+        inner = reader.sized(4, MAX_QUOTE_SIZE, "the QE report certification data")
+        reader.end()
+        reader = Reader(inner, what="the QE report certification data", reason=Reason.QUOTE_MALFORMED)
+    fields["qe_report"] = EnclaveReport.parse(reader.take(REPORT_SIZE, "the QE report"))
+    fields["qe_report_signature"] = reader.take(64, "the QE report signature")
+    fields["qe_auth_data"] = reader.sized(2, MAX_QE_AUTH_DATA, "the QE authentication data")
+    fields["certification_data_type"] = reader.uint(2, "the certification data type")
+    fields["certification_data"] = reader.sized(4, MAX_CERTIFICATION_DATA, "the certification data")
+    reader.end()
+    return fields
+
+
+def _u16_prefixed(payload: bytes) -> bytes:
+    return len(payload).to_bytes(2, "little") + payload
+
+
+def _u32_prefixed(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "little") + payload

@@ -1,0 +1,117 @@
+"""The SGX report body: what an enclave is, as its CPU measured it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Final
+
+from eaa.errors import MalformedInput, Reason
+
+REPORT_SIZE: Final = 384
+"""Bytes of an SGX report body."""
+
+
+class SGXAttribute(IntFlag):
+    """The flags half of ATTRIBUTES. Source: Intel SDM vol. 3D, "ATTRIBUTES"."""
+
+    INIT = 0x01
+    DEBUG = 0x02
+    MODE64BIT = 0x04
+    PROVISIONKEY = 0x10
+    EINITTOKENKEY = 0x20
+    KSS = 0x80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveReport:
+    """An SGX report body, 384 bytes, little-endian.
+
+    Source: Intel SGX ECDSA QuoteLib Reference, "Enclave Report Body"; with KSS, the fields that were reserved before.
+    """
+
+    cpu_svn: bytes
+    """16 bytes, one SVN per component; compare component by component, not as a number."""
+    misc_select: int
+    """u32."""
+    isv_ext_prod_id: bytes = bytes(16)
+    """16 bytes, KSS only."""
+    attributes: bytes
+    """16 bytes: u64 flags (see SGXAttribute), then u64 XFRM."""
+    mr_enclave: bytes
+    """32 bytes, the measurement of the enclave."""
+    mr_signer: bytes
+    """32 bytes, SHA-256 of the signer's modulus."""
+    config_id: bytes = bytes(64)
+    """64 bytes, KSS only."""
+    isv_prod_id: int
+    """u16."""
+    isv_svn: int
+    """u16."""
+    config_svn: int = 0
+    """u16, KSS only."""
+    isv_family_id: bytes = bytes(16)
+    """16 bytes, KSS only."""
+    report_data: bytes
+    """64 bytes chosen by the enclave."""
+    reserved: tuple[bytes, bytes, bytes, bytes] = field(
+        default=(bytes(12), bytes(32), bytes(32), bytes(42)), repr=False
+    )
+    """Bytes at 20, 96, 160 and 262, kept so that `encode` returns exactly what was parsed."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> EnclaveReport:
+        """Raise MalformedInput unless `raw` is exactly one report body."""
+        if len(raw) != REPORT_SIZE:
+            raise MalformedInput(
+                Reason.QUOTE_MALFORMED, f"an SGX report body has {REPORT_SIZE} bytes, {len(raw)} were given"
+            )
+        return cls(
+            cpu_svn=raw[0:16],
+            misc_select=int.from_bytes(raw[16:20], "little"),
+            isv_ext_prod_id=raw[32:48],
+            attributes=raw[48:64],
+            mr_enclave=raw[64:96],
+            mr_signer=raw[128:160],
+            config_id=raw[192:256],
+            isv_prod_id=int.from_bytes(raw[256:258], "little"),
+            isv_svn=int.from_bytes(raw[258:260], "little"),
+            config_svn=int.from_bytes(raw[260:262], "little"),
+            isv_family_id=raw[304:320],
+            report_data=raw[320:384],
+            reserved=(raw[20:32], raw[96:128], raw[160:192], raw[262:304]),
+        )
+
+    def encode(self) -> bytes:
+        """Return the 384 bytes of this report body."""
+        after_misc, after_enclave, after_signer, after_config_svn = self.reserved
+        return b"".join(
+            (
+                self.cpu_svn,
+                self.misc_select.to_bytes(4, "little"),
+                after_misc,
+                self.isv_ext_prod_id,
+                self.attributes,
+                self.mr_enclave,
+                after_enclave,
+                self.mr_signer,
+                after_signer,
+                self.config_id,
+                self.isv_prod_id.to_bytes(2, "little"),
+                self.isv_svn.to_bytes(2, "little"),
+                self.config_svn.to_bytes(2, "little"),
+                after_config_svn,
+                self.isv_family_id,
+                self.report_data,
+            )
+        )
+
+    @property
+    def flags(self) -> SGXAttribute:
+        """The flags half of the attributes."""
+        return SGXAttribute(int.from_bytes(self.attributes[:8], "little"))
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether the host can read and change this enclave's memory."""
+        return bool(self.flags & SGXAttribute.DEBUG)
