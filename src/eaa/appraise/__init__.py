@@ -1,0 +1,1 @@
+"""Judgement: facts against policy and reference values, every check explained."""

@@ -1,0 +1,152 @@
+"""Reference values (RFC 9334): the measurements an owner expects, in a TOML file people can edit.
+
+One table a value, `[name]`. A value has a role, what accepted evidence would attest, the trust anchor under which it
+was recorded, and a measurement. We append tables in a small subset of TOML and keep everything that was there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from eaa.appraise.result import Attests, Role
+from eaa.appraise.tables import Table, load_toml
+from eaa.errors import Misuse, Reason
+
+MAX_VALUES: Final = 4096
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceValue:
+    """One expected measurement. Exactly one of `mr_enclave` (SGX) and `mr_td` (TDX) is set."""
+
+    name: str
+    """Letters, digits, _ and -, at most 64."""
+    role: Role
+    attests: Attests
+    trust_anchor: bytes
+    """SHA-256 of the DER of the root certificate under which it was recorded."""
+    mr_enclave: bytes | None = None
+    """32 bytes."""
+    mr_td: bytes | None = None
+    """48 bytes."""
+    mr_signer: bytes | None = None
+    """32 bytes; where set, the signer must match as well."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise Misuse(
+                Reason.REFERENCE_VALUES_INVALID,
+                f"{self.name!r} is no name for a reference value",
+                hint="use letters, digits, _ and -, starting with a letter or digit, at most 64",
+            )
+        if (self.mr_enclave is None) == (self.mr_td is None):
+            raise Misuse(
+                Reason.REFERENCE_VALUES_INVALID, f"reference value {self.name} needs mr_enclave or mr_td, and only one"
+            )
+
+    @property
+    def measurement(self) -> bytes:
+        """The one measurement this value holds."""
+        measurement = self.mr_enclave or self.mr_td
+        assert measurement is not None
+        return measurement
+
+    def encode(self) -> str:
+        """Return this value as a TOML table."""
+        lines = [f"[{self.name}]", f'role = "{self.role}"', f'attests = "{self.attests}"']
+        lines.append(f'trust_anchor = "{self.trust_anchor.hex()}"')
+        for field in ("mr_enclave", "mr_td", "mr_signer"):
+            if (digest := getattr(self, field)) is not None:
+                lines.append(f'{field} = "{digest.hex()}"')
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceValues:
+    """The values of one file, in its order."""
+
+    values: tuple[ReferenceValue, ...] = ()
+
+    def __iter__(self) -> Iterator[ReferenceValue]:
+        return iter(self.values)
+
+    def of_role(self, role: Role) -> tuple[ReferenceValue, ...]:
+        """Return the values with which evidence in this role is compared."""
+        return tuple(value for value in self.values if value.role is role)
+
+    @classmethod
+    def parse(cls, text: str) -> ReferenceValues:
+        """Parse a reference-value file. Raises Misuse (REFERENCE_VALUES_INVALID)."""
+        document = load_toml(text, what="the reference-value file", reason=Reason.REFERENCE_VALUES_INVALID)
+        if len(document) > MAX_VALUES:
+            raise Misuse(
+                Reason.REFERENCE_VALUES_INVALID,
+                f"the reference-value file holds {len(document)} values, the limit is {MAX_VALUES}",
+            )
+        return cls(tuple(_value_from(name, table) for name, table in document.items()))
+
+
+def append_value(text: str, value: ReferenceValue, *, replace: bool = False) -> str:
+    """Return the file's text with this value added at its end; the rest stays as it is, comments included.
+
+    Raises:
+        Misuse: REFERENCE_VALUE_EXISTS when the name is taken and `replace` is not asked for.
+    """
+    taken = any(existing.name == value.name for existing in ReferenceValues.parse(text))
+    if taken and not replace:
+        raise Misuse(
+            Reason.REFERENCE_VALUE_EXISTS,
+            f"a reference value named {value.name} is there already",
+            hint="choose another name, or say --replace",
+        )
+    kept = _without_table(text, value.name) if taken else text
+    kept = kept.rstrip("\n")
+    updated = (kept + "\n\n" if kept else "") + value.encode()
+    # What we wrote must read back as what was meant; otherwise the file stays as it was.
+    if value not in ReferenceValues.parse(updated).values:
+        raise Misuse(
+            Reason.REFERENCE_VALUES_INVALID,
+            f"the table of {value.name} cannot be replaced in this file's form",
+            hint="edit the file by hand",
+        )
+    return updated
+
+
+def _without_table(text: str, name: str) -> str:
+    """Drop the lines from `[name]` up to the next table header."""
+    kept: list[str] = []
+    inside = False
+    for line in text.splitlines(keepends=True):
+        header = re.match(r'\s*\[\s*"?([^"\]]+?)"?\s*\]', line)
+        if header:
+            inside = header.group(1) == name
+        if not inside:
+            kept.append(line)
+    return "".join(kept)
+
+
+def _value_from(name: str, values: object) -> ReferenceValue:
+    where = f"reference value {name}"
+    if not isinstance(values, dict):
+        raise Misuse(Reason.REFERENCE_VALUES_INVALID, f"{where} is not a table; write [{name}] and its fields below it")
+    table = Table(values, where=where, reason=Reason.REFERENCE_VALUES_INVALID)
+    role = table.one_of("role", Role, list(Role))
+    attests = table.one_of("attests", Attests, list(Attests))
+    anchor = table.take("trust_anchor", str)
+    if role is None or attests is None or anchor is None:
+        raise table.wrong(
+            "role, attests and trust_anchor are all needed", hint="`shelter record` writes complete values"
+        )
+    digests = {
+        field: table.digest(text, field, size)
+        for field, size in (("mr_enclave", 32), ("mr_td", 48), ("mr_signer", 32))
+        if (text := table.take(field, str)) is not None
+    }
+    table.finish()
+    return ReferenceValue(
+        name=name, role=role, attests=attests, trust_anchor=table.digest(anchor, "trust_anchor", 32), **digests
+    )

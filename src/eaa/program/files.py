@@ -1,0 +1,87 @@
+"""Files that operators hand to a program: read with a bound, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from eaa.errors import Misuse, Reason, Unavailable
+
+MAX_INPUT: Final = 64 * 1024 * 1024
+"""Bytes of a file given on the command line; enclave images are the largest."""
+
+
+def read_bytes(path: Path, *, what: str, maximum: int = MAX_INPUT) -> bytes:
+    """Return the file's bytes. Raises Misuse (FILE_UNREADABLE)."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(maximum + 1)
+    except OSError as error:
+        raise Misuse(
+            Reason.FILE_UNREADABLE,
+            f"{what} {path} cannot be read: {error.strerror}",
+            hint="check the path and its permissions",
+        ) from error
+    if len(raw) > maximum:
+        raise Misuse(Reason.FILE_UNREADABLE, f"{what} {path} has more than {maximum} bytes")
+    return raw
+
+
+def read_text(path: Path, *, what: str) -> str:
+    """Return the file's text, UTF-8. Raises Misuse (FILE_UNREADABLE)."""
+    try:
+        return read_bytes(path, what=what, maximum=4 * 1024 * 1024).decode()
+    except UnicodeDecodeError as error:
+        raise Misuse(Reason.FILE_UNREADABLE, f"{what} {path} is not UTF-8 text") from error
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file atomically, making its folder where it is missing. Raises Unavailable (PERMISSION_DENIED)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(name).chmod(mode)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise Unavailable(
+            Reason.PERMISSION_DENIED,
+            f"{path} cannot be written: {error.strerror}",
+            hint="check the folder's permissions",
+        ) from error
+
+
+def read_trust_anchor(path: Path) -> bytes:
+    """Return the SHA-256 of the one PEM certificate in the file. Raises Misuse (TRUST_ANCHOR_INVALID)."""
+    raw = read_bytes(path, what="the trust anchor", maximum=64 * 1024)
+    try:
+        certificates = x509.load_pem_x509_certificates(raw)
+    except ValueError as error:
+        raise Misuse(
+            Reason.TRUST_ANCHOR_INVALID,
+            f"the trust anchor {path} holds no PEM certificate",
+            hint="name the root certificate itself, root.pem of a simulator directory for instance",
+        ) from error
+    if len(certificates) != 1:
+        raise Misuse(
+            Reason.TRUST_ANCHOR_INVALID,
+            f"the trust anchor {path} holds {len(certificates)} certificates, one is wanted",
+        )
+    return certificates[0].fingerprint(hashes.SHA256())
+
+
+def config_home(environ: os._Environ[str] | dict[str, str] | None = None) -> Path:
+    """Return the folder of the user's configuration files for this project."""
+    variables = os.environ if environ is None else environ
+    base = variables.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "eaa"

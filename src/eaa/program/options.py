@@ -1,0 +1,302 @@
+"""Options that several programs share, each written once: what to accept, and what to show."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from eaa.appraise.policy import PolicyFile, TCBStatus, parse_grace, parse_statuses
+from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.result import BindingLevel, Role
+from eaa.attesters import Attester, open_attester
+from eaa.errors import Misuse, Reason
+from eaa.program.files import config_home, read_text, read_trust_anchor
+from eaa.sources import CollateralSource, open_source
+from eaa.verifier import INTEL, TrustAnchors, Verifier, wall_clock
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+IN_PROCESS_VERIFIERS: Final = ("sgx_ecdsa", "sgx_ecdsa_qve")
+"""Both reference names are answered by our own verifier: no vendor library is needed."""
+NULL_VERIFIER: Final = "nullverifier"
+NULL_ATTESTER: Final = "nullattester"
+_OFFERED_LEVELS: Final = (BindingLevel.CERT, BindingLevel.FRESH)
+
+
+def default_reference_values() -> Path:
+    """Return where `shelter record` keeps reference values unless told otherwise."""
+    return config_home() / "reference-values.toml"
+
+
+def not_implemented(option: str, value: str, offered: str) -> Misuse:
+    """Return the refusal of a reference value of an option that we do not implement: never ignored."""
+    return Misuse(
+        Reason.NOT_IMPLEMENTED_VALUE, f"{option} {value} is not implemented", hint=f"{option} takes {offered}"
+    )
+
+
+def reference_engine(tls: str | None, crypto: str | None) -> None:
+    """Accept the reference names of the one engine we have, refuse every other. Raises Misuse."""
+    for option, value in (("--tls", tls), ("--crypto", crypto)):
+        if value not in (None, "", "openssl"):
+            raise not_implemented(option, str(value), "openssl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """How this program judges its peers, from the command line."""
+
+    verifier: str | None
+    dangerous_accept_no_evidence: bool
+    reference_values: Path | None
+    policy: Path | None
+    trust_anchors: tuple[Path, ...]
+    dangerous_mix_trust_anchors: bool
+    pccs: str | None
+    pccs_ca: Path | None
+    collateral: Path | None
+    also_accept: tuple[TCBStatus, ...]
+    all_roles: dict[str, Any]
+    judged_role: dict[str, Any]
+
+    @property
+    def judges_nobody(self) -> bool:
+        """Whether the operator has chosen, loudly, to take peers as they come."""
+        return self.verifier == NULL_VERIFIER
+
+    def require_known_verifier(self) -> None:
+        """Raise Misuse for a verifier that is not implemented or whose danger was not named."""
+        if self.verifier in (None, "", *IN_PROCESS_VERIFIERS):
+            return
+        if self.verifier != NULL_VERIFIER:
+            raise not_implemented("--verifier", str(self.verifier), ", ".join(IN_PROCESS_VERIFIERS))
+        if not self.dangerous_accept_no_evidence:
+            raise Misuse(
+                Reason.USAGE,
+                "--verifier nullverifier accepts every peer, with or without evidence",
+                hint="if that is really wanted, say --dangerous-accept-no-evidence as well",
+            )
+
+    def policy_file(self, role: Role | None) -> PolicyFile:
+        """Return the policy file with the flags laid over it; identity flags apply to the judged role only."""
+        text = None if self.policy is None else read_text(self.policy, what="the policy file")
+        policy = PolicyFile() if text is None else PolicyFile.parse(text)
+        policy = policy.also_accept(self.also_accept).override(self.all_roles)
+        return policy.override(self.judged_role, roles=(role,)) if role else policy
+
+    def anchors(self, policy: PolicyFile) -> TrustAnchors:
+        """Return the trust anchors: Intel's, unless others are named. Raises Misuse where kinds are mixed."""
+        base = self.policy.parent if self.policy else Path()
+        paths = self.trust_anchors or tuple(base / path for path in policy.trust_anchors)
+        if not paths:
+            return INTEL
+        fingerprints = frozenset(read_trust_anchor(path) for path in paths)
+        kinds = {INTEL.is_vendor(fingerprint) for fingerprint in fingerprints}
+        if len(kinds) > 1 and not (self.dangerous_mix_trust_anchors or policy.dangerous_mix_trust_anchors):
+            raise Misuse(
+                Reason.TRUST_ANCHORS_MIXED,
+                "the trust anchors name a vendor's root and another one: simulated evidence would pass for real",
+                hint="judge them apart, or say --dangerous-mix-trust-anchors",
+            )
+        return TrustAnchors(fingerprints)
+
+    def values(self) -> ReferenceValues:
+        """Return the recorded values; a default file that is not there holds none, a named one must be there."""
+        path = self.reference_values or default_reference_values()
+        if self.reference_values is None and not path.exists():
+            return ReferenceValues()
+        return ReferenceValues.parse(read_text(path, what="the reference-value file"))
+
+    def source(self) -> CollateralSource:
+        """Return where collateral comes from: a file, a named PCCS, or the one of sgx_default_qcnl.conf."""
+        return open_source(pccs=self.pccs, ca_file=self.pccs_ca, file=self.collateral, environ=os.environ)
+
+    def open(self, *roles: Role, flags_for: Role | None = None, clock: Callable[[], datetime] = wall_clock) -> Verifier:
+        """Return the verifier, refusing to start where a role that must be judged has no reference value."""
+        self.require_known_verifier()
+        policy = self.policy_file(flags_for)
+        verifier = Verifier(
+            self.source(),
+            trust_anchors=self.anchors(policy),
+            policy=policy,
+            reference_values=self.values(),
+            clock=clock,
+        )
+        for role in roles:
+            verifier.require_values_for(role)
+        return verifier
+
+
+def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",)) -> Callable[[F], F]:
+    """Return a decorator that adds the options of a program that judges; it receives them as `judging`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def with_judging(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, judging=_take_judging(kwargs), **kwargs)
+
+        wrapped: Any = with_judging
+        for option in reversed(_judging(verifier_names)):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _judging(verifier_names: tuple[str, ...]) -> list[Callable[[Any], Any]]:
+    existing = click.Path(path_type=Path)
+    return [
+        click.option(
+            *verifier_names,
+            "verifier",
+            metavar="NAME",
+            help="sgx_ecdsa or sgx_ecdsa_qve; both are our own in-process verifier.",
+        ),
+        click.option(
+            "--reference-values",
+            type=existing,
+            metavar="FILE",
+            help="Expected measurements (TOML). Default: reference-values.toml in the user's eaa config folder.",
+        ),
+        click.option("--policy", type=existing, metavar="FILE", help="Appraisal policy (TOML). Default: strict."),
+        click.option(
+            "--trust-anchor",
+            "trust_anchors",
+            type=existing,
+            multiple=True,
+            metavar="FILE",
+            help="A root certificate (PEM) to trust in place of Intel's, a simulator's root.pem for instance.",
+        ),
+        click.option("--pccs", metavar="URL", help="Where collateral comes from. Default: sgx_default_qcnl.conf."),
+        click.option("--pccs-ca", type=existing, metavar="FILE", help="The CA (PEM) of that PCCS's TLS certificate."),
+        click.option("--collateral", type=existing, metavar="FILE", help="Take collateral from this file instead."),
+        click.option(
+            "--accept-tcb-status",
+            multiple=True,
+            metavar="STATUS",
+            help="Accept this TCB status too, in Intel's spelling; repeat for more. Default: UpToDate only.",
+        ),
+        click.option("--minimum-evaluation-number", type=click.IntRange(0, 10_000), metavar="N"),
+        click.option(
+            "--collateral-grace",
+            type=int,
+            metavar="HOURS",
+            help="Accept collateral this long past its nextUpdate. Default: 0.",
+        ),
+        click.option(
+            "--minimum-binding",
+            type=click.Choice([level.label for level in _OFFERED_LEVELS]),
+            help="The weakest binding of evidence to its session that is accepted. Default: fresh.",
+        ),
+        click.option("--mr-enclave", "mr_enclaves", multiple=True, metavar="HEX", help="Accept this MRENCLAVE only."),
+        click.option("--mr-signer", "mr_signers", multiple=True, metavar="HEX", help="Accept this MRSIGNER only."),
+        click.option("--isv-prod-id", type=click.IntRange(0, 0xFFFF), metavar="N", help="Accept this product only."),
+        click.option("--minimum-isv-svn", type=click.IntRange(0, 0xFFFF), metavar="N"),
+        click.option(
+            "--dangerous-accept-debug-enclaves",
+            is_flag=True,
+            help="Accept enclaves whose memory their host can read.",
+        ),
+        click.option("--dangerous-mix-trust-anchors", is_flag=True, help="Trust a vendor's root and others at once."),
+        click.option(
+            "--dangerous-accept-no-evidence",
+            is_flag=True,
+            help="Needed for --verifier nullverifier, which judges nobody.",
+        ),
+    ]
+
+
+def _take_judging(kwargs: dict[str, Any]) -> Judging:
+    statuses = kwargs.pop("accept_tcb_status")
+    grace = kwargs.pop("collateral_grace")
+    level = kwargs.pop("minimum_binding")
+    debug = kwargs.pop("dangerous_accept_debug_enclaves")
+    try:
+        also = parse_statuses(statuses)
+        all_roles = {
+            "minimum_evaluation_number": kwargs.pop("minimum_evaluation_number"),
+            "collateral_grace": None if grace is None else parse_grace(grace),
+            "minimum_binding": None if level is None else BindingLevel.from_label(level),
+            "dangerous_accept_debug_enclaves": True if debug else None,
+        }
+    except ValueError as error:
+        raise Misuse(Reason.USAGE, str(error)) from error
+    judged_role = {
+        "mr_enclaves": _digests("--mr-enclave", kwargs.pop("mr_enclaves")),
+        "mr_signers": _digests("--mr-signer", kwargs.pop("mr_signers")),
+        "isv_prod_id": kwargs.pop("isv_prod_id"),
+        "minimum_isv_svn": kwargs.pop("minimum_isv_svn"),
+    }
+    own = {name: kwargs.pop(name) for name in Judging.__dataclass_fields__ if name in kwargs}
+    return Judging(also_accept=also, all_roles=all_roles, judged_role=judged_role, **own)
+
+
+def _digests(option: str, texts: tuple[str, ...]) -> tuple[bytes, ...] | None:
+    return tuple(parse_digest(option, text) for text in texts) or None
+
+
+def parse_digest(option: str, text: str, size: int = 32) -> bytes:
+    """Return the bytes of a hex digest given as an option. Raises Misuse."""
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != size:
+        raise Misuse(Reason.USAGE, f"{option} takes {2 * size} hex digits, {text!r} is something else")
+    return digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attesting:
+    """Where this program's own evidence comes from, from the command line."""
+
+    attester: str | None
+    simulator: Path | None
+    enclave: Path | None
+    sigstruct: Path | None
+
+    def open(self, *, default: str) -> Attester | None:
+        """Return the attester; None for nullattester. Raises Misuse or Unavailable (TEE_NOT_FOUND)."""
+        return open_attester(
+            self.attester or default, simulator=self.simulator, enclave=self.enclave, sigstruct=self.sigstruct
+        )
+
+
+def attesting_options(
+    *, attester_names: tuple[str, ...] = ("--attester",), enclave_names: tuple[str, ...] = ("--enclave",)
+) -> Callable[[F], F]:
+    """Return a decorator that adds the options of a program that is attested; it receives them as `attesting`."""
+    path = click.Path(path_type=Path)
+    options = [
+        click.option(
+            *attester_names,
+            "attester",
+            metavar="NAME",
+            help="sgx_ecdsa (the TEE this process runs in), sgx_sim (a software TEE) or nullattester (no evidence).",
+        ),
+        click.option("--simulator", type=path, metavar="DIR", help="The software TEE's folder, for sgx_sim."),
+        click.option(*enclave_names, "enclave", type=path, metavar="IMAGE", help="The enclave image to launch in it."),
+        click.option(
+            "--sigstruct", type=path, metavar="FILE", help="That image's SIGSTRUCT. Default: IMAGE with .sigstruct."
+        ),
+    ]
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def with_attesting(*args: Any, **kwargs: Any) -> Any:
+            own = {name: kwargs.pop(name) for name in Attesting.__dataclass_fields__}
+            return function(*args, attesting=Attesting(**own), **kwargs)
+
+        wrapped: Any = with_attesting
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate

@@ -1,0 +1,179 @@
+"""The Verifier of RFC 9334 for callers: fetch collateral, verify, appraise.
+
+This is the only library code that reads the wall clock, and it does so in one place: the default of `clock`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from eaa.appraise.appraisal import SessionBinding, appraise, reject_missing_evidence
+from eaa.appraise.policy import PolicyFile
+from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.result import Accepted, Rejected, Role
+from eaa.collateral.bundle import Collateral
+from eaa.collateral.intel import pck_certificate_of
+from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
+from eaa.evidence.quote import CertificationDataType, Quote, TEEType
+from eaa.sources import CollateralSource
+from eaa.verify.chain import INTEL, TrustAnchors
+from eaa.verify.dcap import VerifiedQuote, verify_quote
+
+COLLATERAL_LIFETIME: Final = timedelta(hours=1)
+"""How long fetched collateral is reused. Short, so that a revocation reaches us long before nextUpdate."""
+MAX_CACHED_COLLATERAL: Final = 256
+_LOCKS: Final = 32
+
+_Model = tuple[int, bytes, str]
+"""TEE type, FMSPC and CA: what decides which collateral is needed."""
+
+__all__ = ["COLLATERAL_LIFETIME", "INTEL", "Judgement", "TrustAnchors", "VerifiedQuote", "Verifier", "wall_clock"]
+
+
+def wall_clock() -> datetime:
+    """Return the present, UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Facts and their appraisal. `verified` is None where there was no evidence to verify."""
+
+    verified: VerifiedQuote | None
+    result: Accepted | Rejected
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every check passed."""
+        return isinstance(self.result, Accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    collateral: Collateral
+    until: datetime
+
+
+class Verifier:
+    """Judges evidence by one set of trust anchors, one policy and one set of reference values.
+
+    Thread-safe. Collateral is cached by platform model for COLLATERAL_LIFETIME; concurrent misses for the same model
+    fetch once.
+    """
+
+    def __init__(
+        self,
+        source: CollateralSource,
+        *,
+        trust_anchors: TrustAnchors = INTEL,
+        policy: PolicyFile | None = None,
+        reference_values: ReferenceValues | None = None,
+        clock: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        self._source = source
+        self._trust_anchors = trust_anchors
+        self._policy = policy or PolicyFile()
+        self._reference_values = reference_values or ReferenceValues()
+        self._clock = clock
+        self._cache: dict[_Model, _Cached] = {}
+        self._guard = threading.Lock()
+        # A fixed number of locks: the model in an unverified quote is the peer's word and must not grow anything.
+        self._fetching = tuple(threading.Lock() for _ in range(_LOCKS))
+
+    def require_values_for(self, role: Role) -> None:
+        """Raise Misuse where no reference value of this role is there: nothing could ever be accepted."""
+        if not self._reference_values.of_role(role):
+            raise Misuse(
+                Reason.NO_VALUE_FOR_ROLE,
+                f"there is no reference value of role {role}, so no {role} could be accepted",
+                hint=f"`shelter record NAME --role {role} --image FILE` records one; --reference-values names the file",
+            )
+
+    def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD) -> VerifiedQuote:
+        """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
+        now = self._clock()
+        model = _model_of(quote)
+        collateral = self._collateral_for(model, now)
+        grace = self._policy.for_role(role).collateral_grace
+        try:
+            return verify_quote(quote, collateral, trust_anchors=self._trust_anchors, now=now, grace=grace)
+        except VerificationError:
+            # The fault may lie in what we kept, which may have been replaced since: ask again next time.
+            self._forget(model)
+            raise
+
+    def judge(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
+        """Verify and appraise the evidence of a peer.
+
+        Args:
+            evidence: the quote as received, or None where the peer has shown none.
+            role: the role in which it appeared.
+            session: what this session's evidence has to contain; None for a document.
+
+        Raises:
+            MalformedInput, VerificationError: the evidence is not genuine.
+            Unavailable: its collateral could not be had.
+        """
+        if evidence is None:
+            return Judgement(verified=None, result=reject_missing_evidence(role=role))
+        return self.appraise(self.verify(Quote.parse(evidence), role=role), role=role, session=session)
+
+    def appraise(
+        self,
+        verified: VerifiedQuote,
+        *,
+        role: Role,
+        session: SessionBinding | None,
+        expected_report_data: bytes | None = None,
+    ) -> Judgement:
+        """Appraise facts that were established before."""
+        result = appraise(
+            verified,
+            policy=self._policy.for_role(role),
+            reference_values=self._reference_values,
+            role=role,
+            session=session,
+            expected_report_data=expected_report_data,
+        )
+        return Judgement(verified=verified, result=result)
+
+    async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
+        """Do what `judge` does on a worker thread: fetching collateral must not hold up an event loop."""
+        return await asyncio.to_thread(self.judge, evidence, role=role, session=session)
+
+    def _collateral_for(self, model: _Model, now: datetime) -> Collateral:
+        with self._fetching[hash(model) % _LOCKS]:
+            cached = self._cache.get(model)
+            if cached is None or cached.until <= now:
+                tee, fmspc, ca = model
+                fetched = self._source.fetch(tee=TEEType(tee), fmspc=fmspc, ca=ca)
+                cached = _Cached(fetched, now + COLLATERAL_LIFETIME)
+                self._remember(model, cached)
+        return cached.collateral
+
+    def _remember(self, model: _Model, cached: _Cached) -> None:
+        with self._guard:
+            if len(self._cache) >= MAX_CACHED_COLLATERAL:
+                del self._cache[min(self._cache, key=lambda known: self._cache[known].until)]
+            self._cache[model] = cached
+
+    def _forget(self, model: _Model) -> None:
+        with self._guard:
+            self._cache.pop(model, None)
+
+
+def _model_of(quote: Quote) -> _Model:
+    if quote.certification_data_type != CertificationDataType.PCK_CHAIN:
+        raise MalformedInput(
+            Reason.CERTIFICATION_DATA_UNSUPPORTED,
+            f"the quote carries certification data of type {quote.certification_data_type}, "
+            "only type 5 (a PCK certificate chain) can be verified",
+            hint="configure the attester's quote provider library, so that its quotes carry the PCK chain",
+        )
+    pck = pck_certificate_of(quote.certification_data)
+    return int(quote.header.tee_type), pck.fmspc, pck.ca
