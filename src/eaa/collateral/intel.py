@@ -1,0 +1,599 @@
+"""Intel's documents: TCB Info, QE identity, PCK certificates. Bytes to frozen records, still untrusted.
+
+The signed bytes are kept exactly as they were served, and the record is read from those very bytes: there is no
+second spelling that a signature could cover.
+
+Source: Intel PCS API documentation ("Get TCB Info", "Get Quoting Enclave Identity"); Intel SGX PCK Certificate and
+Certificate Revocation List Profile Specification.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from cryptography import x509
+
+from eaa import der
+from eaa.collateral.x509 import CRL, SGX_EXTENSION_OID, Certificate, parse_pem_chain
+from eaa.errors import MalformedInput, Reason
+
+__all__ = [
+    "CRL",
+    "Certificate",
+    "PCKCertificate",
+    "QEIdentity",
+    "SVNLevel",
+    "TCBInfo",
+    "TCBLevel",
+    "TCBStatus",
+    "TDXModule",
+    "TDXModuleIdentity",
+    "join_signed_document",
+    "parse_pem_chain",
+    "pck_certificate_of",
+    "split_signed_document",
+]
+
+MAX_SIGNED_DOCUMENT_SIZE: Final = 512 * 1024
+"""Bytes of TCB Info or QE identity; Intel's have under 16 KiB."""
+MAX_DOCUMENT_DEPTH: Final = 32
+"""Nesting of objects and arrays; Intel's documents have 6."""
+MAX_LEVELS: Final = 256
+"""TCB levels of one document or module; Intel's have under 30."""
+MAX_MODULE_IDENTITIES: Final = 64
+MAX_ADVISORIES: Final = 256
+"""Advisories of one level."""
+COMPONENTS: Final = 16
+"""SVN components of a CPU, and of a TDX module."""
+PCK_CHAIN_LENGTH: Final = 3
+"""PCK certificate, PCK CA, root."""
+
+PCK_CHAIN_DATA: Final = 5
+"""The type of certification data that holds a PCK chain in PEM."""
+
+SignedMember = Literal["tcbInfo", "enclaveIdentity"]
+"""The member under which a signed document stands."""
+
+_MEMBERS: Final[dict[str, tuple[Reason, str]]] = {
+    "tcbInfo": (Reason.TCB_INFO_MALFORMED, "TCB Info"),
+    "enclaveIdentity": (Reason.QE_IDENTITY_MALFORMED, "the QE identity"),
+}
+_MAX_SGX_FIELDS: Final = 32
+_SPACE: Final = r"[ \t\r\n]*+"
+_SIGNATURE_MEMBER: Final = re.compile(
+    rf'{_SPACE},{_SPACE}"signature"{_SPACE}:{_SPACE}"([0-9A-Fa-f]{{128}})"{_SPACE}\}}{_SPACE}'
+)
+_KINDS_OF_CA: Final[tuple[tuple[str, Literal["processor", "platform"]], ...]] = (
+    ("SGX PCK Processor CA", "processor"),
+    ("SGX PCK Platform CA", "platform"),
+)
+_ADVISORY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*")
+_DATE_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
+# A string without an end matches too: were it not to, each quote in it would be tried again, in quadratic time.
+_STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+class TCBStatus(StrEnum):
+    """What Intel says of a TCB level, in Intel's spelling."""
+
+    UP_TO_DATE = "UpToDate"
+    SW_HARDENING_NEEDED = "SWHardeningNeeded"
+    CONFIGURATION_NEEDED = "ConfigurationNeeded"
+    CONFIGURATION_AND_SW_HARDENING_NEEDED = "ConfigurationAndSWHardeningNeeded"
+    OUT_OF_DATE = "OutOfDate"
+    OUT_OF_DATE_CONFIGURATION_NEEDED = "OutOfDateConfigurationNeeded"
+    REVOKED = "Revoked"
+
+
+_ENCLAVE_STATUSES: Final = frozenset({TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCBLevel:
+    """One level of a platform's TCB."""
+
+    sgx_components: tuple[int, ...]
+    """16 SVNs; compare component by component."""
+    pce_svn: int
+    tdx_components: tuple[int, ...] | None
+    """16 SVNs; None in a document for SGX."""
+    tcb_date: datetime
+    tcb_status: TCBStatus
+    advisory_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SVNLevel:
+    """One level of a quoting enclave or a TDX module."""
+
+    isv_svn: int
+    tcb_date: datetime
+    tcb_status: TCBStatus
+    advisory_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TDXModule:
+    """What a TDX module must be."""
+
+    mr_signer: bytes
+    """48 bytes."""
+    attributes: bytes
+    """8 bytes."""
+    attributes_mask: bytes
+    """8 bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TDXModuleIdentity(TDXModule):
+    """What the TDX modules of one major version must be, and their levels."""
+
+    id: str
+    """"TDX_" and the major version, two hex digits."""
+    tcb_levels: tuple[SVNLevel, ...]
+    """In the document's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCBInfo:
+    """TCB Info of one platform model: version 2 (SGX only) or 3."""
+
+    body: bytes = field(repr=False)
+    """The exact bytes that the signature covers."""
+    id: Literal["SGX", "TDX"]
+    """Version 2 has no such member and is for SGX."""
+    version: int
+    issue_date: datetime
+    next_update: datetime
+    fmspc: bytes
+    """6 bytes."""
+    pce_id: bytes
+    """2 bytes."""
+    tcb_evaluation_data_number: int
+    tdx_module: TDXModule | None
+    tdx_module_identities: tuple[TDXModuleIdentity, ...]
+    tcb_levels: tuple[TCBLevel, ...]
+    """In the document's order, which is no part of the contract."""
+
+    @classmethod
+    def parse(cls, body: bytes) -> TCBInfo:
+        """Parse the exact signed JSON object. Raises MalformedInput (TCB_INFO_MALFORMED)."""
+        members = _load(body, what="TCB Info", reason=Reason.TCB_INFO_MALFORMED)
+        version = members.uint("version", maximum=0xFFFF)
+        if version not in (2, 3):
+            raise members.bad(f"has version {version}; 2 and 3 are known")
+        kind = members.choice("id", ("SGX", "TDX")) if version == 3 else "SGX"
+        tcb_type = members.uint("tcbType", maximum=0xFFFF)
+        if tcb_type != 0:
+            raise members.bad(f"has tcbType {tcb_type}; only 0 is defined")
+        return cls(
+            body=body,
+            id="TDX" if kind == "TDX" else "SGX",
+            version=version,
+            issue_date=members.date("issueDate"),
+            next_update=members.date("nextUpdate"),
+            fmspc=members.hex("fmspc", length=6),
+            pce_id=members.hex("pceId", length=2),
+            tcb_evaluation_data_number=members.uint("tcbEvaluationDataNumber", maximum=0xFFFFFFFF),
+            tdx_module=TDXModule(**_module_fields(members.child("tdxModule"))) if kind == "TDX" else None,
+            tdx_module_identities=_module_identities(members) if kind == "TDX" else (),
+            tcb_levels=_platform_levels(members, version=version, kind=kind),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QEIdentity:
+    """Identity of a quoting enclave, version 2."""
+
+    body: bytes = field(repr=False)
+    """The exact bytes that the signature covers."""
+    id: Literal["QE", "TD_QE", "QVE"]
+    version: int
+    issue_date: datetime
+    next_update: datetime
+    tcb_evaluation_data_number: int
+    misc_select: bytes
+    """4 bytes in memory order, as in the report."""
+    misc_select_mask: bytes
+    """4 bytes."""
+    attributes: bytes
+    """16 bytes."""
+    attributes_mask: bytes
+    """16 bytes."""
+    mr_signer: bytes
+    """32 bytes."""
+    isv_prod_id: int
+    tcb_levels: tuple[SVNLevel, ...]
+    """In the document's order, which is no part of the contract."""
+
+    @classmethod
+    def parse(cls, body: bytes) -> QEIdentity:
+        """Parse the exact signed JSON object. Raises MalformedInput (QE_IDENTITY_MALFORMED)."""
+        members = _load(body, what="the QE identity", reason=Reason.QE_IDENTITY_MALFORMED)
+        version = members.uint("version", maximum=0xFFFF)
+        if version != 2:
+            raise members.bad(f"has version {version}; only 2 is known")
+        kind = members.choice("id", ("QE", "TD_QE", "QVE"))
+        levels = _svn_levels(members)
+        if not {level.tcb_status for level in levels} <= _ENCLAVE_STATUSES:
+            raise members.bad("gives a level a status that enclaves do not have")
+        return cls(
+            body=body,
+            id="QE" if kind == "QE" else "TD_QE" if kind == "TD_QE" else "QVE",
+            version=version,
+            issue_date=members.date("issueDate"),
+            next_update=members.date("nextUpdate"),
+            tcb_evaluation_data_number=members.uint("tcbEvaluationDataNumber", maximum=0xFFFFFFFF),
+            misc_select=members.hex("miscselect", length=4),
+            misc_select_mask=members.hex("miscselectMask", length=4),
+            attributes=members.hex("attributes", length=16),
+            attributes_mask=members.hex("attributesMask", length=16),
+            mr_signer=members.hex("mrsigner", length=32),
+            isv_prod_id=members.uint("isvprodid", maximum=0xFFFF),
+            tcb_levels=levels,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCKCertificate:
+    """A PCK certificate, with what its SGX extension says of the platform."""
+
+    certificate: x509.Certificate = field(compare=False, repr=False)
+    record: Certificate = field(repr=False)
+    """The same certificate, taken apart."""
+    ca: Literal["processor", "platform"]
+    """Which PCK CA issued it, by the issuer's common name; it decides which CRL speaks for it."""
+    ppid: bytes = field(repr=False)
+    """16 bytes. Identifies one machine: never to be logged or shown."""
+    tcb_components: tuple[int, ...]
+    """16 SVNs."""
+    pce_svn: int
+    cpu_svn: bytes
+    """16 bytes, equal to `tcb_components`."""
+    pce_id: bytes
+    """2 bytes."""
+    fmspc: bytes
+    """6 bytes."""
+    sgx_type: int
+    """0 standard, 1 scalable, 2 scalable with integrity."""
+    platform_instance_id: bytes | None = field(repr=False)
+    """16 bytes; Platform CA only."""
+    dynamic_platform: bool | None
+    cached_keys: bool | None
+    smt_enabled: bool | None
+
+    @classmethod
+    def parse(cls, raw: bytes) -> PCKCertificate:
+        """Parse one DER certificate that carries the SGX extension. Raises MalformedInput, as `from_certificate`."""
+        return cls.from_certificate(Certificate.parse(raw))
+
+    @classmethod
+    def from_certificate(cls, certificate: Certificate) -> PCKCertificate:
+        """Read the SGX extension of a certificate.
+
+        Raises:
+            MalformedInput: SGX_EXTENSION_MALFORMED or DER_MALFORMED; CERTIFICATE_MALFORMED where no PCK CA issued it.
+        """
+        if certificate.sgx_extension is None:
+            raise _bad_extension("the certificate carries no SGX extension, so it is no PCK certificate")
+        whole = der.read_only(certificate.sgx_extension, tag=der.SEQUENCE, what="the SGX extension")
+        fields = _SGXFields.read(whole.content)
+        tcb = _SGXFields.read(fields.content("2", der.SEQUENCE))
+        components = tuple(tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1))
+        cpu_svn = tcb.octets("2.18", COMPONENTS)
+        # Intel issues both with the same value; a certificate where they differ would have two TCBs.
+        if bytes(components) != cpu_svn:
+            raise _bad_extension("the SVN components of the SGX extension differ from its CPUSVN")
+        configuration = _SGXFields.read(fields.content("7", der.SEQUENCE) if "7" in fields else b"")
+        return cls(
+            certificate=certificate.parsed,
+            record=certificate,
+            ca=_kind_of_ca(certificate.issuer_common_name),
+            ppid=fields.octets("1", 16),
+            tcb_components=components,
+            pce_svn=tcb.uint("2.17", maximum=0xFFFF),
+            cpu_svn=cpu_svn,
+            pce_id=fields.octets("3", 2),
+            fmspc=fields.octets("4", 6),
+            sgx_type=fields.uint("5", maximum=2, tag=der.ENUMERATED),
+            platform_instance_id=fields.octets("6", 16) if "6" in fields else None,
+            dynamic_platform=configuration.flag("7.1"),
+            cached_keys=configuration.flag("7.2"),
+            smt_enabled=configuration.flag("7.3"),
+        )
+
+
+def pck_certificate_of(certification_data: bytes, *, certification_data_type: int = PCK_CHAIN_DATA) -> PCKCertificate:
+    """Return the PCK certificate inside a quote's certification data, unverified: to know what collateral to fetch.
+
+    Raises:
+        MalformedInput: CERTIFICATION_DATA_UNSUPPORTED for other data than a PCK chain; else as PCKCertificate.parse.
+    """
+    if certification_data_type != PCK_CHAIN_DATA:
+        raise MalformedInput(
+            Reason.CERTIFICATION_DATA_UNSUPPORTED,
+            f"the quote carries certification data of type {certification_data_type}; only type 5, "
+            "a PCK certificate chain, is understood",
+            hint="configure the quoting host so that it puts the PCK certificate chain into its quotes",
+        )
+    return PCKCertificate.parse(parse_pem_chain(certification_data, maximum=PCK_CHAIN_LENGTH)[0])
+
+
+def split_signed_document(raw: bytes, member: SignedMember) -> tuple[bytes, bytes]:
+    """Take apart `{"tcbInfo":{...},"signature":"hex"}`, as a PCS or PCCS serves it.
+
+    Returns the exact bytes of the inner object, and the 64 bytes r||s.
+
+    Raises:
+        MalformedInput: TCB_INFO_MALFORMED or QE_IDENTITY_MALFORMED, by `member`.
+    """
+    reason, what = _MEMBERS[member]
+    text = _decode(raw, what=what, reason=reason)
+    opening = re.compile(rf'{_SPACE}\{{{_SPACE}"{member}"{_SPACE}:{_SPACE}(?=\{{)').match(text)
+    if opening is None:
+        raise MalformedInput(reason, f"{what} does not begin with the member {member}, an object")
+    end = _end_of_object(text, opening.end(), what=what, reason=reason)
+    closing = _SIGNATURE_MEMBER.fullmatch(text, end)
+    if closing is None:
+        raise MalformedInput(reason, f"{what} is not followed by a signature of 64 bytes in hex, and nothing else")
+    return text[opening.end() : end].encode(), bytes.fromhex(closing[1])
+
+
+def join_signed_document(member: SignedMember, body: bytes, signature: bytes) -> bytes:
+    """Return the document that `split_signed_document` takes apart, in the compact form in which Intel serves it."""
+    return b'{"%b":%b,"signature":"%b"}' % (member.encode(), body, signature.hex().encode())
+
+
+class _Members:
+    """The members of one JSON object, each read as the one type that it may have."""
+
+    def __init__(self, members: dict[str, Any], *, what: str, reason: Reason) -> None:
+        self._members = members
+        self._what = what
+        self._reason = reason
+
+    def bad(self, message: str) -> MalformedInput:
+        return MalformedInput(self._reason, f"{self._what} {message}")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def uint(self, name: str, *, maximum: int) -> int:
+        value = self._members.get(name)
+        # To Python, JSON's true is a number as well.
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
+            raise self.bad(f"lacks {name}, a whole number from 0 to {maximum}")
+        return value
+
+    def text(self, name: str) -> str:
+        value = self._members.get(name)
+        if not isinstance(value, str):
+            raise self.bad(f"lacks the text {name}")
+        return value
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name)
+        if value not in choices:
+            raise self.bad(f"has {name} {value[:40]!r}, known are {', '.join(choices)}")
+        return value
+
+    def hex(self, name: str, *, length: int) -> bytes:
+        value = self.text(name)
+        if len(value) != 2 * length or not _HEX.fullmatch(value):
+            raise self.bad(f"lacks {name}, {length} bytes in hex")
+        return bytes.fromhex(value)
+
+    def date(self, name: str) -> datetime:
+        value = self.text(name)
+        try:
+            # strptime alone would take a day or an hour of one digit.
+            return datetime.strptime(value if _DATE.fullmatch(value) else "", _DATE_FORMAT).replace(tzinfo=UTC)
+        except ValueError as error:
+            raise self.bad(f"has a {name} that is no date of the form YYYY-MM-DDTHH:MM:SSZ") from error
+
+    def child(self, name: str) -> _Members:
+        return self._nested(name, self._members.get(name))
+
+    def children(self, name: str, *, maximum: int) -> list[_Members]:
+        return [self._nested(name, item) for item in self._list(name, maximum=maximum)]
+
+    def texts(self, name: str, *, maximum: int) -> list[str]:
+        items = self._list(name, maximum=maximum)
+        if not all(isinstance(item, str) for item in items):
+            raise self.bad(f"has something else than texts in {name}")
+        return items
+
+    def _list(self, name: str, *, maximum: int) -> list[Any]:
+        value = self._members.get(name)
+        if not isinstance(value, list) or len(value) > maximum:
+            raise self.bad(f"lacks {name}, a list of at most {maximum}")
+        return value
+
+    def _nested(self, name: str, value: object) -> _Members:
+        if not isinstance(value, dict):
+            raise self.bad(f"lacks {name}, an object")
+        return _Members(value, what=f"{name} of {self._what}", reason=self._reason)
+
+
+class _SGXFields:
+    """A SEQUENCE of {OID, value} under the arc of the SGX extension, by the rest of their OID."""
+
+    def __init__(self, fields: dict[str, der.Element]) -> None:
+        self._fields = fields
+
+    @classmethod
+    def read(cls, content: bytes) -> _SGXFields:
+        fields: dict[str, der.Element] = {}
+        for item in der.read_all(content, what="the SGX extension", maximum=_MAX_SGX_FIELDS):
+            pair = der.expect(item, tag=der.SEQUENCE, what="a field of the SGX extension")
+            oid, rest = der.read_one(pair.content, what="a field of the SGX extension")
+            value, rest = der.read_one(rest, what="a field of the SGX extension")
+            dotted = der.parse_oid(der.expect(oid, tag=der.OBJECT_IDENTIFIER, what="a field's name").content)
+            name = dotted.removeprefix(f"{SGX_EXTENSION_OID}.")
+            if rest or name == dotted or name in fields:
+                raise _bad_extension(f"the SGX extension has an odd or repeated field {dotted}")
+            fields[name] = value
+        return cls(fields)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def content(self, name: str, tag: int) -> bytes:
+        if name not in self._fields:
+            raise _bad_extension(f"the SGX extension lacks its field .{name}")
+        if self._fields[name].tag != tag:
+            raise _bad_extension(f"field .{name} of the SGX extension has another type than specified")
+        return self._fields[name].content
+
+    def octets(self, name: str, length: int) -> bytes:
+        value = self.content(name, der.OCTET_STRING)
+        if len(value) != length:
+            raise _bad_extension(f"field .{name} of the SGX extension has {len(value)} bytes, {length} are specified")
+        return value
+
+    def uint(self, name: str, *, maximum: int, tag: int = der.INTEGER) -> int:
+        value = der.parse_uint(self.content(name, tag))
+        if value > maximum:
+            raise _bad_extension(f"field .{name} of the SGX extension is {value}, at most {maximum} is specified")
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        return der.parse_boolean(self.content(name, der.BOOLEAN)) if name in self else None
+
+
+def _decode(raw: bytes, *, what: str, reason: Reason) -> str:
+    """Return the text of a document that is neither too long nor too deep to be parsed."""
+    if len(raw) > MAX_SIGNED_DOCUMENT_SIZE:
+        raise MalformedInput(reason, f"{what} has {len(raw)} bytes, the limit is {MAX_SIGNED_DOCUMENT_SIZE}")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedInput(reason, f"{what} is not UTF-8") from error
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if depth > MAX_DOCUMENT_DEPTH:
+            raise MalformedInput(reason, f"{what} is nested more than {MAX_DOCUMENT_DEPTH} deep")
+    return text
+
+
+def _load(body: bytes, *, what: str, reason: Reason) -> _Members:
+    """Parse one JSON object: nothing before or behind it, no name twice, no NaN."""
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) != len(pairs):
+            raise MalformedInput(reason, f"{what} names a member twice")
+        return members
+
+    def refuse_constant(name: str) -> None:
+        raise MalformedInput(reason, f"{what} holds {name}, which is not JSON")
+
+    text = _decode(body, what=what, reason=reason)
+    try:
+        document = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedInput(reason, f"{what} is not JSON, or something follows it") from error
+    if not isinstance(document, dict):
+        raise MalformedInput(reason, f"{what} is not a JSON object")
+    return _Members(document, what=what, reason=reason)
+
+
+def _end_of_object(text: str, start: int, *, what: str, reason: Reason) -> int:
+    """Return where the JSON object that begins at `start` ends."""
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text, start):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if depth <= 0:
+            return found.end()
+    raise MalformedInput(reason, f"{what} has no end")
+
+
+def _svn_levels(members: _Members) -> tuple[SVNLevel, ...]:
+    levels = tuple(
+        SVNLevel(isv_svn=level.child("tcb").uint("isvsvn", maximum=0xFFFF), **_common(level))
+        for level in members.children("tcbLevels", maximum=MAX_LEVELS)
+    )
+    if len({level.isv_svn for level in levels}) != len(levels):
+        raise members.bad("has two levels of one SVN")
+    return levels
+
+
+def _platform_levels(members: _Members, *, version: int, kind: str) -> tuple[TCBLevel, ...]:
+    levels = []
+    for level in members.children("tcbLevels", maximum=MAX_LEVELS):
+        tcb = level.child("tcb")
+        levels.append(
+            TCBLevel(
+                sgx_components=_components_v2(tcb) if version == 2 else _components(tcb, "sgxtcbcomponents"),
+                pce_svn=tcb.uint("pcesvn", maximum=0xFFFF),
+                tdx_components=_components(tcb, "tdxtcbcomponents") if kind == "TDX" else None,
+                **_common(level),
+            )
+        )
+    if len({(level.sgx_components, level.pce_svn, level.tdx_components) for level in levels}) != len(levels):
+        raise members.bad("has two levels of one TCB")
+    return tuple(levels)
+
+
+def _components(tcb: _Members, name: str) -> tuple[int, ...]:
+    components = tuple(item.uint("svn", maximum=0xFF) for item in tcb.children(name, maximum=COMPONENTS))
+    if len(components) != COMPONENTS:
+        raise tcb.bad(f"has {len(components)} {name}, {COMPONENTS} are specified")
+    return components
+
+
+def _components_v2(tcb: _Members) -> tuple[int, ...]:
+    return tuple(tcb.uint(f"sgxtcbcomp{index:02}svn", maximum=0xFF) for index in range(1, COMPONENTS + 1))
+
+
+def _common(level: _Members) -> dict[str, Any]:
+    """Return what levels of every kind have: date, status, advisories."""
+    advisories = level.texts("advisoryIDs", maximum=MAX_ADVISORIES) if "advisoryIDs" in level else []
+    if not all(_ADVISORY.fullmatch(advisory) for advisory in advisories):
+        raise level.bad("names an advisory in a form that none has")
+    return {
+        "tcb_date": level.date("tcbDate"),
+        "tcb_status": TCBStatus(level.choice("tcbStatus", tuple(TCBStatus))),
+        "advisory_ids": tuple(advisories),
+    }
+
+
+def _module_fields(members: _Members) -> dict[str, bytes]:
+    return {
+        "mr_signer": members.hex("mrsigner", length=48),
+        "attributes": members.hex("attributes", length=8),
+        "attributes_mask": members.hex("attributesMask", length=8),
+    }
+
+
+def _module_identities(members: _Members) -> tuple[TDXModuleIdentity, ...]:
+    if "tdxModuleIdentities" not in members:
+        return ()
+    identities = tuple(
+        TDXModuleIdentity(id=item.text("id").upper(), tcb_levels=_svn_levels(item), **_module_fields(item))
+        for item in members.children("tdxModuleIdentities", maximum=MAX_MODULE_IDENTITIES)
+    )
+    if len({identity.id for identity in identities}) != len(identities):
+        raise members.bad("has two identities for one TDX module")
+    return identities
+
+
+def _kind_of_ca(issuer_common_name: str) -> Literal["processor", "platform"]:
+    for phrase, kind in _KINDS_OF_CA:
+        if phrase in issuer_common_name:
+            return kind
+    raise MalformedInput(
+        Reason.CERTIFICATE_MALFORMED, f"{issuer_common_name!r} issued the certificate; that is no PCK CA"
+    )
+
+
+def _bad_extension(message: str) -> MalformedInput:
+    return MalformedInput(Reason.SGX_EXTENSION_MALFORMED, message)

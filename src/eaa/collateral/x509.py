@@ -1,0 +1,363 @@
+"""X.509 as Intel's attestation PKI uses it: version 3, P-256, ecdsa-with-SHA256. Parsed, and still untrusted.
+
+Everything is taken out of a certificate or CRL when it is parsed, so that later steps read plain fields and a defect
+deep inside one surfaces here, as MalformedInput, and nowhere else.
+
+Source: RFC 5280; Intel SGX PCK Certificate and Certificate Revocation List Profile Specification.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.x509.oid import ExtensionOID
+
+from eaa import der
+from eaa.errors import MalformedInput, Reason
+
+MAX_CERTIFICATE_SIZE: Final = 16 * 1024
+"""Bytes of one certificate; Intel's have under 1300."""
+MAX_CRL_SIZE: Final = 256 * 1024
+"""Bytes of one CRL; Intel's have under 3000."""
+MAX_PEM_SIZE: Final = 64 * 1024
+"""Bytes of one PEM chain."""
+MAX_CHAIN_LENGTH: Final = 8
+"""Certificates of a PEM chain unless the caller says otherwise."""
+MAX_SERIAL_SIZE: Final = 20
+"""Bytes of a serial number (RFC 5280, 4.1.2.2)."""
+SGX_EXTENSION_OID: Final = "1.2.840.113741.1.13.1"
+"""Marks a PCK certificate, and holds what it says of its platform."""
+
+_ECDSA_WITH_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
+_P256_SPKI_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+_SIGNED: Final = (der.SEQUENCE, der.SEQUENCE, der.BIT_STRING)
+# Version, serial, algorithm, issuer, validity, subject, key, extensions: all of them, and no unique identifiers.
+_TBS_CERTIFICATE: Final = (0xA0, der.INTEGER, *(der.SEQUENCE,) * 5, 0xA3)
+_TBS_CRL_BEGINS: Final = (der.INTEGER, der.SEQUENCE, der.SEQUENCE)
+_VERSION_3: Final = bytes.fromhex("020102")
+_CRL_VERSION_2: Final = bytes.fromhex("020101")
+_COMMON_NAME_OID: Final = "2.5.4.3"
+_UTF8_STRING: Final = 0x0C
+_PRINTABLE_STRING: Final = 0x13
+_MAX_NAME_PARTS: Final = 16
+_UNDERSTOOD_IF_CRITICAL: Final = frozenset({ExtensionOID.KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS})
+_UNDERSTOOD_IF_CRITICAL_IN_CRL: Final = frozenset({ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER})
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
+
+# What the library raises on bytes it does not like; it has no common base.
+_LIBRARY_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """One certificate, taken apart. Two are equal when their DER is."""
+
+    der: bytes = field(repr=False)
+    parsed: x509.Certificate = field(compare=False, repr=False)
+    """The library's view, for what no later step of verification needs."""
+    common_name: str = field(compare=False)
+    """The one CN of the subject."""
+    issuer_common_name: str = field(compare=False)
+    subject: bytes = field(compare=False, repr=False)
+    """The Name as it stands, DER; compare bytes with bytes."""
+    issuer: bytes = field(compare=False, repr=False)
+    """The Name as it stands, DER."""
+    serial_number: int = field(compare=False)
+    """Positive, at most 160 bits. Intel has issued different certificates with one serial: never a cache key."""
+    not_before: datetime = field(compare=False)
+    not_after: datetime = field(compare=False)
+    public_key: EllipticCurvePublicKey = field(compare=False, repr=False)
+    """On P-256."""
+    spki: bytes = field(compare=False, repr=False)
+    """SubjectPublicKeyInfo, DER."""
+    subject_key_id: bytes | None = field(compare=False)
+    authority_key_id: bytes | None = field(compare=False)
+    is_ca: bool | None = field(compare=False)
+    """None where there is no basicConstraints extension."""
+    path_length: int | None = field(compare=False)
+    key_usage: frozenset[str] | None = field(compare=False)
+    """Those of digitalSignature, keyCertSign and cRLSign that are set; None where there is no keyUsage extension."""
+    sgx_extension: bytes | None = field(compare=False, repr=False)
+    """The content of the SGX extension, still DER; None on every certificate that is no PCK certificate."""
+    tbs_bytes: bytes = field(compare=False, repr=False)
+    """What the issuer signed."""
+    signature: bytes = field(compare=False, repr=False)
+    """DER, ECDSA over SHA-256."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Certificate:
+        """Parse one DER certificate.
+
+        Raises:
+            MalformedInput: CERTIFICATE_MALFORMED or DER_MALFORMED; `raw` is not one certificate of Intel's profile.
+        """
+        _limit(raw, maximum=MAX_CERTIFICATE_SIZE, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
+        issuer, subject, spki = _read_frame(raw)
+        try:
+            return cls._from_library(raw, issuer=issuer, subject=subject, spki=spki)
+        except _LIBRARY_ERRORS as error:
+            raise _bad_certificate(f"the certificate cannot be read: {error}") from error
+
+    @classmethod
+    def _from_library(cls, raw: bytes, *, issuer: bytes, subject: bytes, spki: bytes) -> Certificate:
+        certificate = x509.load_der_x509_certificate(raw)
+        public_key = certificate.public_key()
+        if not isinstance(public_key, EllipticCurvePublicKey):  # pragma: no cover - the frame fixed the algorithm
+            raise _bad_certificate("the certificate's key is not on a curve")
+        extensions = certificate.extensions
+        _refuse_unknown_critical(extensions)
+        constraints = _extension(extensions, x509.BasicConstraints)
+        subject_key_id = _extension(extensions, x509.SubjectKeyIdentifier)
+        authority = _extension(extensions, x509.AuthorityKeyIdentifier)
+        return cls(
+            der=raw,
+            parsed=certificate,
+            common_name=_common_name(subject),
+            issuer_common_name=_common_name(issuer),
+            subject=subject,
+            issuer=issuer,
+            serial_number=certificate.serial_number,
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            public_key=public_key,
+            spki=spki,
+            subject_key_id=None if subject_key_id is None else subject_key_id.digest,
+            authority_key_id=None if authority is None else authority.key_identifier,
+            is_ca=None if constraints is None else constraints.ca,
+            path_length=None if constraints is None else constraints.path_length,
+            key_usage=_key_usage(_extension(extensions, x509.KeyUsage)),
+            sgx_extension=_sgx_extension(extensions),
+            tbs_bytes=certificate.tbs_certificate_bytes,
+            signature=certificate.signature,
+        )
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the DER, 32 bytes."""
+        return hashlib.sha256(self.der).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CRL:
+    """One certificate revocation list, taken apart. Every serial it lists is revoked, whatever the reason given."""
+
+    der: bytes = field(repr=False)
+    issuer: bytes = field(compare=False, repr=False)
+    """The Name as it stands, DER."""
+    number: int = field(compare=False)
+    authority_key_id: bytes = field(compare=False)
+    this_update: datetime = field(compare=False)
+    next_update: datetime = field(compare=False)
+    revoked_serials: frozenset[int] = field(compare=False, repr=False)
+    tbs_bytes: bytes = field(compare=False, repr=False)
+    signature: bytes = field(compare=False, repr=False)
+    """DER, ECDSA over SHA-256."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> CRL:
+        """Parse one DER CRL.
+
+        Raises:
+            MalformedInput: CRL_MALFORMED or DER_MALFORMED; `raw` is not one complete CRL of Intel's profile.
+        """
+        if not raw:
+            raise _bad_crl("the CRL is empty", hint="a CRL that revokes nothing still has a signature: fetch it again")
+        _limit(raw, maximum=MAX_CRL_SIZE, what="CRL", reason=Reason.CRL_MALFORMED)
+        issuer = _read_crl_frame(raw)
+        try:
+            return cls._from_library(raw, issuer=issuer)
+        except _LIBRARY_ERRORS as error:
+            raise _bad_crl(f"the CRL cannot be read: {error}") from error
+
+    @classmethod
+    def _from_library(cls, raw: bytes, *, issuer: bytes) -> CRL:
+        crl = x509.load_der_x509_crl(raw)
+        # An unknown critical extension may say that the list is partial, or speaks for another issuer (RFC 5280, 5.2).
+        unknown = {item.oid for item in crl.extensions if item.critical} - _UNDERSTOOD_IF_CRITICAL_IN_CRL
+        if unknown or any(item.critical for entry in crl for item in entry.extensions):
+            raise _bad_crl("the CRL has a critical extension that is not understood")
+        number = _extension(crl.extensions, x509.CRLNumber)
+        authority = _extension(crl.extensions, x509.AuthorityKeyIdentifier)
+        if number is None or authority is None or authority.key_identifier is None:
+            raise _bad_crl("the CRL lacks its number or its authority key identifier")
+        if crl.next_update_utc is None:
+            raise _bad_crl("the CRL does not say when the next one comes")
+        return cls(
+            der=raw,
+            issuer=issuer,
+            number=number.crl_number,
+            authority_key_id=authority.key_identifier,
+            this_update=crl.last_update_utc,
+            next_update=crl.next_update_utc,
+            revoked_serials=frozenset(entry.serial_number for entry in crl),
+            tbs_bytes=crl.tbs_certlist_bytes,
+            signature=crl.signature,
+        )
+
+    def lists(self, certificate: Certificate) -> bool:
+        """Whether this list revokes `certificate`. It speaks only for what its own issuer issued."""
+        return certificate.serial_number in self.revoked_serials
+
+
+def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[bytes, ...]:
+    """Return the DER of each certificate of a PEM chain, in order; at least one, at most `maximum`.
+
+    Whitespace between certificates and zero bytes at the end are legal (quotes carry a C string), nothing else is.
+
+    Raises:
+        MalformedInput: CERTIFICATE_MALFORMED.
+    """
+    _limit(pem, maximum=MAX_PEM_SIZE, what="PEM chain", reason=Reason.CERTIFICATE_MALFORMED)
+    before, *blocks = pem.rstrip(b"\0").split(_BEGIN)
+    if before.strip() or not blocks:
+        raise _bad_certificate("the certificate chain is not PEM")
+    if len(blocks) > maximum:
+        raise _bad_certificate(f"the chain has {len(blocks)} certificates, at most {maximum} are allowed")
+    return tuple(_decode_pem_block(block) for block in blocks)
+
+
+def _decode_pem_block(block: bytes) -> bytes:
+    body, end, behind = block.partition(_END)
+    if not end or behind.strip():
+        raise _bad_certificate("the PEM chain is cut off or holds something else than certificates")
+    try:
+        return base64.b64decode(b"".join(body.split()), validate=True)
+    except ValueError as error:
+        raise _bad_certificate("a certificate of the PEM chain is not base64") from error
+
+
+def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return issuer, subject and key as they stand, having checked what the library reads too loosely."""
+    outer = der.read_only(raw, tag=der.SEQUENCE, what="the certificate")
+    tbs, algorithm, _ = _fields(outer, _SIGNED, reason=Reason.CERTIFICATE_MALFORMED)
+    version, serial, inner_algorithm, issuer, _, subject, spki, _ = _fields(
+        tbs, _TBS_CERTIFICATE, reason=Reason.CERTIFICATE_MALFORMED
+    )
+    if version.content != _VERSION_3:
+        raise _bad_certificate("the certificate is not of version 3")
+    if not 0 < der.parse_uint(serial.content) < 1 << 8 * MAX_SERIAL_SIZE:
+        raise _bad_certificate("the certificate's serial number is zero or too long")
+    if algorithm.raw != _ECDSA_WITH_SHA256 or inner_algorithm.raw != _ECDSA_WITH_SHA256:
+        raise _bad_certificate("the certificate is not signed with ecdsa-with-SHA256")
+    if not spki.raw.startswith(_P256_SPKI_PREFIX):
+        raise _bad_certificate("the certificate's key is not an uncompressed point on P-256")
+    return issuer.raw, subject.raw, spki.raw
+
+
+def _read_crl_frame(raw: bytes) -> bytes:
+    """Return the issuer as it stands, having checked version and algorithms."""
+    outer = der.read_only(raw, tag=der.SEQUENCE, what="the CRL")
+    tbs, algorithm, _ = _fields(outer, _SIGNED, reason=Reason.CRL_MALFORMED)
+    version, inner_algorithm, issuer = _fields(tbs, _TBS_CRL_BEGINS, reason=Reason.CRL_MALFORMED, more=True)
+    if version.raw != _CRL_VERSION_2:
+        raise _bad_crl("the CRL is not of version 2")
+    if algorithm.raw != _ECDSA_WITH_SHA256 or inner_algorithm.raw != _ECDSA_WITH_SHA256:
+        raise _bad_crl("the CRL is not signed with ecdsa-with-SHA256")
+    return issuer.raw
+
+
+def _fields(sequence: der.Element, tags: Sequence[int], *, reason: Reason, more: bool = False) -> list[der.Element]:
+    """Return the fields of `sequence`, which must have these tags in this order; `more` may follow, unread."""
+    fields = der.read_all(sequence.content, what="a signed structure")
+    if [item.tag for item in fields[: len(tags)]] != list(tags) or (len(fields) > len(tags) and not more):
+        raise MalformedInput(reason, "a signed structure is not built of the fields that it must have")
+    return fields[: len(tags)]
+
+
+def _common_name(name: bytes) -> str:
+    """Return the only CN of a Name; none or two would let two readers see different names."""
+    found: list[str] = []
+    parts = der.read_only(name, tag=der.SEQUENCE, what="a name").content
+    for part in der.read_all(parts, what="a name", maximum=_MAX_NAME_PARTS):
+        attributes = der.expect(part, tag=der.SET, what="a part of a name").content
+        for attribute in der.read_all(attributes, what="a part of a name", maximum=_MAX_NAME_PARTS):
+            oid, value = _attribute(attribute)
+            if oid == _COMMON_NAME_OID:
+                found.append(_text(value))
+    if len(found) != 1:
+        raise _bad_certificate(f"a name has {len(found)} common names, exactly one is expected")
+    return found[0]
+
+
+def _attribute(attribute: der.Element) -> tuple[str, der.Element]:
+    content = der.expect(attribute, tag=der.SEQUENCE, what="an attribute of a name").content
+    oid, rest = der.read_one(content, what="an attribute of a name")
+    value, rest = der.read_one(rest, what="an attribute of a name")
+    if rest:
+        raise _bad_certificate("an attribute of a name has more than a type and a value")
+    return der.parse_oid(der.expect(oid, tag=der.OBJECT_IDENTIFIER, what="the type of an attribute").content), value
+
+
+def _text(value: der.Element) -> str:
+    if value.tag not in (_UTF8_STRING, _PRINTABLE_STRING):
+        raise _bad_certificate("a common name is neither a UTF8String nor a PrintableString")
+    try:
+        text = value.content.decode()
+    except UnicodeDecodeError as error:
+        raise _bad_certificate("a common name is not UTF-8") from error
+    if not text.isprintable():
+        raise _bad_certificate("a common name holds characters that cannot be printed")
+    return text
+
+
+_Value = TypeVar("_Value", bound=x509.ExtensionType)
+
+
+def _extension(extensions: x509.Extensions, kind: type[_Value]) -> _Value | None:
+    for item in extensions:
+        if isinstance(item.value, kind):
+            return item.value
+    return None
+
+
+def _refuse_unknown_critical(extensions: x509.Extensions) -> None:
+    for item in extensions:
+        if item.critical and item.oid not in _UNDERSTOOD_IF_CRITICAL:
+            raise _bad_certificate(f"the certificate has a critical extension {item.oid.dotted_string}, not understood")
+
+
+def _key_usage(usage: x509.KeyUsage | None) -> frozenset[str] | None:
+    if usage is None:
+        return None
+    flags = {
+        "digitalSignature": usage.digital_signature,
+        "keyCertSign": usage.key_cert_sign,
+        "cRLSign": usage.crl_sign,
+    }
+    return frozenset(name for name, is_set in flags.items() if is_set)
+
+
+def _sgx_extension(extensions: x509.Extensions) -> bytes | None:
+    for item in extensions:
+        if item.oid.dotted_string == SGX_EXTENSION_OID and isinstance(item.value, x509.UnrecognizedExtension):
+            return item.value.value
+    return None
+
+
+def _limit(raw: bytes, *, maximum: int, what: str, reason: Reason) -> None:
+    if len(raw) > maximum:
+        raise MalformedInput(reason, f"{len(raw)} bytes are too many for a {what}, the limit is {maximum}")
+
+
+def _bad_certificate(message: str) -> MalformedInput:
+    return MalformedInput(Reason.CERTIFICATE_MALFORMED, message)
+
+
+def _bad_crl(message: str, *, hint: str | None = None) -> MalformedInput:
+    return MalformedInput(Reason.CRL_MALFORMED, message, hint=hint)
