@@ -1,0 +1,226 @@
+"""asyncio around `tls.connection` and `protocol.exchange`: owns sockets, waits for readiness, moves bytes.
+
+Nothing here decides. The judge and the identity are passed in; the gate in `tls.connection` opens only for what the
+judge accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
+from eaa.errors import EAAError, MalformedInput, PeerMisbehaved, Reason, Rejection, Unavailable, VerificationError
+from eaa.protocol.exchange import EvidenceReceived, EvidenceWanted, Exchange, OpenedReceived, OpenReceived
+from eaa.protocol.messages import RejectClass
+from eaa.tls.connection import Connection, Want
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds for a TLS handshake."""
+EXCHANGE_TIMEOUT: Final = 30.0
+"""Seconds for an exchange; quoting on a busy TDX host takes several."""
+IDLE_TIMEOUT: Final = 300.0
+"""Seconds without a byte in either direction after which a relayed connection is closed."""
+READ_SIZE: Final = 16 * 1024
+"""Bytes of one TLS record."""
+PUMP_SIZE: Final = 64 * 1024
+
+
+class Judgement(Protocol):
+    """What a judge answers: an appraisal result, perhaps with facts beside it."""
+
+    @property
+    def result(self) -> Accepted | Rejected:
+        """The appraisal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a peer has shown: its evidence, and what evidence for this session has to contain."""
+
+    evidence: bytes | None
+    """The quote as received; None where the peer has none."""
+    report_data: bytes
+    """64 bytes."""
+    level: BindingLevel
+
+
+Judge = Callable[[Shown], Awaitable[Judgement]]
+"""Judges what a peer has shown. May raise any EAAError."""
+Quoter = Callable[[bytes], Awaitable[bytes | None]]
+"""Returns a quote over 64 bytes of report data, or None where there is no attester."""
+
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+
+class _SocketLink:
+    """Waits for a non-blocking socket; the TLS object reads and writes the file descriptor itself."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._readers: set[asyncio.Future[None]] = set()
+        self._writers: set[asyncio.Future[None]] = set()
+
+    async def readable(self, _connection: Connection) -> None:
+        await self._wait(self._readers, self._loop.add_reader, self._loop.remove_reader)
+
+    async def writable(self, _connection: Connection) -> None:
+        await self._wait(self._writers, self._loop.add_writer, self._loop.remove_writer)
+
+    async def flush(self, _connection: Connection) -> None:
+        """Do nothing: bytes are on the socket already."""
+
+    def close(self) -> None:
+        for future in (*self._readers, *self._writers):
+            future.cancel()
+        self._socket.close()
+
+    async def _wait(
+        self,
+        waiting: set[asyncio.Future[None]],
+        add: Callable[..., None],
+        remove: Callable[[socket.socket], object],
+    ) -> None:
+        if self._socket.fileno() < 0:
+            raise PeerMisbehaved(Reason.PEER_CLOSED, "the connection is closed")
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting.add(future)
+        add(self._socket, _wake, waiting)
+        try:
+            await future
+        finally:
+            waiting.discard(future)
+            if not waiting and self._socket.fileno() >= 0:
+                remove(self._socket)
+
+
+def _wake(waiting: set[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+
+
+class _StreamLink:
+    """Carries a TLS connection inside another attested stream: Shelter's own session through the relay."""
+
+    def __init__(self, outer: AttestedStream) -> None:
+        self._outer = outer
+
+    async def readable(self, connection: Connection) -> None:
+        connection.feed(await self._outer.read(READ_SIZE))
+
+    async def writable(self, connection: Connection) -> None:
+        await self.flush(connection)
+
+    async def flush(self, connection: Connection) -> None:
+        while data := connection.take():
+            await self._outer.write(data)
+
+    def close(self) -> None:
+        self._outer.abort()
+
+
+_Link = _SocketLink | _StreamLink
+
+
+# --- one attested stream ------------------------------------------------------------------------------------------
+
+
+class AttestedStream:
+    """A TLS connection whose application bytes flow only after its gate has opened.
+
+    Reading and writing may run in two tasks at once, each of them in one.
+    """
+
+    def __init__(self, connection: Connection, link: _Link) -> None:
+        self._connection = connection
+        self._link = link
+        self._early = b""
+        self.judgement: Judgement | None = None
+        """What the judge said of the peer; None where the peer was not judged."""
+        self.level = BindingLevel.NONE
+        """The binding that the peer's evidence reached."""
+
+    @property
+    def connection(self) -> Connection:
+        """The TLS state machine, for its certificates and exporter."""
+        return self._connection
+
+    async def read(self, size: int = READ_SIZE) -> bytes:
+        """Return up to `size` application bytes, b"" at the end. Raises PeerMisbehaved."""
+        if self._early:
+            data, self._early = self._early[:size], self._early[size:]
+            return data
+        return await self._step(lambda: self._connection.receive(size))
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Write all of these application bytes; returns when the transport has taken them."""
+        view = memoryview(data)
+        while view:
+            sent = await self._step(lambda part=view: self._connection.send(part))  # type: ignore[misc]
+            view = view[sent:]
+
+    async def close(self) -> None:
+        """Say goodbye (close_notify) where the peer still listens, and close."""
+        with contextlib.suppress(EAAError, OSError, TimeoutError):
+            async with asyncio.timeout(1):
+                self._connection.shutdown()
+                await self._link.flush(self._connection)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._link.close()
+
+    async def _handshake(self) -> None:
+        async with _deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
+            await self._step(self._connection.handshake)
+
+    async def _control(self, exchange: Exchange) -> bytes:
+        """Send what the exchange has to say, then return the next bytes for it."""
+        await self._flush_control(exchange)
+        return await self._step(lambda: self._connection.receive_control(READ_SIZE))
+
+    async def _flush_control(self, exchange: Exchange) -> None:
+        view = memoryview(exchange.take())
+        while view:
+            sent = await self._step(lambda part=view: self._connection.send_control(part))  # type: ignore[misc]
+            view = view[sent:]
+
+    async def _step[T](self, operation: Callable[[], T | Want]) -> T:
+        """Repeat one TLS operation until it neither wants to read nor to write."""
+        while True:
+            try:
+                outcome = operation()
+            except EAAError:
+                # An alert that explains the failure may be waiting to go out.
+                with contextlib.suppress(EAAError, OSError):
+                    await self._link.flush(self._connection)
+                raise
+            await self._link.flush(self._connection)
+            if outcome is Want.READ:
+                await self._link.readable(self._connection)
+            elif outcome is Want.WRITE:
+                await self._link.writable(self._connection)
+            else:
+                return outcome  # type: ignore[return-value]
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise PeerMisbehaved(
+            Reason.PEER_TIMEOUT,
+            f"{what} did not finish in {seconds:g} seconds",
+            hint="the peer stalls or is overloaded; check what runs at that address",
+        ) from error
