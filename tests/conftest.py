@@ -1,0 +1,31 @@
+"""What every test stands on: no setting of the machine reaches it, and properties are searched the same way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# A deadline measures the machine; the tests of several workers share two cores.
+settings.register_profile("here", deadline=None)
+# A build must not fail by luck: the same examples each time, and none remembered from another run.
+settings.register_profile("build", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("build" if os.environ.get("CI") else "here")
+
+_OURS_OF_THE_BUILD = ("EAA_VECTORS", "EAA_REQUIRE_ALL")
+_READ_BY_PROGRAMS = ("QCNL_CONF_PATH", "COLUMNS", "FORCE_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Take away what a developer's own settings would change, for our processes and for those that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            ours = name.startswith("EAA_") and name not in _OURS_OF_THE_BUILD
+            if ours or name.upper() in _READ_BY_PROGRAMS:
+                patch.delenv(name)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
