@@ -1,0 +1,81 @@
+"""`inclavared`: attester and relay on every node."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import click
+
+from eaa import __version__
+from eaa.appraise.result import Role
+from eaa.errors import Misuse, Reason
+from eaa.inclavared.service import Relay, fetch_once, serve
+from eaa.program.address import ADDRESS, Address
+from eaa.program.logs import log_level_option, set_up_logging
+from eaa.program.options import Attesting, Judging, attesting_options, judging_options, reference_engine
+from eaa.program.run import run
+
+PROGRAM = "inclavared"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
+@click.option("-l", "--listen", type=ADDRESS, metavar="ADDRESS", help="Listen for Shelter here.")
+@click.option("-x", "--xfer", type=ADDRESS, metavar="ADDRESS", help="Relay to the workload here.")
+@click.option("-c", "--connect", type=ADDRESS, metavar="ADDRESS", help="Attest this workload once, print it, and end.")
+@click.option(
+    "--legacy-listen",
+    type=ADDRESS,
+    metavar="ADDRESS",
+    help="Answer the JSON exchange of 2021 here, for clients that know nothing better. Not bound to any session.",
+)
+@click.option("-m", "--mutual", is_flag=True, help="Show this relay's own evidence to the workload as well.")
+@click.option("--attest-clients", is_flag=True, help="Judge Shelter too: serve only clients with accepted evidence.")
+@attesting_options(enclave_names=("-e", "--enclave"))
+@judging_options()
+@click.option("--tls", metavar="NAME", help="openssl, the only engine.")
+@click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
+@log_level_option("info")
+def cli(
+    *,
+    listen: Address | None,
+    xfer: Address | None,
+    connect: Address | None,
+    legacy_listen: Address | None,
+    mutual: bool,
+    attest_clients: bool,
+    attesting: Attesting,
+    judging: Judging,
+    tls: str | None,
+    crypto: str | None,
+    log_level: str,
+) -> int:
+    """Relay attested sessions between Shelter and the workload of this node.
+
+    Inclavared shows its own evidence to Shelter, judges the workload, and then only moves bytes: Shelter's own
+    session ends in the workload, and no key of it is ever here.
+    """
+    set_up_logging(PROGRAM, log_level)
+    reference_engine(tls, crypto)
+    judging.require_known_verifier()
+    if (connect is None) == (listen is None and legacy_listen is None):
+        raise Misuse(Reason.USAGE, "give --listen ADDRESS (with --xfer) to serve, or --connect ADDRESS to ask once")
+    if judging.judges_nobody and (legacy_listen or connect or attest_clients):
+        raise Misuse(
+            Reason.USAGE,
+            "--legacy-listen, --connect and --attest-clients report what was verified; nullverifier verifies nothing",
+            hint="leave --verifier nullverifier out",
+        )
+    roles = [role for role, judged in ((Role.WORKLOAD, xfer or connect), (Role.CLIENT, attest_clients)) if judged]
+    verifier = None if judging.judges_nobody else judging.open(*roles, flags_for=Role.WORKLOAD)
+    relay = Relay.create(
+        attester=attesting.open(default="sgx_ecdsa"), verifier=verifier, mutual=mutual, attest_clients=attest_clients
+    )
+    if connect is not None:
+        return fetch_once(relay, connect)
+    return serve(relay, listen=listen, legacy_listen=legacy_listen, xfer=xfer)
+
+
+def main() -> NoReturn:
+    """Run `inclavared`."""
+    run(cli, PROGRAM)

@@ -1,0 +1,266 @@
+"""Sockets for addresses: listening and connecting, with errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from eaa.errors import EAAError, Reason, Unavailable
+from eaa.program.address import Address, TCPAddress, UnixAddress
+from eaa.program.run import unavailable_from_os_error
+
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for one address to answer."""
+BACKLOG: Final = 512
+MAX_CONNECTIONS: Final = 1024
+"""Connections served at once; one more is closed at once, so that a flood costs its sender and not the others."""
+DRAIN: Final = 5.0
+"""Seconds that live connections get to finish when a service is told to stop."""
+
+logger = logging.getLogger(__name__)
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+
+
+async def connect(address: Address) -> socket.socket:
+    """Return a connected, non-blocking socket. Tries every address a name resolves to; never another one.
+
+    Raises:
+        Unavailable: ADDRESS_UNRESOLVED, CONNECTION_FAILED or PERMISSION_DENIED.
+    """
+    failure: OSError | None = None
+    for family, target in await _targets(address):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await asyncio.get_running_loop().sock_connect(sock, target)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            _no_delay(sock)
+            return sock
+    assert failure is not None
+    if isinstance(failure, TimeoutError):
+        failure = OSError(errno.ETIMEDOUT, f"no answer in {CONNECT_TIMEOUT:g} seconds")
+    raise unavailable_from_os_error(failure, doing=f"{address} cannot be reached") from failure
+
+
+async def _targets(address: Address) -> list[tuple[socket.AddressFamily, tuple[str, int] | str]]:
+    if isinstance(address, UnixAddress):
+        return [(socket.AF_UNIX, str(address.path))]
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise Unavailable(
+            Reason.ADDRESS_UNRESOLVED,
+            f"the name {address.host} does not resolve: {getattr(error, 'strerror', None) or error}",
+            hint="check the spelling and this machine's name service",
+        ) from error
+    return [(family, target) for family, _, _, _, target in found]  # type: ignore[misc]
+
+
+def _no_delay(sock: socket.socket) -> None:
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+# --- listening ----------------------------------------------------------------------------------------------------
+
+
+def bind(address: Address) -> list[socket.socket]:
+    """Return listening, non-blocking sockets for every address a name stands for.
+
+    Raises:
+        Unavailable: ADDRESS_IN_USE, PERMISSION_DENIED, ADDRESS_UNRESOLVED or CONNECTION_FAILED.
+    """
+    try:
+        if isinstance(address, UnixAddress):
+            return [_bind_unix(address.path)]
+        return _bind_tcp(address)
+    except socket.gaierror as error:
+        raise Unavailable(
+            Reason.ADDRESS_UNRESOLVED, f"the name {address} does not resolve: {error.strerror}", hint="check the spelling"
+        ) from error
+    except OSError as error:
+        raise unavailable_from_os_error(error, doing=f"cannot listen on {address}") from error
+
+
+def _bind_tcp(address: TCPAddress) -> list[socket.socket]:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listening: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, target in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            listening.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(target)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+    except BaseException:
+        for sock in listening:
+            sock.close()
+        raise
+    return listening
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """Bind a unix socket, mode 0600, over nothing or over a socket nobody listens on; nothing else is unlinked."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode) or _is_alive(path):
+            raise OSError(errno.EADDRINUSE, "something is there")
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def _is_alive(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            # Not ours to judge (permissions, a full backlog): leave it alone.
+            return True
+        return True
+
+
+def bound_name(sock: socket.socket) -> str:
+    """Return the address a socket really listens on, the port chosen by the system included."""
+    if sock.family == socket.AF_UNIX:
+        return str(UnixAddress(Path(sock.getsockname())))
+    host, port, *_ = sock.getsockname()
+    return str(TCPAddress(host, port))
+
+
+# --- serving ------------------------------------------------------------------------------------------------------
+
+Handler = Callable[[socket.socket, str], Awaitable[None]]
+"""Serves one accepted connection; the second argument names the peer for logs."""
+
+
+class Service:
+    """Accepts on some sockets and serves each connection in a task of its own until told to stop.
+
+    A bad peer costs its own connection: whatever its handler raises is logged and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[tuple[socket.socket, Handler]] = []
+
+    def listen(self, address: Address, handler: Handler) -> list[str]:
+        """Bind an address; return the names it is bound to. Raises Unavailable."""
+        sockets = bind(address)
+        self._listeners.extend((sock, handler) for sock in sockets)
+        return [bound_name(sock) for sock in sockets]
+
+    async def run(self, announce: Callable[[], None]) -> int:
+        """Serve until SIGTERM or SIGINT, then drain. `announce` is called once everything really listens.
+
+        Returns:
+            The exit code: 143 after SIGTERM, 130 after SIGINT.
+        """
+        loop = asyncio.get_running_loop()
+        stopped: asyncio.Future[int] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _settle, stopped, 128 + number)
+        accepting = [asyncio.create_task(self._accept(sock, handler)) for sock, handler in self._listeners]
+        announce()
+        code = await stopped
+        for task in accepting:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
+        self.close()
+        await self._drain()
+        return code
+
+    def close(self) -> None:
+        """Close the listening sockets; a unix socket's path goes with it."""
+        for sock, _ in self._listeners:
+            name = sock.getsockname() if sock.family == socket.AF_UNIX and sock.fileno() >= 0 else None
+            sock.close()
+            if name:
+                Path(name).unlink(missing_ok=True)
+        self._listeners.clear()
+
+    async def _accept(self, listener: socket.socket, handler: Handler) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, peer = await loop.sock_accept(listener)
+            except OSError as error:
+                # Out of descriptors or memory: what is served goes on, and accepting is tried again.
+                logger.error("cannot accept: %s", error.strerror)  # noqa: TRY400  one line, no trace
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._tasks) >= MAX_CONNECTIONS:
+                logger.warning("refused a connection: %d are being served", len(self._tasks))
+                sock.close()
+                continue
+            _no_delay(sock)
+            task = asyncio.create_task(_serve(handler, sock, _peer_name(peer)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _serve(handler: Handler, sock: socket.socket, peer: str) -> None:
+    try:
+        await handler(sock, peer)
+    except EAAError as error:
+        logger.warning("%s: %s [%s]", peer, error.message, error.reason)
+    except OSError as error:
+        logger.warning("%s: %s [%s]", peer, error.strerror or error, Reason.PEER_CLOSED)
+    except Exception:
+        logger.exception("%s: a bug of ours ended this connection [%s]", peer, Reason.INTERNAL)
+    finally:
+        sock.close()
+
+
+def _peer_name(peer: object) -> str:
+    match peer:
+        case (str(host), int(port), *_):
+            return str(TCPAddress(host, port)).removeprefix("tcp://")
+        case _:
+            return "unix peer"
+
+
+def _settle(future: asyncio.Future[int], code: int) -> None:
+    if not future.done():
+        future.set_result(code)

@@ -1,0 +1,25 @@
+"""Flags of the reference programs that mean something we do not do: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from eaa.errors import Misuse, Reason
+
+
+def refuse_debug_enclave(*, asked: bool) -> None:
+    """Refuse `-D`. Raises Misuse."""
+    if asked:
+        raise Misuse(
+            Reason.NOT_IMPLEMENTED_VALUE,
+            "-D asks for an enclave under debug, whose memory its host can read",
+            hint="leave it out; no verifier of ours would accept such an enclave",
+        )
+
+
+def refuse_endorsements(*, asked: bool) -> None:
+    """Refuse `-e`. Raises Misuse."""
+    if asked:
+        raise Misuse(
+            Reason.NOT_IMPLEMENTED_VALUE,
+            "-e asks to staple endorsements to the certificate, which is not implemented yet",
+            hint="leave it out; verifiers fetch collateral from their own PCCS",
+        )

@@ -1,0 +1,68 @@
+"""`enclave-tls-server`: the confidential container's server. Answers with its own evidence."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import click
+
+from eaa import __version__
+from eaa.appraise.result import Role
+from eaa.program.address import ADDRESS, Address, TCPAddress
+from eaa.program.logs import log_level_option, set_up_logging
+from eaa.program.options import Attesting, Judging, attesting_options, judging_options, reference_engine
+from eaa.program.reference import refuse_debug_enclave, refuse_endorsements
+from eaa.program.run import run
+from eaa.workload.service import serve
+
+PROGRAM = "enclave-tls-server"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
+@click.option("-i", "--ip", default="127.0.0.1", show_default=True, metavar="HOST", help="Listen on this host.")
+@click.option("-p", "--port", type=click.IntRange(0, 0xFFFF), default=1234, show_default=True, help="And this port.")
+@click.option("--listen", type=ADDRESS, metavar="ADDRESS", help="Listen here instead: tcp://HOST:PORT or unix://PATH.")
+@click.option("-m", "--mutual", is_flag=True, help="Also judge the relay: demand its evidence and appraise it.")
+@attesting_options(attester_names=("-a", "--attester"))
+@judging_options(verifier_names=("-v", "--verifier"))
+@click.option("-t", "--tls", metavar="NAME", help="openssl, the only engine.")
+@click.option("-c", "--crypto", metavar="NAME", help="openssl, the only engine.")
+@click.option("-P", "--product-enclave", is_flag=True, help="Accepted: enclaves run for production unless -D is given.")
+@click.option("-D", "--debug-enclave", is_flag=True, help="Not implemented: an enclave under debug proves nothing.")
+@click.option("-e", "--endorsements", is_flag=True, help="Not implemented yet: staple endorsements to the certificate.")
+@log_level_option("info", "-l", "--log-level")
+def cli(
+    *,
+    ip: str,
+    port: int,
+    listen: Address | None,
+    mutual: bool,
+    attesting: Attesting,
+    judging: Judging,
+    tls: str | None,
+    crypto: str | None,
+    product_enclave: bool,
+    debug_enclave: bool,
+    endorsements: bool,
+    log_level: str,
+) -> int:
+    """Serve an application behind attested TLS, with this enclave's own evidence.
+
+    Every client gets evidence bound to its own session. With --mutual only a relay is served whose evidence the
+    reference values of role relay accept.
+    """
+    del product_enclave
+    set_up_logging(PROGRAM, log_level)
+    reference_engine(tls, crypto)
+    refuse_debug_enclave(asked=debug_enclave)
+    refuse_endorsements(asked=endorsements)
+    judging.require_known_verifier()
+    judges = mutual and not judging.judges_nobody
+    verifier = judging.open(Role.RELAY, flags_for=Role.RELAY) if judges else None
+    return serve(listen or TCPAddress(ip, port), attester=attesting.open(default="sgx_ecdsa"), verifier=verifier)
+
+
+def main() -> NoReturn:
+    """Run `enclave-tls-server`."""
+    run(cli, PROGRAM)
