@@ -1,0 +1,59 @@
+"""Collateral from somewhere: a PCCS, Intel's PCS, or a file. Nothing returned here has been verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from eaa.collateral.bundle import Collateral
+from eaa.errors import Misuse, Reason
+
+__all__ = ["CollateralSource", "open_source"]
+
+
+class CollateralSource(Protocol):
+    """Where the endorsements of a platform model come from."""
+
+    def fetch(self, *, tee: int, fmspc: bytes, ca: str) -> Collateral:
+        """Return the collateral for one platform model, unverified.
+
+        Args:
+            tee: the TEE type word of a quote header, 0 for SGX, 0x81 for TDX.
+            fmspc: 6 bytes, the platform model.
+            ca: "processor" or "platform", which of the two PCK CAs signed the platform's certificate.
+
+        Raises:
+            Unavailable: it could not be had; the reason tells a dead server from one that does not have it.
+        """
+        ...
+
+
+def open_source(
+    *, pccs: str | None, ca_file: Path | None, file: Path | None, environ: Mapping[str, str]
+) -> CollateralSource:
+    """Return the source that the operator named, or the one of sgx_default_qcnl.conf when none was.
+
+    Args:
+        pccs: the base URL of a PCCS.
+        ca_file: PEM, the only CA to trust for that PCCS's TLS certificate.
+        file: a collateral file, in place of any PCCS.
+        environ: the process's environment; QCNL_CONF_PATH names the configuration file.
+
+    Raises:
+        Misuse: what was named cannot be used; there is never a fallback to another source.
+    """
+    # Imported late: urllib3 takes longer to load than most programs need to answer --help.
+    if file is not None:
+        if pccs is not None:
+            raise Misuse(Reason.USAGE, "a PCCS and a collateral file were both named", hint="choose one of the two")
+        from eaa.sources.files import FileSource  # noqa: PLC0415
+
+        return FileSource(file)
+    from eaa.sources.pccs import PCCSSource  # noqa: PLC0415
+
+    if pccs is not None:
+        return PCCSSource(pccs, ca_file=ca_file)
+    from eaa.sources.qcnl import default_qcnl_path, load_qcnl  # noqa: PLC0415
+
+    return PCCSSource.from_qcnl(load_qcnl(default_qcnl_path(environ)), ca_file=ca_file)
