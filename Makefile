@@ -45,6 +45,7 @@ house: $(DEV_READY)  ## who may import whom, and the other rules of tests/test_h
 
 coverage: $(DEV_READY)  ## branch coverage of the pure rooms; fails under 95 %
 	@$(RUN) -m pytest -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
+	@$(RUN) tests/support/branch_coverage.py 95
 
 docs: $(DEV_READY)  ## the links, help blocks and change log of the documents
 	@$(RUN) -m pytest -q tests/unit/test_documentation.py
