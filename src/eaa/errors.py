@@ -60,6 +60,8 @@ class Reason(StrEnum):
     TCB_NOT_SUPPORTED = "TCB_NOT_SUPPORTED"
     TCB_REVOKED = "TCB_REVOKED"
     SIGSTRUCT_SIGNATURE = "SIGSTRUCT_SIGNATURE"
+    ENCLAVE_LAUNCH = "ENCLAVE_LAUNCH"
+    REPORT_MAC = "REPORT_MAC"
 
     # Appraisal: genuine, but not what policy and reference values ask for (a check of a Rejected result).
     NO_EVIDENCE = "NO_EVIDENCE"
@@ -80,12 +82,14 @@ class Reason(StrEnum):
 
     # The other end of a connection (PeerMisbehaved; PEER_REJECTED_US is a rejection).
     TLS_HANDSHAKE = "TLS_HANDSHAKE"
+    TLS_RECORD = "TLS_RECORD"
     PEER_IS_LEGACY = "PEER_IS_LEGACY"
     PEER_CLOSED = "PEER_CLOSED"
     PEER_TIMEOUT = "PEER_TIMEOUT"
     MESSAGE_MALFORMED = "MESSAGE_MALFORMED"
     MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
     MESSAGE_UNEXPECTED = "MESSAGE_UNEXPECTED"
+    LEVEL_NOT_OFFERED = "LEVEL_NOT_OFFERED"
     PEER_REJECTED_US = "PEER_REJECTED_US"
 
     # Not now, perhaps later (Unavailable).
@@ -116,6 +120,7 @@ class Reason(StrEnum):
     QCNL_INVALID = "QCNL_INVALID"
     SIMULATOR_INVALID = "SIMULATOR_INVALID"
     RESULT_FOR_OTHER_EVIDENCE = "RESULT_FOR_OTHER_EVIDENCE"
+    GATE_CLOSED = "GATE_CLOSED"
     NOT_CONFIRMED = "NOT_CONFIRMED"
 
     # Our bug.

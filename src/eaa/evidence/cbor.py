@@ -1,0 +1,103 @@
+"""The small part of CBOR that evidence and messages are made of, read from bytes that nobody vouches for.
+
+cbor2 decodes all of CBOR, and from a stranger's tags would build dates, regular expressions and e-mail messages. So
+the heads of an item are walked first, without building anything: only unsigned integers, strings, arrays, maps and the
+tags the caller names pass, only definite lengths that the input really holds, and only so many of them. What passed is
+decoded by cbor2.
+
+Source: RFC 8949; its section 4.2.1 is what "deterministic" means here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import cbor2
+
+from eaa.errors import MalformedInput, Reason
+
+MAX_ITEMS: Final = 64
+"""Data items, nested ones included, in one input."""
+MAX_DEPTH: Final = 4
+"""Containers and tags inside one another."""
+
+_UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 0, 2, 3, 4, 5, 6
+
+
+def encode(value: object) -> bytes:
+    """Return the deterministic encoding of `value`."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(raw: bytes, *, what: str, tags: frozenset[int] = frozenset()) -> Any:
+    """Decode `raw`, which must be exactly one item in its one deterministic encoding.
+
+    Raises:
+        MalformedInput: EVIDENCE_MALFORMED, naming `what`.
+    """
+    value, rest = decode_first(raw, what=what, tags=tags)
+    if rest:
+        raise _malformed(f"{len(rest)} bytes follow the end of {what}")
+    if encode(value) != raw:
+        raise _malformed(
+            f"{what} is not in deterministic CBOR: map keys out of order, or a number in more bytes than due"
+        )
+    return value
+
+
+def decode_first(raw: bytes, *, what: str, tags: frozenset[int] = frozenset()) -> tuple[Any, bytes]:
+    """Decode the item at the start of `raw`; return it and the bytes that follow it, unjudged. Raises as `decode`."""
+    end = _item_size(raw, what=what, tags=tags)
+    try:
+        value = cbor2.loads(
+            raw[:end],
+            max_depth=MAX_DEPTH,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
+    except cbor2.CBORDecodeError as error:
+        raise _malformed(f"{what} is not the CBOR that is expected: {error}") from error
+    return value, raw[end:]
+
+
+def _item_size(raw: bytes, *, what: str, tags: frozenset[int]) -> int:
+    """Return the size of the first item of `raw`, having looked at every head inside it."""
+    at, pending, items = 0, 1, 0
+    while pending:
+        items += 1
+        if items + pending > MAX_ITEMS + 1:
+            raise _malformed(f"{what} has more than {MAX_ITEMS} CBOR items")
+        major, argument, at = _read_head(raw, at, what=what)
+        pending -= 1
+        if major in (_BYTES, _TEXT):
+            if argument > len(raw) - at:
+                raise _malformed(f"{what} declares a string of {argument} bytes, {len(raw) - at} are there")
+            at += argument
+        elif major in (_ARRAY, _MAP):
+            pending += argument * (2 if major == _MAP else 1)
+        elif major == _TAG and argument in tags:
+            pending += 1
+        elif major != _UNSIGNED:
+            raise _malformed(f"{what} holds CBOR of a kind that has no place in it (major type {major})")
+    return at
+
+
+def _read_head(raw: bytes, at: int, *, what: str) -> tuple[int, int, int]:
+    """Return major type, argument and the offset behind the head at offset `at`."""
+    if at >= len(raw):
+        raise _malformed(f"{what} ends where a CBOR item should begin")
+    major, info = raw[at] >> 5, raw[at] & 0x1F
+    at += 1
+    if info < 24:
+        return major, info, at
+    if info > 27:
+        raise _malformed(f"{what} uses an indefinite length or a reserved CBOR head")
+    size = 1 << (info - 24)
+    if size > len(raw) - at:
+        raise _malformed(f"{what} ends inside a CBOR head")
+    return major, int.from_bytes(raw[at : at + size], "big"), at + size
+
+
+def _malformed(message: str) -> MalformedInput:
+    return MalformedInput(Reason.EVIDENCE_MALFORMED, message)

@@ -1,0 +1,546 @@
+"""One end of one hop: who asks, who answers, who judges, and in which order.
+
+Bytes in, events out, bytes to send out. TLS has already been negotiated; what this module needs to know of it (the
+exporter and both leaf keys) are arguments. The caller makes evidence and judges it; the exchange only says for what
+the evidence must be made, and that what came was made for exactly this session.
+
+Every hop runs the same exchange, and differs in its `Terms` alone:
+
+1. A side that judges sends `attest` before anything else, so before its own evidence.
+2. The side that was asked answers with `evidence`, which may be empty.
+3. The asker says `accept` or `reject`, and the other side waits for it. On a hop that ends with `open` the client says
+   nothing instead: sending `open` (perhaps before it has judged) and then staying is all it has to say.
+4. `open` is the client's last message and `opened` the server's last; without them, `accept` is the last one.
+
+Every message comes at most once. Source: docs/manual/protocol.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from eaa.appraise.result import BindingLevel, Role
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection, Unavailable, VerificationError
+from eaa.evidence.tagged import (
+    PUBKEY_HASH,
+    TaggedEvidence,
+    claims_report_data,
+    encode_claims,
+    parse_claims,
+    pubkey_hash_claim,
+)
+from eaa.protocol import messages
+from eaa.protocol.messages import NONCE_SIZE, FrameReader, Message, RejectClass
+
+EXPORTER_SIZE: Final = 32
+ATTEST_LABEL: Final = b"eaa/2 attest"
+"""The claim `label`: what a statement was made for."""
+ALPN: Final = b"eaa/2"
+"""Shelter and relay, relay and workload."""
+ALPN_INNER: Final = b"eaa/2-inner"
+"""Shelter and workload, inside the relay's pipe. The name tells the hop: no side accepts the other's."""
+MAX_EARLY_BYTES: Final = 32 * 1024
+"""Raw bytes that may come before a channel is open: room for one side's first flight of an inner TLS handshake."""
+
+CLAIMS: Final[Mapping[BindingLevel, tuple[str, ...]]] = {
+    BindingLevel.CERT: (PUBKEY_HASH,),
+    BindingLevel.FRESH: ("label", PUBKEY_HASH, "peer", "nonce", "tls-exporter", "role"),
+}
+"""The claims that evidence has at each level: all of these and no others. Level `session` will stand here."""
+
+
+class Ending(Enum):
+    """How a hop's messages end and its raw bytes begin."""
+
+    ACCEPT = "after the verdicts"
+    OPEN = "this side sends open and waits for opened"
+    OPENED = "this side waits for open and sends opened"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What the exchange has to know of the TLS connection it runs on."""
+
+    exporter: bytes
+    """32 bytes, label `EXPORTER-Channel-Binding`, empty context."""
+    own_spki: bytes | None
+    """DER SubjectPublicKeyInfo of this side's certificate, None where it sent none."""
+    peer_spki: bytes | None
+    """The same of the peer's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one side of one hop demands and offers."""
+
+    own_role: Role
+    """The role this side's evidence claims."""
+    peer_role: Role
+    """The role the peer's evidence has to claim; also names the peer in messages to people."""
+    judges: bool
+    """Whether this side asks for evidence. A side that asks decides; the other waits for it."""
+    ending: Ending
+    level: BindingLevel = BindingLevel.FRESH
+    """What this side asks for."""
+    minimum_level: BindingLevel = BindingLevel.CERT
+    """The weakest level at which this side shows its own evidence."""
+
+    def __post_init__(self) -> None:
+        """Refuse levels that no exchange can run at."""
+        for level in (self.level, self.minimum_level):
+            if level not in CLAIMS:
+                raise Misuse(
+                    Reason.NOT_IMPLEMENTED_VALUE,
+                    f"the binding level {level.label} is not implemented",
+                    hint=f"choose one of {', '.join(known.label for known in CLAIMS)}",
+                )
+
+    @property
+    def announces_verdict(self) -> bool:
+        """Whether this side tells the peer its verdict."""
+        return self.ending is not Ending.OPEN
+
+    @property
+    def peer_announces_verdict(self) -> bool:
+        """Whether the peer, if it asks, will say `accept`."""
+        return self.ending is not Ending.OPENED
+
+    @classmethod
+    def shelter_to_relay(cls, *, judges: bool, level: BindingLevel = BindingLevel.FRESH) -> Terms:
+        """Shelter's end of its connection with a relay."""
+        return cls(own_role=Role.CLIENT, peer_role=Role.RELAY, judges=judges, ending=Ending.OPEN, level=level)
+
+    @classmethod
+    def relay_to_shelter(cls, *, judges: bool, level: BindingLevel = BindingLevel.FRESH) -> Terms:
+        """A relay's end of a connection from Shelter."""
+        return cls(own_role=Role.RELAY, peer_role=Role.CLIENT, judges=judges, ending=Ending.OPENED, level=level)
+
+    @classmethod
+    def relay_to_workload(cls, *, level: BindingLevel = BindingLevel.FRESH) -> Terms:
+        """A relay's end of a channel to a workload. The relay always judges."""
+        return cls(own_role=Role.RELAY, peer_role=Role.WORKLOAD, judges=True, ending=Ending.ACCEPT, level=level)
+
+    @classmethod
+    def workload_to_relay(cls, *, judges: bool, level: BindingLevel = BindingLevel.FRESH) -> Terms:
+        """A workload's end of a channel from a relay."""
+        return cls(own_role=Role.WORKLOAD, peer_role=Role.RELAY, judges=judges, ending=Ending.ACCEPT, level=level)
+
+    @classmethod
+    def shelter_to_workload(cls, *, level: BindingLevel = BindingLevel.FRESH) -> Terms:
+        """Shelter's end of its inner session. Shelter always judges."""
+        return cls(own_role=Role.CLIENT, peer_role=Role.WORKLOAD, judges=True, ending=Ending.ACCEPT, level=level)
+
+    @classmethod
+    def workload_to_shelter(cls) -> Terms:
+        """A workload's end of an inner session. It serves any client: the client judges."""
+        return cls(own_role=Role.WORKLOAD, peer_role=Role.CLIENT, judges=False, ending=Ending.ACCEPT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceWanted:
+    """The peer asks for evidence: make a quote with this report data, then call `answer`.
+
+    At level `cert` the certificate's own quote is the answer: its claims are the same.
+    """
+
+    claims: bytes
+    report_data: bytes
+    """64 bytes."""
+    level: BindingLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceReceived:
+    """The peer's answer; its claims are exactly those of this session. Judge it, then call `accept` or `reject`."""
+
+    evidence: bytes | None
+    """The quote, still unverified; None where the peer has none."""
+    report_data: bytes
+    """64 bytes, computed by this side; the quote has to contain them. Empty where there is no evidence."""
+    level: BindingLevel
+
+    @property
+    def evidence_digest(self) -> bytes:
+        """SHA-256 of the quote, as an appraisal result names it."""
+        return hashlib.sha256(self.evidence or b"").digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAccepted:
+    """The peer judged this side's evidence and accepts it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReceived:
+    """The client wants a channel: call `opened` once there is one, or `reject`."""
+
+    workload: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedReceived:
+    """The channel is there; raw bytes follow."""
+
+
+Event = EvidenceWanted | EvidenceReceived | PeerAccepted | OpenReceived | OpenedReceived
+
+
+def expected_claims(
+    level: BindingLevel, *, attester_spki: bytes, other_spki: bytes | None, nonce: bytes, exporter: bytes, role: Role
+) -> dict[str, bytes]:
+    """Return the claims that evidence for one session has.
+
+    Args:
+        level: `cert` or `fresh`.
+        attester_spki: key of the side whose evidence it is.
+        other_spki: key of the other end's certificate, None where it has none.
+        nonce: the asker's 32 bytes.
+        exporter: 32 bytes of the session.
+        role: the attester's.
+    """
+    # Exporter and key carry the weight: the bounded model of this exchange finds an attack without them. Label, peer,
+    # nonce and role are a second layer, redundant within its bounds (the role is not where roles share a measurement).
+    values = {
+        "label": ATTEST_LABEL,
+        PUBKEY_HASH: pubkey_hash_claim(attester_spki),
+        "peer": b"" if other_spki is None else pubkey_hash_claim(other_spki),
+        "nonce": nonce,
+        "tls-exporter": exporter,
+        "role": role.value.encode(),
+    }
+    return {name: values[name] for name in CLAIMS[level]}
+
+
+class Exchange:
+    """The state of one end. `receive` takes bytes and answers with events; `data_to_send` hands out what to send.
+
+    Read `wanted` bytes at a time and no raw byte is ever taken by mistake; who reads more finds it in `take_leftover`.
+    After any error the exchange is over: send what `reject` and `data_to_send` give, if anything, and close.
+    """
+
+    def __init__(self, *, session: Session, terms: Terms, nonce: bytes) -> None:
+        """Begin an exchange; where this side judges, `attest` is ready to be sent.
+
+        Args:
+            session: the TLS connection.
+            terms: this side's demands.
+            nonce: 32 random bytes, used for this exchange only.
+        """
+        if len(nonce) != NONCE_SIZE or len(session.exporter) != EXPORTER_SIZE:
+            raise _our_bug(f"the nonce has {len(nonce)} bytes and the exporter {len(session.exporter)}")
+        self._session = session
+        self._terms = terms
+        self._nonce = nonce
+        self._reader = FrameReader()
+        self._outgoing = bytearray()
+        self._leftover = bytearray()
+        self._failed = False
+        self._refused = False
+        self._pending_claims: bytes | None = None
+        self._asked_by_peer = False
+        self._answered = False
+        self._peer_accepted = False
+        self._evidence_received = False
+        self._judgeable = False
+        self._accepted = False
+        self._open_sent = self._open_received = False
+        self._opened_sent = self._opened_received = False
+        if terms.judges:
+            self._send(messages.Attest(nonce=nonce, level=terms.level))
+
+    # What goes in and out.
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the peer and return what they mean.
+
+        Raises:
+            PeerMisbehaved: MESSAGE_MALFORMED, MESSAGE_TOO_LARGE, MESSAGE_UNEXPECTED, LEVEL_NOT_OFFERED.
+            MalformedInput: EVIDENCE_MALFORMED, the peer's evidence is none.
+            VerificationError: CLAIMS_MISMATCH, ROLE_MISMATCH, the peer's evidence was made for something else.
+            Rejection: PEER_REJECTED_US.
+            Unavailable: WORKLOAD_UNAVAILABLE.
+        """
+        if self._failed:
+            raise _our_bug("an exchange that has failed was fed more bytes")
+        try:
+            return self._receive(data)
+        except EAAError:
+            self._failed = True
+            raise
+
+    def _receive(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        if not self._peer_has_finished:
+            self._reader.push(data)
+            while not self._peer_has_finished and (message := self._reader.pull()) is not None:
+                event = self._on_message(message)
+                if event is not None:
+                    events.append(event)
+            data = self._reader.take_rest() if self._peer_has_finished else b""
+        self._keep(data)
+        return events
+
+    def data_to_send(self) -> bytes:
+        """Hand out the bytes that are due to the peer."""
+        data = bytes(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to read next; 0 where the peer's messages are complete."""
+        return 0 if self._failed or self._peer_has_finished else self._reader.wanted
+
+    @property
+    def finished(self) -> bool:
+        """Whether raw bytes may flow, both ways, as far as the messages go. The gate has its own say."""
+        if self._failed:
+            return False
+        judged = self._accepted or not self._terms.judges
+        match self._terms.ending:
+            case Ending.OPEN:
+                return self._opened_received and judged
+            case Ending.OPENED:
+                return self._opened_sent
+        return self._peer_has_finished and judged
+
+    def take_leftover(self) -> bytes:
+        """Hand out raw bytes that came in one piece with the last message. Only when `finished`."""
+        if not self.finished:
+            raise _our_bug("raw bytes were asked for before the exchange was finished")
+        leftover = bytes(self._leftover)
+        self._leftover.clear()
+        return leftover
+
+    # What the caller decides.
+
+    def answer(self, quote: bytes | None) -> None:
+        """Answer `EvidenceWanted` with a quote over its report data, or with None: no evidence."""
+        if self._pending_claims is None:
+            raise _our_bug("evidence was given that the peer has not asked for")
+        claims, self._pending_claims = self._pending_claims, None
+        self._answered = True
+        tagged = None if quote is None else TaggedEvidence(evidence=quote, claims=claims).encode()
+        self._send(messages.Evidence(evidence=tagged))
+
+    def accept(self) -> None:
+        """Accept the evidence of `EvidenceReceived`; the peer is told where this hop tells it."""
+        if not self._judgeable or self._accepted:
+            raise _our_bug("there is no evidence that waits for a verdict")
+        self._accepted = True
+        if self._terms.announces_verdict:
+            self._send(messages.Accept())
+
+    def reject(self, reason_class: RejectClass) -> None:
+        """End the exchange. The peer is told the class where this hop tells it anything; then close."""
+        if self._terms.announces_verdict and not self.finished and not self._refused:
+            self._send(messages.Reject(reason_class=reason_class))
+        self._failed = self._refused = True
+
+    def open(self, workload: str, *, early: bytes = b"") -> None:
+        """Ask for a channel to `workload`. `early` raw bytes (an inner ClientHello) go with it, unseen by any judge.
+
+        Where the relay judges this side, wait for `PeerAccepted` first.
+        """
+        if self._terms.ending is not Ending.OPEN or self._open_sent or self._failed:
+            raise _our_bug("open was sent where no open is due")
+        if self._asked_by_peer and not self._peer_accepted:
+            raise _our_bug("open was sent to a relay that has not given its verdict")
+        if not messages.is_workload_name(workload) or len(early) > MAX_EARLY_BYTES:
+            raise Misuse(
+                Reason.USAGE,
+                f"{ascii(workload)[:40]} is no workload name, or {len(early)} early bytes are too many",
+                hint="a workload name is letters, digits and `.`, `_`, `:`, `/`, `-`, a letter or digit first",
+            )
+        self._open_sent = True
+        self._send(messages.Open(workload=workload))
+        self._outgoing += early
+
+    def opened(self) -> None:
+        """Say that the channel the client asked for is there. Raw bytes follow."""
+        if not self._open_received or self._opened_sent or self._failed:
+            raise _our_bug("opened was sent where no open waits")
+        if self._pending_claims is not None:
+            raise _our_bug("opened was sent before the evidence that the client has asked for")
+        self._opened_sent = True
+        self._send(messages.Opened())
+
+    # What the peer says.
+
+    def _on_message(self, message: Message) -> Event | None:
+        match message:
+            case messages.Attest():
+                return self._on_attest(message)
+            case messages.Evidence():
+                return self._on_evidence(message)
+            case messages.Accept():
+                self._in_turn(
+                    self._answered and self._terms.peer_announces_verdict and not self._peer_accepted, message
+                )
+                self._peer_accepted = True
+                return PeerAccepted()
+            case messages.Open():
+                judged = self._accepted or not self._terms.judges
+                self._in_turn(self._terms.ending is Ending.OPENED and judged, message)
+                self._open_received = True
+                return OpenReceived(workload=message.workload)
+            case messages.Opened():
+                shown = self._evidence_received or not self._terms.judges
+                self._in_turn(self._open_sent and shown, message)
+                self._opened_received = True
+                return OpenedReceived()
+        raise self._refusal(message.reason_class)
+
+    def _on_attest(self, message: messages.Attest) -> Event | None:
+        self._in_turn(not self._asked_by_peer and not self._evidence_received, message)
+        if self._open_sent:
+            raise PeerMisbehaved(
+                Reason.MESSAGE_UNEXPECTED,
+                f"the {self._terms.peer_role} demands evidence of this side, which has already asked for a channel",
+                hint="if that relay judges its clients, start this side with evidence and --mutual",
+            )
+        if message.nonce == self._nonce:
+            raise PeerMisbehaved(Reason.MESSAGE_UNEXPECTED, "the peer sends back this side's own nonce")
+        if message.level not in CLAIMS or message.level < self._terms.minimum_level:
+            raise PeerMisbehaved(
+                Reason.LEVEL_NOT_OFFERED,
+                f"the {self._terms.peer_role} asks for evidence at level {message.level.label}, this side gives "
+                + " and ".join(level.label for level in CLAIMS if level >= self._terms.minimum_level),
+            )
+        self._asked_by_peer = True
+        if self._session.own_spki is None:
+            # Evidence is bound to a key. Without one there is nothing to show, and nobody to ask for it.
+            self._answered = True
+            self._send(messages.Evidence())
+            return None
+        claims = self._claims(message.level, nonce=message.nonce, role=self._terms.own_role, own=True)
+        self._pending_claims = encode_claims(claims)
+        return EvidenceWanted(
+            claims=self._pending_claims, report_data=claims_report_data(self._pending_claims), level=message.level
+        )
+
+    def _on_evidence(self, message: messages.Evidence) -> Event:
+        self._in_turn(self._terms.judges and not self._evidence_received, message)
+        self._evidence_received = True
+        if message.evidence is None:
+            return EvidenceReceived(evidence=None, report_data=b"", level=self._terms.level)
+        if self._session.peer_spki is None:
+            raise VerificationError(
+                Reason.CLAIMS_MISMATCH, f"the {self._terms.peer_role} shows evidence for a TLS key it does not have"
+            )
+        tagged = TaggedEvidence.parse(message.evidence)
+        expected = self._claims(self._terms.level, nonce=self._nonce, role=self._terms.peer_role, own=False)
+        _compare_claims(parse_claims(tagged.claims, tolerant=False), expected, self._terms)
+        self._judgeable = True
+        return EvidenceReceived(
+            evidence=tagged.evidence,
+            report_data=claims_report_data(encode_claims(expected)),
+            level=self._terms.level,
+        )
+
+    def _claims(self, level: BindingLevel, *, nonce: bytes, role: Role, own: bool) -> dict[str, bytes]:
+        keys = (self._session.own_spki, self._session.peer_spki)
+        attester, other = keys if own else reversed(keys)
+        return expected_claims(
+            level,
+            attester_spki=attester or b"",
+            other_spki=other,
+            nonce=nonce,
+            exporter=self._session.exporter,
+            role=role,
+        )
+
+    def _refusal(self, reason_class: RejectClass) -> EAAError:
+        self._refused = True
+        who = self._terms.peer_role
+        if reason_class is RejectClass.UNAVAILABLE:
+            return Unavailable(
+                Reason.WORKLOAD_UNAVAILABLE,
+                f"the {who} cannot serve this side now",
+                hint=f"try again; the log of the {who} says what is missing",
+            )
+        return Rejection(
+            Reason.PEER_REJECTED_US,
+            f"the {who} refused this side ({reason_class.value})",
+            hint=_REFUSAL_HINTS[reason_class].format(who=who),
+        )
+
+    # Order.
+
+    @property
+    def _peer_has_finished(self) -> bool:
+        """Whether the peer has sent its last message, so that what follows is raw bytes."""
+        match self._terms.ending:
+            case Ending.OPEN:
+                return self._opened_received
+            case Ending.OPENED:
+                return self._open_received
+        # Whoever judges has sent its attest before its evidence, so evidence that came first says: no verdict follows.
+        shown = self._evidence_received or (not self._terms.judges and self._asked_by_peer)
+        return shown and (self._peer_accepted or not self._asked_by_peer)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep raw bytes that came too soon to be used, within bounds."""
+        if data and not self.finished and self._terms.ending is Ending.ACCEPT:
+            raise PeerMisbehaved(
+                Reason.MESSAGE_UNEXPECTED, f"the {self._terms.peer_role} goes on before this side has given its verdict"
+            )
+        if len(self._leftover) + len(data) > MAX_EARLY_BYTES and not self.finished:
+            raise PeerMisbehaved(
+                Reason.MESSAGE_TOO_LARGE,
+                f"the {self._terms.peer_role} sends more than {MAX_EARLY_BYTES} bytes before its channel is open",
+            )
+        self._leftover += data
+
+    def _in_turn(self, allowed: bool, message: Message) -> None:  # noqa: FBT001 - reads as a sentence where it is used
+        if not allowed:
+            raise PeerMisbehaved(
+                Reason.MESSAGE_UNEXPECTED,
+                f"the {self._terms.peer_role} sends {type(message).__name__.lower()} where it has no place",
+            )
+
+    def _send(self, message: Message) -> None:
+        self._outgoing += messages.encode(message)
+
+
+_REFUSAL_HINTS: Final = {
+    RejectClass.NO_EVIDENCE: "start this side with an attester: the {who} demands evidence",
+    RejectClass.MALFORMED: "the {who} could not read this side's evidence; do both run compatible versions?",
+    RejectClass.UNVERIFIABLE: "the {who} could not verify this side's evidence; check its trust anchor and collateral",
+    RejectClass.POLICY: "this side's measurement or platform is not in the reference values or policy of the {who}",
+    RejectClass.PROTOCOL: "the {who} says that this side broke the protocol; its log says where",
+}
+
+
+def _compare_claims(claims: Mapping[str, bytes], expected: Mapping[str, bytes], terms: Terms) -> None:
+    """Refuse claims unless they are exactly the expected ones. Raises VerificationError."""
+    where = f"the evidence of the {terms.peer_role}"
+    hint = "evidence made for another connection or another purpose proves nothing here: someone may be relaying it"
+    for problem, names in (("unknown", claims.keys() - expected.keys()), ("missing", expected.keys() - claims.keys())):
+        if names:
+            raise VerificationError(
+                Reason.CLAIMS_MISMATCH,
+                f"{where} has {problem} claims at level {terms.level.label}: {ascii(sorted(names))[:80]}",
+                hint=hint,
+            )
+    for name, value in expected.items():
+        if claims[name] != value:
+            reason = Reason.ROLE_MISMATCH if name == "role" else Reason.CLAIMS_MISMATCH
+            raise VerificationError(
+                reason,
+                f"{where} claims {name} {_shown(name, claims[name])}, this session's is {_shown(name, value)}",
+                hint=hint,
+            )
+
+
+def _shown(name: str, value: bytes) -> str:
+    """Show a claim to people: text where it is text."""
+    return ascii(value.decode("latin-1"))[:40] if name in ("label", "role") else value.hex()[:80] or "(empty)"
+
+
+def _our_bug(message: str) -> EAAError:
+    return EAAError(Reason.INTERNAL, message)

@@ -1,0 +1,275 @@
+"""The messages of eaa/2: one length, one CBOR map, nothing optional but what the table below says.
+
+A message on the wire is a u32, big-endian, and then that many bytes of deterministic CBOR: a map with text keys, `type`
+always among them. `docs/manual/protocol.md` lays every one out byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from eaa.appraise.result import BindingLevel
+from eaa.errors import EAAError, MalformedInput, PeerMisbehaved, Reason, Rejection, VerificationError
+from eaa.evidence import cbor
+
+MAX_MESSAGE: Final = 256 * 1024
+"""Bytes of one message, the length before it not counted."""
+LENGTH_SIZE: Final = 4
+NONCE_SIZE: Final = 32
+MAX_WORKLOAD_NAME: Final = 253
+
+MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "attest": ("nonce", "level"),
+    "evidence": ("evidence",),
+    "accept": (),
+    "reject": ("class",),
+    "open": ("workload",),
+    "opened": (),
+}
+"""The keys of each message beside `type`."""
+OPTIONAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"evidence": ("evidence",)}
+RESERVED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"evidence": ("epoch-signature", "collateral")}
+"""Keys that level `session` and stapled collateral will use. Until then they are unknown keys, and refused."""
+
+_WORKLOAD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+
+
+class RejectClass(StrEnum):
+    """What a refused peer is told: the class of the reason, never what was expected of it."""
+
+    NO_EVIDENCE = "no-evidence"
+    MALFORMED = "malformed"
+    UNVERIFIABLE = "unverifiable"
+    POLICY = "policy"
+    UNAVAILABLE = "unavailable"
+    PROTOCOL = "protocol"
+
+    @classmethod
+    def of(cls, error: EAAError) -> RejectClass:
+        """Return the class that tells a peer about `error`, and no more than that."""
+        if error.reason is Reason.NO_EVIDENCE:
+            return cls.NO_EVIDENCE
+        match error:
+            case MalformedInput():
+                return cls.MALFORMED
+            case VerificationError():
+                return cls.UNVERIFIABLE
+            case Rejection():
+                return cls.POLICY
+            case PeerMisbehaved():
+                return cls.PROTOCOL
+        return cls.UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attest:
+    """Show your evidence, for this nonce, at this level."""
+
+    nonce: bytes
+    """32 random bytes of the asker."""
+    level: BindingLevel
+
+    def _fields(self) -> dict[str, object]:
+        return {"type": "attest", "nonce": self.nonce, "level": self.level.label}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The answer to `attest`."""
+
+    evidence: bytes | None = None
+    """Tagged evidence (`eaa.evidence.tagged`), or None where this side has none."""
+
+    def _fields(self) -> dict[str, object]:
+        return {"type": "evidence"} if self.evidence is None else {"type": "evidence", "evidence": self.evidence}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """The sender judged the receiver's evidence, and accepts it."""
+
+    def _fields(self) -> dict[str, object]:
+        return {"type": "accept"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """The sender refuses to go on."""
+
+    reason_class: RejectClass
+
+    def _fields(self) -> dict[str, object]:
+        return {"type": "reject", "class": self.reason_class.value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """Connect this channel to a workload."""
+
+    workload: str
+    """1 to 253 letters, digits, `.`, `_`, `:`, `/`, `-`; a letter or digit first."""
+
+    def _fields(self) -> dict[str, object]:
+        return {"type": "open", "workload": self.workload}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """The channel is connected; what follows is the workload's bytes."""
+
+    def _fields(self) -> dict[str, object]:
+        return {"type": "opened"}
+
+
+Message = Attest | Evidence | Accept | Reject | Open | Opened
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as it goes over the wire, its length in front."""
+    body = cbor.encode(message._fields())
+    if len(body) > MAX_MESSAGE:
+        raise EAAError(Reason.INTERNAL, f"a message of {len(body)} bytes was built, the protocol allows {MAX_MESSAGE}")
+    return len(body).to_bytes(LENGTH_SIZE, "big") + body
+
+
+def decode(body: bytes) -> Message:
+    """Decode one message, without its length.
+
+    Raises:
+        PeerMisbehaved: MESSAGE_MALFORMED.
+    """
+    try:
+        fields = cbor.decode(body, what="the peer's message")
+    except MalformedInput as error:
+        raise PeerMisbehaved(
+            Reason.MESSAGE_MALFORMED, f"the peer sent what is no message of eaa/2: {error.message}"
+        ) from error
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+        raise _malformed("it is not a map with text keys")
+    kind = fields.pop("type", None)
+    if not isinstance(kind, str) or kind not in MESSAGE_FIELDS:
+        raise _malformed(f"its type is {_shown(kind)}")
+    unknown = sorted(fields.keys() - set(MESSAGE_FIELDS[kind]))
+    missing = sorted(set(MESSAGE_FIELDS[kind]) - set(OPTIONAL_FIELDS.get(kind, ())) - fields.keys())
+    if unknown or missing:
+        keys = ", ".join(_shown(key) for key in unknown or missing)
+        raise _malformed(f"{kind} {'has unknown' if unknown else 'lacks the'} keys {keys}")
+    return _DECODERS[kind](fields)
+
+
+class FrameReader:
+    """Cuts a stream into messages. What is buffered never exceeds one message and the caller's last chunk."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def push(self, data: bytes) -> None:
+        """Take bytes from the stream. Raises PeerMisbehaved (MESSAGE_TOO_LARGE) once a length says too much."""
+        self._buffer += data
+        self._body_size()
+
+    def pull(self) -> Message | None:
+        """Return the next whole message, None while it is incomplete. Raises as `decode` and `push`."""
+        size = self._body_size()
+        if size is None or len(self._buffer) < LENGTH_SIZE + size:
+            return None
+        body = bytes(self._buffer[LENGTH_SIZE : LENGTH_SIZE + size])
+        del self._buffer[: LENGTH_SIZE + size]
+        return decode(body)
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes and return every message they complete. Raises as `push` and `pull`."""
+        self.push(data)
+        return list(iter(self.pull, None))
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes complete the next length or message: who reads no more never reads past a message."""
+        size = self._body_size()
+        return (LENGTH_SIZE if size is None else LENGTH_SIZE + size) - len(self._buffer)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes taken and not yet given back as a message."""
+        return len(self._buffer)
+
+    def take_rest(self) -> bytes:
+        """Give back what is buffered, unread: the stream has turned from messages to raw bytes."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    def _body_size(self) -> int | None:
+        if len(self._buffer) < LENGTH_SIZE:
+            return None
+        size = int.from_bytes(self._buffer[:LENGTH_SIZE], "big")
+        if size > MAX_MESSAGE:
+            raise PeerMisbehaved(
+                Reason.MESSAGE_TOO_LARGE,
+                f"the peer announces a message of {size} bytes, at most {MAX_MESSAGE} are allowed",
+                hint="a peer that speaks another protocol on this port looks the same",
+            )
+        return size
+
+
+def is_workload_name(name: str) -> bool:
+    """Tell whether `open` may carry this name."""
+    return len(name) <= MAX_WORKLOAD_NAME and _WORKLOAD_NAME.fullmatch(name) is not None
+
+
+def _attest(fields: Mapping[str, Any]) -> Attest:
+    nonce = fields["nonce"]
+    if not isinstance(nonce, bytes) or len(nonce) != NONCE_SIZE:
+        raise _malformed(f"the nonce of attest is not a byte string of {NONCE_SIZE} bytes")
+    return Attest(nonce=nonce, level=_level(fields["level"]))
+
+
+def _evidence(fields: Mapping[str, Any]) -> Evidence:
+    evidence = fields.get("evidence")
+    if evidence is not None and not isinstance(evidence, bytes):
+        raise _malformed("the evidence is not a byte string")
+    return Evidence(evidence=evidence)
+
+
+def _reject(fields: Mapping[str, Any]) -> Reject:
+    for known in RejectClass:
+        if fields["class"] == known.value:
+            return Reject(reason_class=known)
+    raise _malformed(f"reject names the class {_shown(fields['class'])}")
+
+
+def _open(fields: Mapping[str, Any]) -> Open:
+    workload = fields["workload"]
+    if not isinstance(workload, str) or not is_workload_name(workload):
+        raise _malformed(f"open names the workload {_shown(workload)}")
+    return Open(workload=workload)
+
+
+_DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
+    "attest": _attest,
+    "evidence": _evidence,
+    "accept": lambda _: Accept(),
+    "reject": _reject,
+    "open": _open,
+    "opened": lambda _: Opened(),
+}
+
+
+def _level(label: object) -> BindingLevel:
+    for level in (BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH):
+        if label == level.label:
+            return level
+    raise _malformed(f"attest asks for the level {_shown(label)}")
+
+
+def _shown(value: object) -> str:
+    """A peer's value for a log line: short, and without control characters."""
+    return ascii(value)[:40]
+
+
+def _malformed(message: str) -> PeerMisbehaved:
+    return PeerMisbehaved(Reason.MESSAGE_MALFORMED, f"the peer sent what is no message of eaa/2: {message}")
