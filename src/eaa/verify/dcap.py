@@ -1,0 +1,582 @@
+"""Verification of an Intel DCAP quote: evidence, collateral, trust anchors and a time to facts, or an error.
+
+There is one way through, and no option that skips a step. What a step establishes comes back as a record that the
+next step takes, so that none can be left out by accident either.
+
+Source: the order of Intel's own verifier (`sgx_qve_verify_quote` and the four calls of the quote verification
+library below it); the letters in comments are the order inside its fourth call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Generic, Literal, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, EllipticCurvePublicNumbers
+
+from eaa.collateral.bundle import Collateral
+from eaa.collateral.intel import PCK_CHAIN_LENGTH, PCKCertificate, QEIdentity, TCBInfo, TCBStatus, parse_pem_chain
+from eaa.collateral.x509 import CRL, Certificate
+from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
+from eaa.evidence.quote import CertificationDataType, Quote, TEEType
+from eaa.evidence.sgx import EnclaveReport
+from eaa.evidence.tdx import TDReport
+from eaa.verify.chain import (
+    INTEL,
+    INTEL_ROOTS,
+    PCK,
+    PCK_CA,
+    TCB_SIGNER,
+    CertificateRole,
+    TrustAnchors,
+    Window,
+    certificate_window,
+    crl_window,
+    pin_root,
+    raw_signature_is_valid,
+    verify_crl,
+    verify_dates,
+    verify_issued,
+    verify_not_revoked,
+    verify_role,
+    verify_root,
+)
+from eaa.verify.tcb import TCBEvaluation, evaluate_tcb, select_tdx_module
+
+__all__ = [
+    "INTEL",
+    "INTEL_ROOTS",
+    "PCKChain",
+    "RevocationLists",
+    "TrustAnchors",
+    "Verified",
+    "VerifiedCollateral",
+    "VerifiedQuote",
+    "parse_pck_chain",
+    "verify_collateral",
+    "verify_evidence",
+    "verify_pck_chain",
+    "verify_qe_identity",
+    "verify_quote",
+    "verify_revocation_lists",
+    "verify_tcb_info",
+]
+
+ISSUER_CHAIN_LENGTH: Final = 2
+"""Certificates of every issuer chain in a collateral: who signs, and the root."""
+_NO_GRACE: Final = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedQuote:
+    """The facts that a quote and its collateral establish. Whether they are good enough is appraisal."""
+
+    quote: Quote = field(repr=False)
+    tee: TEEType
+    tcb_status: TCBStatus
+    """Never Revoked: that is an error."""
+    advisory_ids: tuple[str, ...]
+    """Sorted; of the TCB that runs now."""
+    launch_advisory_ids: tuple[str, ...]
+    """Sorted; of the TCB under which the domain was launched. The same, where a quote tells only one TCB."""
+    tcb_date: datetime
+    fmspc: bytes
+    """6 bytes."""
+    pce_id: bytes
+    """2 bytes."""
+    ppid: bytes = field(repr=False)
+    """16 bytes. Identifies one machine: never to be logged or shown."""
+    platform_instance_id: bytes | None = field(repr=False)
+    """16 bytes; only of platforms that the Platform CA certifies."""
+    ca: Literal["processor", "platform"]
+    trust_anchor: bytes
+    """SHA-256 of the root under which everything was verified, 32 bytes."""
+    simulated: bool
+    """Whether that root is none of the vendor's, whatever its certificates say of themselves."""
+    tcb_evaluation_data_number: int
+    """The lower of the two below."""
+    tcb_info_evaluation_number: int
+    qe_identity_evaluation_number: int
+    qe_isv_svn: int
+    earliest_expiration: datetime
+    """When the first of `expirations` comes."""
+    expirations: tuple[tuple[str, datetime], ...]
+    """Every document that was used, and its last valid second; several may have one name."""
+    collateral_expired: tuple[tuple[str, datetime], ...]
+    """Those of them that are past, and were accepted only for the grace period."""
+
+    @property
+    def body(self) -> EnclaveReport | TDReport:
+        """The report that was quoted."""
+        return self.quote.body
+
+    @property
+    def report_data(self) -> bytes:
+        """The 64 bytes that the attester chose."""
+        return self.quote.body.report_data
+
+    @property
+    def padding(self) -> int:
+        """Zero bytes that followed the quote and were left out."""
+        return self.quote.padding
+
+    @property
+    def certification_data_type(self) -> int:
+        """See CertificationDataType."""
+        return self.quote.certification_data_type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCKChain:
+    """The certificates that a quote carries: parsed, and still untrusted."""
+
+    pck: Certificate
+    ca: Certificate
+    root: Certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationLists:
+    """Both CRLs, verified under one root."""
+
+    root: Certificate
+    root_crl: CRL
+    pck_ca: Certificate
+    """Who issued `pck_crl`, and must have issued the PCK certificate."""
+    pck_crl: CRL
+    windows: tuple[Window, ...] = field(repr=False)
+
+
+Document = TypeVar("Document", PCKCertificate, TCBInfo, QEIdentity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified(Generic[Document]):
+    """A document whose chain, role, revocation and signature hold, and when all that it rests on is valid."""
+
+    document: Document
+    windows: tuple[Window, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedCollateral:
+    """A whole collateral, verified under one root; good for every quote of its platform model."""
+
+    lists: RevocationLists
+    tcb_info: TCBInfo
+    qe_identity: QEIdentity
+    windows: tuple[Window, ...] = field(repr=False)
+
+    @property
+    def expirations(self) -> tuple[tuple[str, datetime], ...]:
+        """Every document in it, and its last valid second."""
+        return _expirations(self.windows)
+
+
+def verify_quote(
+    quote: Quote,
+    collateral: Collateral,
+    *,
+    trust_anchors: TrustAnchors,
+    now: datetime,
+    grace: timedelta = _NO_GRACE,
+) -> VerifiedQuote:
+    """Establish the facts that `quote` proves at `now`, an aware datetime.
+
+    The steps, in Intel's order:
+
+    1. The quote carries a PCK chain of three certificates (certification data of type 5).
+    2. The root of that chain is a trust anchor, by fingerprint. Every other chain must end in the very same root.
+    3. CRLs: issuer chain, issuer, key identifier, signature, of the root and of the PCK CA.
+    4. PCK chain: roles, issuance, and none of its certificates revoked; the PCK CRL speaks for this very CA.
+       Dates of all certificates and CRLs so far.
+    5. TCB Info: signer's role, issuance and revocation; signature over the exact bytes; dates.
+    6. QE identity: the same.
+    7. The quote itself, see `verify_evidence`, down to its TCB status.
+
+    Args:
+        quote: as parsed; nothing in it is trusted.
+        collateral: as served; nothing in it is trusted.
+        trust_anchors: the roots to believe.
+        now: the time at which everything must be valid, both ends of each validity included.
+        grace: how long TCB Info, QE identity and CRLs may be used past their nextUpdate. Certificates have none.
+
+    Raises:
+        MalformedInput: something is not what it claims to be.
+        VerificationError: a signature, chain, role, revocation, date or identity says no; TCB_REVOKED and
+            TCB_NOT_SUPPORTED too. Every other TCB status is a fact.
+        Misuse: `now` is naive or `grace` is negative.
+    """
+    _refuse_bad_time(now, grace)
+    # 1.
+    chain = parse_pck_chain(quote)
+    # 2.
+    pin_root(chain.root, trust_anchors)
+    # 3.
+    lists = verify_revocation_lists(collateral, root=chain.root)
+    # 4.
+    pck = verify_pck_chain(chain, lists)
+    verify_dates((*lists.windows, *pck.windows), now=now, grace=grace)
+    # 5.
+    tcb_info = verify_tcb_info(collateral, lists)
+    verify_dates(tcb_info.windows, now=now, grace=grace)
+    # 6.
+    qe_identity = verify_qe_identity(collateral, lists)
+    verify_dates(qe_identity.windows, now=now, grace=grace)
+    # 7.
+    documents = _collect(lists, tcb_info, qe_identity)
+    evaluation = verify_evidence(quote, pck.document, documents.tcb_info, documents.qe_identity)
+    return _facts(quote, pck, documents, evaluation, now=now)
+
+
+def verify_collateral(
+    collateral: Collateral, *, trust_anchors: TrustAnchors, now: datetime, grace: timedelta = _NO_GRACE
+) -> VerifiedCollateral:
+    """Steps 2, 3, 5 and 6 of `verify_quote`, for a collateral without a quote. Raises the same."""
+    _refuse_bad_time(now, grace)
+    _, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL")
+    pin_root(root, trust_anchors)
+    lists = verify_revocation_lists(collateral, root=root)
+    verify_dates(lists.windows, now=now, grace=grace)
+    tcb_info = verify_tcb_info(collateral, lists)
+    verify_dates(tcb_info.windows, now=now, grace=grace)
+    qe_identity = verify_qe_identity(collateral, lists)
+    verify_dates(qe_identity.windows, now=now, grace=grace)
+    return _collect(lists, tcb_info, qe_identity)
+
+
+def parse_pck_chain(quote: Quote) -> PCKChain:
+    """Step 1: take the PCK chain out of a quote, untrusted.
+
+    Raises:
+        MalformedInput: the quote's record contradicts its signed bytes, or certification data of another type.
+        VerificationError: CERTIFICATE_CHAIN, not three certificates.
+    """
+    # The signature covers bytes, facts are read from the record: a record that was put together by hand may lie.
+    if quote.header.encode() + quote.body.encode() != quote.signed_bytes:
+        raise MalformedInput(Reason.QUOTE_MALFORMED, "header and body of the quote are not what its signature covers")
+    if quote.certification_data_type != CertificationDataType.PCK_CHAIN:
+        raise MalformedInput(
+            Reason.CERTIFICATION_DATA_UNSUPPORTED,
+            f"the quote carries certification data of type {quote.certification_data_type}; only type 5, "
+            "a PCK certificate chain, can be verified",
+            hint="configure the quoting host so that it puts the PCK certificate chain into its quotes",
+        )
+    ders = parse_pem_chain(quote.certification_data)
+    if len(ders) != PCK_CHAIN_LENGTH:
+        raise VerificationError(
+            Reason.CERTIFICATE_CHAIN,
+            f"the quote's chain has {len(ders)} certificates; PCK certificate, PCK CA and root make {PCK_CHAIN_LENGTH}",
+        )
+    pck, ca, root = (Certificate.parse(der) for der in ders)
+    return PCKChain(pck=pck, ca=ca, root=root)
+
+
+def verify_revocation_lists(collateral: Collateral, *, root: Certificate) -> RevocationLists:
+    """Step 3: verify root CRL and PCK CRL under `root`, which the caller has pinned. No dates.
+
+    Raises:
+        MalformedInput, VerificationError: as `verify_quote`.
+    """
+    verify_root(root)
+    root_crl = CRL.parse(collateral.root_ca_crl)
+    verify_crl(root_crl, issuer=root, name="root CRL")
+    # Intel's verifier does not look for the root in its own list. A root that revoked itself is over all the same.
+    verify_not_revoked(root, crl=root_crl)
+    pck_ca = _verified_issuer(collateral.pck_crl_issuer_chain, PCK_CA, root=root, root_crl=root_crl, what="PCK CRL")
+    pck_crl = CRL.parse(collateral.pck_crl)
+    verify_crl(pck_crl, issuer=pck_ca, name="PCK CRL")
+    return RevocationLists(
+        root=root,
+        root_crl=root_crl,
+        pck_ca=pck_ca,
+        pck_crl=pck_crl,
+        windows=(
+            certificate_window(root, name="root certificate"),
+            crl_window(root_crl, name="root CRL"),
+            certificate_window(pck_ca, name="PCK CRL issuer certificate"),
+            crl_window(pck_crl, name="PCK CRL"),
+        ),
+    )
+
+
+def verify_pck_chain(chain: PCKChain, lists: RevocationLists) -> Verified[PCKCertificate]:
+    """Step 4: verify the PCK certificate under the root of `lists`. No dates.
+
+    Raises:
+        MalformedInput, VerificationError: as `verify_quote`.
+    """
+    _require_same_root(chain.root, lists.root, what="quote")
+    verify_role(chain.ca, PCK_CA)
+    verify_issued(chain.ca, issuer=lists.root)
+    verify_role(chain.pck, PCK)
+    verify_issued(chain.pck, issuer=chain.ca)
+    # Intel has issued several certificates for one CA key: name and key must be the same, the bytes need not.
+    if (chain.ca.subject, chain.ca.spki) != (lists.pck_ca.subject, lists.pck_ca.spki):
+        raise VerificationError(
+            Reason.CRL_ISSUER,
+            f"the PCK CRL is by {lists.pck_ca.common_name!r}, the PCK certificate by {chain.ca.common_name!r}",
+            hint="each PCK CA has its own CRL: fetch that of the CA which issued the PCK certificate",
+        )
+    verify_not_revoked(chain.ca, crl=lists.root_crl)
+    verify_not_revoked(chain.pck, crl=lists.pck_crl)
+    return Verified(
+        document=PCKCertificate.from_certificate(chain.pck),
+        windows=(
+            certificate_window(chain.ca, name="PCK CA certificate"),
+            certificate_window(chain.pck, name="PCK certificate"),
+        ),
+    )
+
+
+def verify_tcb_info(collateral: Collateral, lists: RevocationLists) -> Verified[TCBInfo]:
+    """Step 5: verify TCB Info under the root of `lists`. No dates.
+
+    Raises:
+        MalformedInput, VerificationError: as `verify_quote`.
+    """
+    signer = _verified_issuer(
+        collateral.tcb_info_issuer_chain, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl, what="TCB Info"
+    )
+    # The signature is checked before the document is read, and over the bytes as served: no second spelling passes.
+    if not raw_signature_is_valid(collateral.tcb_info_signature, collateral.tcb_info, signer.public_key):
+        raise VerificationError(Reason.TCB_INFO_SIGNATURE, f"TCB Info is not signed by {signer.common_name!r}")
+    tcb_info = TCBInfo.parse(collateral.tcb_info)
+    window = Window(
+        name="TCB Info",
+        not_before=tcb_info.issue_date,
+        not_after=tcb_info.next_update,
+        too_early=Reason.TCB_INFO_NOT_YET_VALID,
+        too_late=Reason.TCB_INFO_EXPIRED,
+        is_collateral=True,
+    )
+    return Verified(
+        document=tcb_info, windows=(certificate_window(signer, name="TCB Info signing certificate"), window)
+    )
+
+
+def verify_qe_identity(collateral: Collateral, lists: RevocationLists) -> Verified[QEIdentity]:
+    """Step 6: verify the QE identity under the root of `lists`. No dates.
+
+    Raises:
+        MalformedInput, VerificationError: as `verify_quote`.
+    """
+    signer = _verified_issuer(
+        collateral.qe_identity_issuer_chain, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl, what="QE identity"
+    )
+    if not raw_signature_is_valid(collateral.qe_identity_signature, collateral.qe_identity, signer.public_key):
+        raise VerificationError(
+            Reason.QE_IDENTITY_SIGNATURE, f"the QE identity is not signed by {signer.common_name!r}"
+        )
+    identity = QEIdentity.parse(collateral.qe_identity)
+    window = Window(
+        name="QE identity",
+        not_before=identity.issue_date,
+        not_after=identity.next_update,
+        too_early=Reason.QE_IDENTITY_NOT_YET_VALID,
+        too_late=Reason.QE_IDENTITY_EXPIRED,
+        is_collateral=True,
+    )
+    return Verified(
+        document=identity, windows=(certificate_window(signer, name="QE identity signing certificate"), window)
+    )
+
+
+def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBEvaluation:
+    """Step 7: verify the quote with documents that are themselves verified.
+
+    e, f, g. TCB Info is for this kind of TEE, this FMSPC and this PCE.
+    i. For TDX: the module is one that TCB Info knows, with the signer and attributes it must have.
+    j. The PCK signed the report of the quoting enclave (QE).
+    k. That report binds the attestation key, and nothing else.
+    l, m. The QE is the one that the QE identity describes.
+    n. The attestation key signed header and body of the quote.
+    o. TCB levels, their convergence, the TCB status.
+
+    Raises:
+        MalformedInput, VerificationError: as `verify_quote`.
+    """
+    # e, f, g. The letters before these are parsing, and what step 4 did.
+    _verify_tcb_info_fits(quote.header.tee_type, pck, tcb_info)
+    # i.
+    if isinstance(quote.body, TDReport):
+        _verify_tdx_module(quote.body, tcb_info)
+    # j.
+    pck_key = pck.record.public_key
+    if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck_key):
+        raise VerificationError(
+            Reason.QE_REPORT_SIGNATURE, "the report of the quoting enclave is not signed by this PCK certificate's key"
+        )
+    # k.
+    _verify_attestation_key_is_bound(quote)
+    # l, m.
+    _verify_qe(quote.qe_report, quote.header.tee_type, qe_identity)
+    # n.
+    if not raw_signature_is_valid(quote.signature, quote.signed_bytes, _attestation_key(quote)):
+        raise VerificationError(Reason.QUOTE_SIGNATURE, "the quote is not signed by its attestation key")
+    # o. A report with a launch and a current TCB (TD report 1.5) is two evaluations here, and their comparison.
+    return evaluate_tcb(
+        tcb_info,
+        qe_identity,
+        tcb_components=pck.tcb_components,
+        pce_svn=pck.pce_svn,
+        qe_isv_svn=quote.qe_report.isv_svn,
+        tee_tcb_svn=quote.body.tee_tcb_svn if isinstance(quote.body, TDReport) else None,
+    )
+
+
+def _verify_tcb_info_fits(tee: TEEType, pck: PCKCertificate, tcb_info: TCBInfo) -> None:
+    wanted = {"kind of TEE": tee.name, "FMSPC": pck.fmspc.hex(), "PCE-ID": pck.pce_id.hex()}
+    given = {"kind of TEE": tcb_info.id, "FMSPC": tcb_info.fmspc.hex(), "PCE-ID": tcb_info.pce_id.hex()}
+    for what, value in wanted.items():
+        if given[what] != value:
+            raise VerificationError(
+                Reason.TCB_INFO_MISMATCH,
+                f"TCB Info is for {what} {given[what]}, the quote is from {value}",
+                hint="fetch the TCB Info of this platform",
+            )
+
+
+def _verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
+    module = select_tdx_module(tcb_info, tee_tcb_svn=report.tee_tcb_svn)
+    if report.mr_signer_seam != module.mr_signer:
+        raise VerificationError(
+            Reason.TDX_MODULE_MISMATCH, f"the TDX module has another signer, {report.mr_signer_seam.hex()}"
+        )
+    # Intel's verifier wants zero and what the document says; a document that says anything else fits no module.
+    if any(report.seam_attributes) or report.seam_attributes != module.attributes:
+        raise VerificationError(
+            Reason.TDX_MODULE_MISMATCH, f"the TDX module has other attributes, {report.seam_attributes.hex()}"
+        )
+
+
+def _verify_attestation_key_is_bound(quote: Quote) -> None:
+    digest = hashlib.sha256(quote.attestation_key + quote.qe_auth_data).digest()
+    # All 64 bytes: a quoting enclave that puts something behind the digest is not the one we know.
+    if quote.qe_report.report_data != digest + bytes(32):
+        raise VerificationError(
+            Reason.QE_REPORT_BINDING, "the report of the quoting enclave does not vouch for the quote's attestation key"
+        )
+
+
+def _verify_qe(report: EnclaveReport, tee: TEEType, identity: QEIdentity) -> None:
+    wanted = "TD_QE" if tee is TEEType.TDX else "QE"
+    if identity.id != wanted:
+        raise _qe_mismatch(f"the QE identity is for {identity.id}, the quote needs {wanted}")
+    misc_select = report.misc_select.to_bytes(4, "little")
+    if _masked(misc_select, identity.misc_select_mask) != identity.misc_select:
+        raise _qe_mismatch(f"the quoting enclave's MISCSELECT is {misc_select.hex()}")
+    # The mask covers DEBUG, so that a quoting enclave under debug does not pass.
+    if _masked(report.attributes, identity.attributes_mask) != identity.attributes:
+        raise _qe_mismatch(f"the quoting enclave's attributes are {report.attributes.hex()}")
+    if report.mr_signer != identity.mr_signer:
+        raise _qe_mismatch(f"the quoting enclave's signer is {report.mr_signer.hex()}")
+    if report.isv_prod_id != identity.isv_prod_id:
+        raise _qe_mismatch(f"the quoting enclave's product is {report.isv_prod_id}")
+
+
+def _qe_mismatch(message: str) -> VerificationError:
+    return VerificationError(
+        Reason.QE_IDENTITY_MISMATCH, message, hint="fetch the QE identity for this kind of quote: SGX and TDX differ"
+    )
+
+
+def _masked(value: bytes, mask: bytes) -> bytes:
+    return bytes(octet & bits for octet, bits in zip(value, mask, strict=True))
+
+
+def _attestation_key(quote: Quote) -> EllipticCurvePublicKey:
+    x, y = int.from_bytes(quote.attestation_key[:32], "big"), int.from_bytes(quote.attestation_key[32:], "big")
+    try:
+        return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
+    except ValueError as error:
+        raise MalformedInput(Reason.QUOTE_MALFORMED, "the quote's attestation key is no point on P-256") from error
+
+
+def _parse_issuer_chain(pem: bytes, *, what: str) -> tuple[Certificate, Certificate]:
+    ders = parse_pem_chain(pem)
+    if len(ders) != ISSUER_CHAIN_LENGTH:
+        raise VerificationError(
+            Reason.CERTIFICATE_CHAIN,
+            f"the issuer chain of the {what} has {len(ders)} certificates; signer and root make {ISSUER_CHAIN_LENGTH}",
+        )
+    return Certificate.parse(ders[0]), Certificate.parse(ders[1])
+
+
+def _verified_issuer(pem: bytes, role: CertificateRole, *, root: Certificate, root_crl: CRL, what: str) -> Certificate:
+    """Return the first certificate of an issuer chain: it has `role`, `root` issued it and has not revoked it."""
+    issuer, its_root = _parse_issuer_chain(pem, what=what)
+    _require_same_root(its_root, root, what=what)
+    verify_role(issuer, role)
+    verify_issued(issuer, issuer=root)
+    verify_not_revoked(issuer, crl=root_crl)
+    return issuer
+
+
+def _require_same_root(actual: Certificate, pinned: Certificate, *, what: str) -> None:
+    # Equal bytes, not "trusted as well": else a simulator could vouch for hardware wherever both are trusted.
+    if actual != pinned:
+        raise VerificationError(
+            Reason.ROOT_UNTRUSTED,
+            f"the chain of the {what} ends in another root, SHA-256 {actual.fingerprint.hex()}",
+            hint="quote and collateral must come from one vendor, or from one simulator",
+        )
+
+
+def _refuse_bad_time(now: datetime, grace: timedelta) -> None:
+    if now.utcoffset() is None:
+        raise Misuse(Reason.USAGE, "the time to verify at has no time zone")
+    if grace < _NO_GRACE:
+        raise Misuse(Reason.USAGE, "a grace period cannot be negative")
+
+
+def _collect(
+    lists: RevocationLists, tcb_info: Verified[TCBInfo], qe_identity: Verified[QEIdentity]
+) -> VerifiedCollateral:
+    return VerifiedCollateral(
+        lists=lists,
+        tcb_info=tcb_info.document,
+        qe_identity=qe_identity.document,
+        windows=(*lists.windows, *tcb_info.windows, *qe_identity.windows),
+    )
+
+
+def _facts(
+    quote: Quote,
+    verified_pck: Verified[PCKCertificate],
+    collateral: VerifiedCollateral,
+    evaluation: TCBEvaluation,
+    *,
+    now: datetime,
+) -> VerifiedQuote:
+    pck = verified_pck.document
+    numbers = (collateral.tcb_info.tcb_evaluation_data_number, collateral.qe_identity.tcb_evaluation_data_number)
+    expirations = _expirations((*verified_pck.windows, *collateral.windows))
+    return VerifiedQuote(
+        quote=quote,
+        tee=quote.header.tee_type,
+        tcb_status=evaluation.tcb_status,
+        advisory_ids=evaluation.advisory_ids,
+        launch_advisory_ids=evaluation.advisory_ids,
+        tcb_date=evaluation.tcb_date,
+        fmspc=pck.fmspc,
+        pce_id=pck.pce_id,
+        ppid=pck.ppid,
+        platform_instance_id=pck.platform_instance_id,
+        ca=pck.ca,
+        trust_anchor=collateral.lists.root.fingerprint,
+        simulated=not TrustAnchors.is_vendor(collateral.lists.root.fingerprint),
+        tcb_evaluation_data_number=min(numbers),
+        tcb_info_evaluation_number=numbers[0],
+        qe_identity_evaluation_number=numbers[1],
+        qe_isv_svn=quote.qe_report.isv_svn,
+        earliest_expiration=min(moment for _, moment in expirations),
+        expirations=expirations,
+        collateral_expired=tuple((name, moment) for name, moment in expirations if moment < now),
+    )
+
+
+def _expirations(windows: tuple[Window, ...]) -> tuple[tuple[str, datetime], ...]:
+    return tuple((window.name, window.not_after) for window in windows)
