@@ -1,0 +1,1 @@
+"""Launch measurements computed from files: MRENCLAVE of an enclave image, and the SIGSTRUCT that names it."""
