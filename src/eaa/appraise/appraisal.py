@@ -97,6 +97,13 @@ def measurement_of(report: EnclaveReport | TDReport) -> bytes:
     return report.mr_enclave if isinstance(report, EnclaveReport) else report.mr_td
 
 
+def identity_of(report: EnclaveReport | TDReport) -> dict[str, bytes]:
+    """Return what a report says its bearer is, by the vendor's field names."""
+    if isinstance(report, EnclaveReport):
+        return {"mr_enclave": report.mr_enclave, "mr_signer": report.mr_signer}
+    return {"mr_td": report.mr_td}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Match:
     """What the reference values say of a measurement."""

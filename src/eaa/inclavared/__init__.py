@@ -1,0 +1,1 @@
+"""Attester and relay on every node."""

@@ -1,0 +1,1 @@
+"""What every program shares: addresses, files, options, answers, exit codes, sockets."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from eaa.appraise.appraisal import identity_of
 from eaa.appraise.result import Accepted, Check, Rejected
 from eaa.errors import EAAError, Rejection, Unavailable
-from eaa.evidence.sgx import EnclaveReport
-from eaa.evidence.tdx import TDReport
 from eaa.verifier import Judgement, VerifiedQuote
 
 ACCEPTED = "accepted"
@@ -149,10 +148,5 @@ def _facts(verified: VerifiedQuote) -> dict[str, Any]:
         "collateral_expired": tuple(name for name, _ in verified.collateral_expired),
         "padding": verified.padding,
     }
-    match verified.quote.body:
-        case EnclaveReport() as report:
-            facts["mr_enclave"] = report.mr_enclave.hex()
-            facts["mr_signer"] = report.mr_signer.hex()
-        case TDReport() as report:
-            facts["mr_td"] = report.mr_td.hex()
-    return facts
+    identity = identity_of(verified.quote.body)
+    return facts | {name: digest.hex() for name, digest in identity.items()}

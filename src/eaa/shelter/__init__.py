@@ -1,0 +1,1 @@
+"""The on-premises Verifier and Relying Party."""

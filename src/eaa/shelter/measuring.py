@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eaa.errors import MalformedInput, Reason, Rejection, VerificationError
-from eaa.program.images import MeasuredImage, measure_file
+from eaa.shelter.images import MeasuredImage, measure_file
 from eaa.program.output import json_option, print_json, print_record
 from eaa.program.verdict import Verdict, verdict_of_error
 from eaa.program.output import print_verdict

@@ -14,7 +14,7 @@ from eaa.appraise.result import Attests, Role
 from eaa.errors import Misuse, Reason, Rejection
 from eaa.program.address import ADDRESS, Address
 from eaa.program.files import read_text, write_whole
-from eaa.program.images import measure_file
+from eaa.shelter.images import measure_file
 from eaa.program.options import Judging, default_reference_values, judging_options, parse_digest
 from eaa.program.output import json_option, print_json
 from eaa.shelter.measuring import require_signed

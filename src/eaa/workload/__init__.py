@@ -1,0 +1,1 @@
+"""The confidential container's server and its sample client."""

@@ -1,34 +1,23 @@
-"""asyncio around `tls.connection` and `protocol.exchange`: owns sockets, waits for readiness, moves bytes.
-
-Nothing here decides. The judge and the identity are passed in; the gate in `tls.connection` opens only for what the
-judge accepted.
-"""
+"""An attested stream: a TLS connection on a socket or inside another stream, waited for by asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol, TypeVar
 
-from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
-from eaa.errors import EAAError, MalformedInput, PeerMisbehaved, Reason, Rejection, Unavailable, VerificationError
-from eaa.protocol.exchange import EvidenceReceived, EvidenceWanted, Exchange, OpenedReceived, OpenReceived
-from eaa.protocol.messages import RejectClass
+from eaa.appraise.result import Accepted, BindingLevel, Rejected
+from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.tls.connection import Connection, Want
 
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for a TLS handshake."""
-EXCHANGE_TIMEOUT: Final = 30.0
-"""Seconds for an exchange; quoting on a busy TDX host takes several."""
-IDLE_TIMEOUT: Final = 300.0
-"""Seconds without a byte in either direction after which a relayed connection is closed."""
 READ_SIZE: Final = 16 * 1024
 """Bytes of one TLS record."""
-PUMP_SIZE: Final = 64 * 1024
+
+_T = TypeVar("_T")
 
 
 class Judgement(Protocol):
@@ -37,26 +26,6 @@ class Judgement(Protocol):
     @property
     def result(self) -> Accepted | Rejected:
         """The appraisal."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What a peer has shown: its evidence, and what evidence for this session has to contain."""
-
-    evidence: bytes | None
-    """The quote as received; None where the peer has none."""
-    report_data: bytes
-    """64 bytes."""
-    level: BindingLevel
-
-
-Judge = Callable[[Shown], Awaitable[Judgement]]
-"""Judges what a peer has shown. May raise any EAAError."""
-Quoter = Callable[[bytes], Awaitable[bytes | None]]
-"""Returns a quote over 64 bytes of report data, or None where there is no attester."""
-
-
-# --- waiting ------------------------------------------------------------------------------------------------------
 
 
 class _SocketLink:
@@ -130,9 +99,6 @@ class _StreamLink:
 _Link = _SocketLink | _StreamLink
 
 
-# --- one attested stream ------------------------------------------------------------------------------------------
-
-
 class AttestedStream:
     """A TLS connection whose application bytes flow only after its gate has opened.
 
@@ -167,6 +133,10 @@ class AttestedStream:
             sent = await self._step(lambda part=view: self._connection.send(part))  # type: ignore[misc]
             view = view[sent:]
 
+    def push_back(self, data: bytes) -> None:
+        """Put bytes in front of what is read next: raw bytes that came in one piece with a message."""
+        self._early = data + self._early
+
     async def close(self) -> None:
         """Say goodbye (close_notify) where the peer still listens, and close."""
         with contextlib.suppress(EAAError, OSError, TimeoutError):
@@ -180,21 +150,26 @@ class AttestedStream:
         self._link.close()
 
     async def _handshake(self) -> None:
-        async with _deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
+        async with deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
             await self._step(self._connection.handshake)
 
-    async def _control(self, exchange: Exchange) -> bytes:
-        """Send what the exchange has to say, then return the next bytes for it."""
-        await self._flush_control(exchange)
-        return await self._step(lambda: self._connection.receive_control(READ_SIZE))
-
-    async def _flush_control(self, exchange: Exchange) -> None:
-        view = memoryview(exchange.take())
+    async def _send_control(self, data: bytes) -> None:
+        view = memoryview(data)
         while view:
             sent = await self._step(lambda part=view: self._connection.send_control(part))  # type: ignore[misc]
             view = view[sent:]
 
-    async def _step[T](self, operation: Callable[[], T | Want]) -> T:
+    async def _receive_control(self, size: int) -> bytes:
+        data = await self._step(lambda: self._connection.receive_control(size))
+        if not data:
+            raise PeerMisbehaved(
+                Reason.PEER_CLOSED,
+                "the peer closed the connection in the middle of the exchange",
+                hint="its log says why; a peer that refuses this side may close without a word",
+            )
+        return data
+
+    async def _step(self, operation: Callable[[], _T | Want]) -> _T:
         """Repeat one TLS operation until it neither wants to read nor to write."""
         while True:
             try:
@@ -213,8 +188,27 @@ class AttestedStream:
                 return outcome  # type: ignore[return-value]
 
 
+async def secure(connection: Connection, sock: socket.socket) -> AttestedStream:
+    """Run the TLS handshake on a connected, non-blocking socket. The socket is closed on failure."""
+    return await _handshaken(AttestedStream(connection, _SocketLink(sock)))
+
+
+async def secure_inside(connection: Connection, outer: AttestedStream) -> AttestedStream:
+    """Run a TLS handshake inside an attested stream: the session that ends in the workload."""
+    return await _handshaken(AttestedStream(connection, _StreamLink(outer)))
+
+
+async def _handshaken(stream: AttestedStream) -> AttestedStream:
+    try:
+        await stream._handshake()  # noqa: SLF001  one module
+    except BaseException:
+        stream.abort()
+        raise
+    return stream
+
+
 @contextlib.asynccontextmanager
-async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
+async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield

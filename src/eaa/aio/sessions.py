@@ -1,0 +1,152 @@
+"""Sessions as the programs use them: each hop of `docs/manual/protocol.md` in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+
+from eaa.aio.attestation import Attestation, Hop, Judge
+from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
+from eaa.appraise.appraisal import SessionBinding
+from eaa.appraise.result import BindingLevel, Role
+from eaa.evidence.tagged import TaggedEvidence
+from eaa.protocol.exchange import ALPN, ALPN_INNER, EvidenceReceived, EvidenceWanted, Terms
+from eaa.tls.connection import Connection, make_context
+
+
+class Credentials(Protocol):
+    """One key with its certificate."""
+
+    @property
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """The TLS key."""
+
+    @property
+    def certificate(self) -> bytes:
+        """DER."""
+
+    @property
+    def evidence(self) -> TaggedEvidence | None:
+        """What the certificate carries."""
+
+
+class Identity(Protocol):
+    """Who this program is."""
+
+    def credentials(self) -> Credentials:
+        """Return the current credentials; they may change between two calls."""
+
+    def quote(self, report_data: bytes) -> bytes | None:
+        """Return a quote over 64 bytes, or None where there is no attester. May take long."""
+
+
+class Verifier(Protocol):
+    """Who judges."""
+
+    async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
+        """Verify and appraise."""
+
+
+def judge_by(verifier: Verifier, role: Role) -> Judge:
+    """Return the judge of peers of one role."""
+
+    async def judge(shown: EvidenceReceived) -> Judgement:
+        session = None
+        if shown.evidence is not None:
+            session = SessionBinding(evidence=shown.evidence, report_data=shown.report_data, level=shown.level)
+        return await verifier.judge_async(shown.evidence, role=role, session=session)
+
+    return judge
+
+
+class Endpoint:
+    """One side of one kind of hop: makes TLS connections with the current credentials, one context for each of them."""
+
+    def __init__(
+        self,
+        identity: Identity | None,
+        *,
+        server_side: bool,
+        clock: Callable[[], datetime],
+        alpn: bytes | None = ALPN,
+        demand_client_certificate: bool = False,
+    ) -> None:
+        self._identity = identity
+        self._server_side = server_side
+        self._clock = clock
+        # Without a name it is an endpoint for peers of 2021.
+        self._alpn = () if alpn is None else (alpn,)
+        self._demand_client_certificate = demand_client_certificate
+        self._context: SSL.Context | None = None
+        self._credentials: Credentials | None = None
+
+    async def secure(self, sock: socket.socket, hop_terms: Terms, judge: Judge | None) -> Attestation:
+        """Handshake on a socket and be ready for the exchange. The socket is closed on failure."""
+        stream, credentials = await self._secure(sock)
+        return Attestation(stream, self._hop(hop_terms, judge, credentials))
+
+    async def secure_unattested(self, sock: socket.socket) -> AttestedStream:
+        """Handshake with a peer that will be told something and believed nothing. The socket is closed on failure."""
+        stream, _ = await self._secure(sock)
+        stream.connection.admit_unattested_peer()
+        return stream
+
+    async def _secure(self, sock: socket.socket) -> tuple[AttestedStream, Credentials | None]:
+        try:
+            connection, credentials = await self._connection(sock)
+        except BaseException:
+            sock.close()
+            raise
+        return await secure(connection, sock), credentials
+
+    async def secure_inside(self, outer: AttestedStream, hop_terms: Terms, judge: Judge | None) -> Attestation:
+        """Handshake inside an attested stream and be ready for the exchange."""
+        connection, credentials = await self._connection(None)
+        stream = await secure_inside(connection, outer)
+        return Attestation(stream, self._hop(hop_terms, judge, credentials))
+
+    async def _connection(self, sock: socket.socket | None) -> tuple[Connection, Credentials | None]:
+        # Renewing credentials may need a quote, which is slow: never on the event loop.
+        credentials = None if self._identity is None else await asyncio.to_thread(self._identity.credentials)
+        if self._context is None or credentials is not self._credentials:
+            self._context = make_context(
+                server_side=self._server_side,
+                certificate=None if credentials is None else credentials.certificate,
+                private_key=None if credentials is None else credentials.private_key,
+                alpn=self._alpn,
+                demand_client_certificate=self._demand_client_certificate,
+            )
+            self._credentials = credentials
+        connection = Connection(self._context, server_side=self._server_side, sock=sock, alpn=self._alpn, now=self._clock())
+        return connection, credentials
+
+    def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None) -> Hop:
+        async def quote(wanted: EvidenceWanted) -> bytes | None:
+            if self._identity is None or credentials is None:
+                return None
+            if wanted.level is BindingLevel.CERT:
+                return credentials.evidence.evidence if credentials.evidence else None
+            return await asyncio.to_thread(self._identity.quote, wanted.report_data)
+
+        return Hop(terms=terms, quoter=quote, judge=judge)
+
+
+async def enter_workload(
+    outer: AttestedStream, *, judge: Judge, clock: Callable[[], datetime], level: BindingLevel = BindingLevel.FRESH
+) -> AttestedStream:
+    """Client: open the session that ends in the workload, inside an open channel, and judge the workload.
+
+    Raises:
+        Rejection: the workload's evidence was refused, or it refused us.
+        EAAError: it could not be verified, or the peer misbehaved.
+    """
+    endpoint = Endpoint(None, server_side=False, clock=clock, alpn=ALPN_INNER)
+    inner = await endpoint.secure_inside(outer, Terms.shelter_to_workload(level=level), judge)
+    await inner.complete()
+    return inner.stream

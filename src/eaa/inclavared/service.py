@@ -1,0 +1,198 @@
+"""The relay: shows its own evidence, judges the workload, opens channels, and then only moves bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+from typing import Final
+
+import click
+
+from eaa.aio.attestation import Attestation, Judge
+from eaa.aio.relay import pump
+from eaa.aio.sessions import Endpoint, enter_workload, judge_by
+from eaa.aio.stream import AttestedStream
+from eaa.appraise.result import Role
+from eaa.attesters import Attester
+from eaa.errors import EAAError, Reason, Rejection, Unavailable
+from eaa.identity import Identity
+from eaa.inclavared.legacy import answer_legacy
+from eaa.program.address import Address
+from eaa.program.net import Service, connect
+from eaa.program.output import print_verdict
+from eaa.program.run import say
+from eaa.program.verdict import verdict_of_judgement
+from eaa.protocol.exchange import Terms
+from eaa.verifier import Judgement, Verifier, wall_clock
+
+PROGRAM: Final = "inclavared"
+DEFAULT_WORKLOAD: Final = "default"
+"""The name of the only workload of a relay with a single --xfer."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """What a relay is made of. `verifier` is None where it takes workloads as they come."""
+
+    upstream: Endpoint
+    """Towards Shelter."""
+    downstream: Endpoint
+    """Towards the workload."""
+    legacy: Endpoint
+    """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too."""
+    verifier: Verifier | None
+    attest_clients: bool
+
+    @classmethod
+    def create(
+        cls, *, attester: Attester | None, verifier: Verifier | None, mutual: bool, attest_clients: bool
+    ) -> Relay:
+        """Make the identities and endpoints. Raises Unavailable where the attester does not answer."""
+        identity = Identity(attester)
+        return cls(
+            upstream=Endpoint(
+                identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients
+            ),
+            # Without --mutual the workload sees a key and no evidence, as in the reference system.
+            downstream=Endpoint(identity if mutual else Identity(None), server_side=False, clock=wall_clock),
+            legacy=Endpoint(identity, server_side=True, clock=wall_clock, alpn=None),
+            verifier=verifier,
+            attest_clients=attest_clients,
+        )
+
+    @property
+    def judge_of_clients(self) -> Judge | None:
+        """The judge of Shelter, where one was asked for."""
+        return judge_by(self.verifier, Role.CLIENT) if self.verifier and self.attest_clients else None
+
+    async def open_channel(self, workload: Address) -> AttestedStream:
+        """Return a mutually attested channel to the workload, ready for one inner session.
+
+        Raises:
+            Unavailable: WORKLOAD_UNAVAILABLE, whatever kept the channel from opening; the log has the cause.
+        """
+        try:
+            return await self._open_channel(workload)
+        except EAAError as error:
+            logger.warning("workload %s: %s [%s]", workload, error.message, error.reason)
+            raise Unavailable(
+                Reason.WORKLOAD_UNAVAILABLE,
+                f"no channel to the workload at {workload}: {error.message}",
+                hint=error.hint,
+            ) from error
+
+    async def _open_channel(self, workload: Address) -> AttestedStream:
+        sock = await connect(workload)
+        judge = judge_by(self.verifier, Role.WORKLOAD) if self.verifier else None
+        terms = Terms.relay_to_workload()
+        channel = await self.downstream.secure(sock, terms, judge)
+        try:
+            await channel.complete()
+        except BaseException:
+            channel.stream.abort()
+            raise
+        return channel.stream
+
+
+class Upstream:
+    """Serves Shelter: one exchange, one `open`, one channel."""
+
+    def __init__(self, relay: Relay, workload: Address | None) -> None:
+        self._relay = relay
+        self._workload = workload
+
+    async def handle(self, sock: socket.socket, peer: str) -> None:
+        """Serve one connection of Shelter's."""
+        judge = self._relay.judge_of_clients
+        client = await self._relay.upstream.secure(sock, Terms.relay_to_shelter(judges=judge is not None), judge)
+        try:
+            channel = await self._open(client, await client.wait_for_open())
+            await client.opened()
+            logger.info("%s: relaying", peer)
+            await pump(client.stream, channel)
+            logger.info("%s: done", peer)
+        finally:
+            client.stream.abort()
+
+    async def _open(self, client: Attestation, name: str) -> AttestedStream:
+        try:
+            if self._workload is None or name != DEFAULT_WORKLOAD:
+                raise Unavailable(
+                    Reason.WORKLOAD_UNAVAILABLE,
+                    f"a client asked for the workload {name}, which is not configured here",
+                    hint="--xfer ADDRESS names the workload `default`",
+                )
+            return await self._relay.open_channel(self._workload)
+        except EAAError as error:
+            await client.reject(error)
+            raise
+
+
+class Legacy:
+    """Serves clients of 2021 with values from evidence that was verified just now."""
+
+    def __init__(self, relay: Relay, workload: Address | None) -> None:
+        self._relay = relay
+        self._workload = workload
+
+    async def handle(self, sock: socket.socket, peer: str) -> None:
+        """Serve one connection of a client of 2021."""
+        stream = await self._relay.legacy.secure_unattested(sock)
+        try:
+            await answer_legacy(stream, self._enclave_info if self._workload else None)
+            logger.warning("%s: answered a legacy client; its answer is bound to no session", peer)
+            await stream.close()
+        finally:
+            stream.abort()
+
+    async def _enclave_info(self) -> tuple[Judgement, str]:
+        assert self._workload is not None
+        return await ask_workload(self._relay, self._workload)
+
+
+async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]:
+    """Attest the workload end to end as a client would, and return the judgement and its greeting."""
+    assert relay.verifier is not None
+    channel = await relay.open_channel(workload)
+    try:
+        inner = await enter_workload(channel, judge=judge_by(relay.verifier, Role.WORKLOAD), clock=wall_clock)
+        await inner.write(b"hello from inclavared")
+        greeting = await inner.read(255)
+        await inner.close()
+    finally:
+        channel.abort()
+    judgement = inner.judgement
+    assert isinstance(judgement, Judgement)
+    return judgement, greeting.decode(errors="replace")
+
+
+def fetch_once(relay: Relay, workload: Address) -> int:
+    """Attest the workload once, print the verdict, and return its exit code."""
+    try:
+        judgement, greeting = asyncio.run(ask_workload(relay, workload))
+    except Rejection as error:
+        if not isinstance(error.result, Judgement):
+            raise
+        judgement, greeting = error.result, ""
+    verdict = verdict_of_judgement(judgement)
+    if greeting:
+        click.echo(f"Server: {greeting.rstrip()}")
+    print_verdict(verdict, program=PROGRAM, as_json=False)
+    return verdict.exit_code
+
+
+def serve(relay: Relay, *, listen: Address | None, legacy_listen: Address | None, xfer: Address | None) -> int:
+    """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
+    return asyncio.run(_serve(relay, listen, legacy_listen, xfer))
+
+
+async def _serve(relay: Relay, listen: Address | None, legacy_listen: Address | None, xfer: Address | None) -> int:
+    service = Service()
+    names = [] if listen is None else service.listen(listen, Upstream(relay, xfer).handle)
+    if legacy_listen is not None:
+        names += [f"{name} (legacy)" for name in service.listen(legacy_listen, Legacy(relay, xfer).handle)]
+    return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))

@@ -1,0 +1,1 @@
+"""Explaining files: one module a family of formats. Everything here reads, and nothing here judges."""

@@ -1,0 +1,45 @@
+"""Text around bytes: PEM blocks, and bytes written as hex digits."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Final
+
+MAX_BLOCKS: Final = 32
+"""PEM blocks of one file that are explained."""
+_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----([A-Za-z0-9+/=\s]*)-----END \1-----")
+_HEX: Final = re.compile(rb"(?:0x)?[0-9A-Fa-f\s]*")
+_SHORTEST_HEX: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PEMBlock:
+    """One block: its label, CERTIFICATE for instance, and its bytes."""
+
+    label: str
+    content: bytes
+
+
+def pem_blocks(raw: bytes) -> list[PEMBlock]:
+    """Return the PEM blocks of a text, at most MAX_BLOCKS; what stands around them is left out."""
+    blocks: list[PEMBlock] = []
+    for match in _BLOCK.finditer(raw):
+        try:
+            blocks.append(PEMBlock(match[1].decode(), base64.b64decode(b"".join(match[2].split()), validate=True)))
+        except ValueError:
+            continue
+        if len(blocks) == MAX_BLOCKS:
+            break
+    return blocks
+
+
+def from_hex(raw: bytes) -> bytes | None:
+    """Return the bytes that a file of hex digits spells, or None for any other file. A PCCS serves CRLs like that."""
+    if len(raw) < _SHORTEST_HEX or not _HEX.fullmatch(raw):
+        return None
+    try:
+        return bytes.fromhex(raw.decode().strip().removeprefix("0x"))
+    except ValueError:
+        return None

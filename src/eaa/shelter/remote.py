@@ -1,0 +1,216 @@
+"""`shelter remoteattestation`: judge the relay of a node, then, in a session that ends in the workload, the workload."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import click
+
+from eaa.aio.sessions import Endpoint, enter_workload, judge_by
+from eaa.aio.stream import AttestedStream
+from eaa.appraise.result import BindingLevel, Role
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection
+from eaa.identity import Identity
+from eaa.program.address import ADDRESS, Address
+from eaa.program.logs import log_level_option, set_up_logging
+from eaa.program.net import connect
+from eaa.program.options import (
+    Attesting,
+    Judging,
+    attesting_options,
+    judging_options,
+    reference_engine,
+)
+from eaa.program.output import SUCCESS, json_option, print_verdict
+from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error, verdict_of_judgement
+from eaa.protocol.exchange import Terms
+from eaa.verifier import Judgement, Verifier, wall_clock
+
+DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:1236"
+DEFAULT_WORKLOAD: Final = "default"
+HELLO: Final = b"hello from shelter"
+MAX_REPLY: Final = 2047
+"""Bytes of an application's reply that are shown, as in the reference program."""
+REPLY_TIMEOUT: Final = 30.0
+
+
+@click.command("remoteattestation")
+@click.option(
+    "--addr",
+    type=ADDRESS,
+    default=DEFAULT_ADDRESS,
+    show_default=True,
+    metavar="ADDRESS",
+    help="The node's Inclavared: tcp://HOST:PORT or unix://PATH.",
+)
+@click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
+@click.option(
+    "--level",
+    type=click.Choice([BindingLevel.CERT.label, BindingLevel.FRESH.label]),
+    default=BindingLevel.FRESH.label,
+    show_default=True,
+    help="The binding to ask for: evidence of the TLS key, or made for this very session.",
+)
+@judging_options()
+@click.option("--mutual", is_flag=True, help="Show evidence of this side too, where the node asks for it.")
+@attesting_options()
+@click.option("--tls", metavar="NAME", help="openssl, the only engine.")
+@click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
+@log_level_option("error")
+@click.option("--explain", is_flag=True, help="Print every check, and what each hop is worth.")
+@json_option
+def remoteattestation_command(
+    *,
+    addr: Address,
+    workload: str,
+    level: str,
+    judging: Judging,
+    mutual: bool,
+    attesting: Attesting,
+    tls: str | None,
+    crypto: str | None,
+    log_level: str,
+    explain: bool,
+    as_json: bool,
+) -> int:
+    """Attest the relay and the workload of a node, and print one verdict.
+
+    Both show their own evidence, each bound to the session in which it is shown. Nobody's word is taken for a
+    measurement, and the relay sees no byte of what is said to the workload.
+    """
+    set_up_logging("shelter", log_level)
+    reference_engine(tls, crypto)
+    if judging.judges_nobody:
+        raise Misuse(
+            Reason.NOT_IMPLEMENTED_VALUE,
+            "--verifier nullverifier is not implemented: Shelter exists to verify",
+            hint="leave it out",
+        )
+    verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD)
+    identity = Identity(attesting.open(default="sgx_ecdsa")) if mutual else None
+    visit = _Visit(address=addr, workload=workload, level=BindingLevel.from_label(level))
+    verdict, reply = asyncio.run(_attest(visit, verifier, identity))
+    _print(verdict, reply, as_json=as_json, explain=explain)
+    return verdict.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Visit:
+    """Whom to visit, and how strictly."""
+
+    address: Address
+    workload: str
+    level: BindingLevel
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was judged on the way, in order."""
+
+    judgements: list[Judgement] = field(default_factory=list)
+
+    def judge(self, verifier: Verifier, role: Role) -> _RecordingJudge:
+        """Return a judge whose judgements are kept, refused ones too."""
+        return _RecordingJudge(self, judge_by(verifier, role))
+
+
+class _RecordingJudge:
+    def __init__(self, seen: _Seen, judge: object) -> None:
+        self._seen = seen
+        self._judge = judge
+
+    async def __call__(self, shown: object) -> Judgement:
+        judgement: Judgement = await self._judge(shown)  # type: ignore[operator]
+        self._seen.judgements.append(judgement)
+        return judgement
+
+
+async def _attest(visit: _Visit, verifier: Verifier, identity: Identity | None) -> tuple[Verdict, bytes]:
+    """Visit a node; whatever happens on the way becomes part of one verdict."""
+    seen = _Seen()
+    failure: EAAError | None = None
+    reply = b""
+    try:
+        relay = await _open(visit, verifier, identity, seen)
+        try:
+            workload = await enter_workload(
+                relay, judge=seen.judge(verifier, Role.WORKLOAD), clock=wall_clock, level=visit.level
+            )
+            reply = await _greet(workload)
+        finally:
+            relay.abort()
+    except EAAError as error:
+        failure = error
+    return _combine(seen, failure), reply
+
+
+async def _open(visit: _Visit, verifier: Verifier, identity: Identity | None, seen: _Seen) -> AttestedStream:
+    sock = await connect(visit.address)
+    endpoint = Endpoint(identity, server_side=False, clock=wall_clock)
+    terms = Terms.shelter_to_relay(judges=True, level=visit.level)
+    attestation = await endpoint.secure(sock, terms, seen.judge(verifier, Role.RELAY))
+    try:
+        await attestation.open(visit.workload)
+    except BaseException:
+        attestation.stream.abort()
+        raise
+    return attestation.stream
+
+
+async def _greet(workload: AttestedStream) -> bytes:
+    """Say hello to the application; this is the first application byte, and both verdicts came before it."""
+    try:
+        async with asyncio.timeout(REPLY_TIMEOUT):
+            await workload.write(HELLO)
+            reply = await workload.read(MAX_REPLY)
+            await workload.close()
+    except TimeoutError as error:
+        raise PeerMisbehaved(
+            Reason.PEER_TIMEOUT,
+            f"the application behind the workload gave no answer in {REPLY_TIMEOUT:g} seconds",
+            hint="the workload was attested; look at its application",
+        ) from error
+    return reply
+
+
+def _combine(seen: _Seen, failure: EAAError | None) -> Verdict:
+    """Return one verdict: accepted only where relay and workload both were."""
+    entries = [verdict_of_judgement(judgement) for judgement in seen.judgements]
+    evidence = tuple(entry.to_json() for entry in entries)
+    if entries and (failure is None or (isinstance(failure, Rejection) and entries[-1].verdict != ACCEPTED)):
+        return replace(entries[-1], evidence=evidence)
+    assert failure is not None
+    return replace(verdict_of_error(failure), evidence=evidence)
+
+
+def _print(verdict: Verdict, reply: bytes, *, as_json: bool, explain: bool) -> None:
+    print_verdict(verdict, program="shelter", as_json=as_json, explain=explain)
+    if as_json or verdict.verdict != ACCEPTED:
+        return
+    click.echo(f"Server: {reply.decode(errors='replace').rstrip()}")
+    for name in ("mrenclave", "mrsigner"):
+        value = verdict.mr_enclave if name == "mrenclave" else verdict.mr_signer
+        click.echo(f"App Enclave {name}: {value}")
+    if explain:
+        click.echo(WORTH)
+    click.echo(SUCCESS)
+
+
+WORTH: Final = """\
+What this is worth: the workload's verdict holds for the session it was given in, which ends in that workload.
+The relay's verdict says what runs on its node; it protects no secret of the workload, and does not prove that the
+workload sits behind it. The workload serves any client: being let through by a relay is admission, not access control."""
+
+
+def observe_measurement(node: Address, *, role: Role, workload: str, judging: Judging) -> tuple[bytes, bytes]:
+    """Return MRENCLAVE and MRSIGNER of a node's relay or workload, after every other check has passed at level fresh.
+
+    Raises:
+        Rejection: a check other than the measurement failed, or the enclave is under debug.
+        EAAError: the evidence is not genuine, or the node cannot be reached.
+    """
+    verifier = judging.open(flags_for=role)
+    visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, level=BindingLevel.FRESH)
+    return asyncio.run(_observe(visit, verifier, role))
