@@ -1,0 +1,396 @@
+"""RA-TLS certificates: a self-signed leaf that carries evidence for its own key.
+
+Three formats are read and one is written. They differ in where the quote stands and in what its report data is:
+
+- interoperable: 2.23.133.5.4.9 holds CBOR `60000([quote, claims])`; report data is SHA-256(claims), and the claim
+  `pubkey-hash` names the key.
+- enclave-tls v1, of 2021: 1.2.840.113741.1337.6 holds the quote; SHA-256 of the PKCS#1 RSA key.
+- Gramine legacy: the same identifier, or a miswritten form of it; SHA-256 of the SubjectPublicKeyInfo.
+
+A certificate is read by a bounded reader of our own: `cryptography` refuses certificates that call themselves version
+4, as those of 2021 do, and signature algorithms with a NULL beside ECDSA, as Gramine writes. Nothing here is verified.
+The certificate's own signature is not looked at, because TLS has the peer prove that it holds the key.
+
+Source: CCC interoperable RA-TLS; rats-tls, enclave-tls and Gramine as they write certificates; RFC 5280.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from eaa import der
+from eaa.errors import EAAError, MalformedInput, Reason, Rejection, VerificationError
+from eaa.evidence.quote import MAX_QUOTE_SIZE
+from eaa.evidence.tagged import (
+    PUBKEY_HASH,
+    REPORT_DATA_SIZE,
+    Endorsements,
+    TaggedEvidence,
+    parse_claims,
+    pubkey_hash_matches,
+)
+
+MAX_CERTIFICATE_SIZE: Final = 100 * 1024
+"""Bytes; OpenSSL takes no bigger one from a peer either."""
+MAX_EXTENSIONS: Final = 32
+
+EVIDENCE_OID: Final = "2.23.133.5.4.9"
+ENDORSEMENTS_OID: Final = "2.23.133.5.4.2"
+LEGACY_QUOTE_OID: Final = "1.2.840.113741.1337.6"
+
+_MISWRITTEN_LEGACY_QUOTE_OID: Final = "0.6.9.42.840.113741.1337.6"
+"""Gramine puts the whole encoded identifier, tag and length included, where its content belongs."""
+_UNDERSTOOD: Final = frozenset(
+    {
+        *(EVIDENCE_OID, ENDORSEMENTS_OID, LEGACY_QUOTE_OID, _MISWRITTEN_LEGACY_QUOTE_OID),
+        *("2.5.29.14", "2.5.29.15", "2.5.29.19", "2.5.29.35", "2.5.29.37"),
+    }
+)
+"""Extensions that may be critical: ours, and key identifiers, usages and basic constraints, which OpenSSL judges."""
+_RSA_ENCRYPTION: Final = "1.2.840.113549.1.1.1"
+_COMMON_NAME: Final = "2.5.4.3"
+_VERSION_3, _MISNUMBERED_VERSION_3 = 2, 3
+_EXPLICIT_VERSION, _ISSUER_ID, _SUBJECT_ID, _EXPLICIT_EXTENSIONS = 0xA0, 0x81, 0x82, 0xA3
+_MANDATORY_FIELDS: Final = 7
+_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
+_V1_COMMON_NAME: Final = "Enclave TLS"
+
+
+class Format(Enum):
+    """How a certificate carries evidence."""
+
+    INTEROPERABLE = "interoperable RA-TLS"
+    ENCLAVE_TLS_V1 = "enclave-tls v1 (2021)"
+    GRAMINE_LEGACY = "Gramine, legacy"
+    NONE = "no evidence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RATLSCertificate:
+    """One self-signed certificate, read but not verified."""
+
+    format: Format
+    version: int
+    """As people count: 3, or 4 for certificates that misnumber it."""
+    serial_number: int
+    subject: str
+    """The common name of the subject; empty where there is none."""
+    not_before: datetime
+    not_after: datetime
+    spki_der: bytes = field(repr=False)
+    """The SubjectPublicKeyInfo, exactly as it stands."""
+    tagged: TaggedEvidence | None = field(default=None, repr=False)
+    """The interoperable evidence."""
+    legacy_quote: bytes | None = field(default=None, repr=False)
+    """The quote of the two older formats; some certificates carry both."""
+    endorsements: Endorsements | None = field(default=None, repr=False)
+    extension_oids: tuple[str, ...] = ()
+    unknown_critical: tuple[str, ...] = ()
+    """Critical extensions nobody here understands: a relying party has to refuse such a certificate."""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> RATLSCertificate:
+        """Read one DER certificate.
+
+        Raises:
+            MalformedInput: DER_MALFORMED, CERTIFICATE_MALFORMED, EVIDENCE_MALFORMED, TEE_TYPE_UNSUPPORTED.
+        """
+        if len(raw) > MAX_CERTIFICATE_SIZE:
+            raise _malformed(f"a certificate of {len(raw)} bytes, at most {MAX_CERTIFICATE_SIZE} are allowed")
+        body = _tbs_certificate(raw)
+        not_before, not_after = _validity(body.validity)
+        extensions = _extensions(body.extensions)
+        content = {oid: value for oid, _, value in extensions}
+        tagged = content.get(EVIDENCE_OID)
+        endorsements = content.get(ENDORSEMENTS_OID)
+        subject = _common_name(body.subject)
+        return cls(
+            format=_format(content, subject=subject, spki_der=body.spki.raw),
+            version=body.version,
+            serial_number=der.parse_uint(body.serial.content),
+            subject=subject,
+            not_before=not_before,
+            not_after=not_after,
+            spki_der=body.spki.raw,
+            tagged=None if tagged is None else TaggedEvidence.parse_certificate_extension(tagged),
+            legacy_quote=content.get(LEGACY_QUOTE_OID, content.get(_MISWRITTEN_LEGACY_QUOTE_OID)),
+            endorsements=None if endorsements is None else Endorsements.parse(endorsements),
+            extension_oids=tuple(content),
+            unknown_critical=tuple(oid for oid, critical, _ in extensions if critical and oid not in _UNDERSTOOD),
+        )
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether there is evidence of a kind that is read here."""
+        return self.format is not Format.NONE
+
+    @property
+    def evidence(self) -> bytes | None:
+        """The quote of the format, None where there is none."""
+        return self.tagged.evidence if self.tagged is not None else self.legacy_quote
+
+    @property
+    def claims(self) -> bytes | None:
+        """The claims as they are hashed; only the interoperable format has them."""
+        return None if self.tagged is None else self.tagged.claims
+
+    @property
+    def expected_report_data(self) -> bytes | None:
+        """The 64 bytes that the quote has to contain to speak for this certificate's key, None without evidence."""
+        match self.format:
+            case Format.INTEROPERABLE:
+                return None if self.tagged is None else self.tagged.report_data
+            case Format.ENCLAVE_TLS_V1:
+                return _hashed(_pkcs1_key(self.spki_der) or b"")
+            case Format.GRAMINE_LEGACY:
+                return _hashed(self.spki_der)
+        return None
+
+    def verify_binding(self) -> None:
+        """Verify that the claims name this certificate's key. That the quote covers them is for whoever judges it.
+
+        Claims of other stacks that are not known here are left alone.
+
+        Raises:
+            Rejection: NO_EVIDENCE.
+            VerificationError: CLAIMS_MISMATCH.
+            MalformedInput: EVIDENCE_MALFORMED.
+        """
+        if not self.has_evidence:
+            raise Rejection(
+                Reason.NO_EVIDENCE,
+                "the certificate carries no evidence",
+                hint="the peer has to run with an attester; a null attester proves nothing",
+            )
+        if self.tagged is None:
+            return
+        claim = parse_claims(self.tagged.claims, tolerant=True).get(PUBKEY_HASH)
+        if claim is None or not pubkey_hash_matches(claim, self.spki_der):
+            raise VerificationError(
+                Reason.CLAIMS_MISMATCH,
+                "the evidence in the certificate names no key" if claim is None else "the evidence names another key",
+                hint="evidence copied from another certificate looks like this",
+            )
+
+    def verify_dates(self, *, now: datetime) -> None:
+        """Verify that `now` is within the validity.
+
+        Raises:
+            VerificationError: CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID.
+        """
+        if now < self.not_before:
+            raise VerificationError(
+                Reason.CERTIFICATE_NOT_YET_VALID,
+                f"the peer's certificate is valid from {self.not_before:%Y-%m-%dT%H:%MZ}, now is {now:%Y-%m-%dT%H:%MZ}",
+                hint="check the clocks of both machines",
+            )
+        if now > self.not_after:
+            raise VerificationError(
+                Reason.CERTIFICATE_EXPIRED,
+                f"the peer's certificate expired at {self.not_after:%Y-%m-%dT%H:%MZ}, now is {now:%Y-%m-%dT%H:%MZ}",
+                hint="check this machine's clock; else the peer has not renewed its certificate",
+            )
+
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def create_certificate(
+    private_key: PrivateKey,
+    *,
+    evidence: TaggedEvidence | None,
+    not_before: datetime,
+    not_after: datetime,
+    endorsements: Endorsements | None = None,
+) -> bytes:
+    """Return a self-signed certificate in the interoperable format, DER.
+
+    Args:
+        private_key: P-256 is what every peer takes; others work.
+        evidence: its claims should name this key; None makes a certificate that attests nothing.
+        not_before: aware; set it an hour back, for clocks disagree.
+        not_after: aware.
+        endorsements: collateral to carry along.
+    """
+    public_key = private_key.public_key()
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Inclavare Containers"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "RATS-TLS"),
+        ]
+    )
+    # A serial of its own for every certificate: some TLS stacks refuse two with one issuer and serial.
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .public_key(public_key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key), critical=False)
+    )
+    # DICE would have them critical, but then every peer that does not know them would refuse the handshake.
+    for oid, content in ((EVIDENCE_OID, evidence), (ENDORSEMENTS_OID, endorsements)):
+        if content is not None:
+            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), content.encode())
+            builder = builder.add_extension(extension, critical=False)
+    certificate = builder.sign(private_key, hashes.SHA256()).public_bytes(Encoding.DER)
+    if len(certificate) > MAX_CERTIFICATE_SIZE:
+        raise EAAError(Reason.INTERNAL, f"a certificate of {len(certificate)} bytes was made, too big for any peer")
+    return certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Body:
+    """The fields of a TBSCertificate."""
+
+    version: int
+    serial: der.Element
+    validity: der.Element
+    subject: der.Element
+    spki: der.Element
+    extensions: bytes
+
+
+def _tbs_certificate(raw: bytes) -> _Body:
+    """Take a certificate apart, one level deep."""
+    outer = der.read_only(raw, tag=der.SEQUENCE, what="the certificate")
+    parts = der.read_all(outer.content, what="the certificate", maximum=3)
+    if [part.tag for part in parts] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
+        raise _malformed("a certificate is its body, an algorithm and a signature; this is something else")
+    fields = der.read_all(parts[0].content, what="the certificate's body", maximum=10)
+    if not fields or fields[0].tag != _EXPLICIT_VERSION:
+        raise _malformed("the certificate is of version 1, which can carry no evidence")
+    if len(fields) < _MANDATORY_FIELDS:
+        raise _malformed(f"the certificate's body has {len(fields)} fields, {_MANDATORY_FIELDS} are the least")
+    version, serial, _algorithm, _issuer, validity, subject, spki, *rest = fields
+    for element, tag, what in (
+        (serial, der.INTEGER, "the serial number"),
+        (validity, der.SEQUENCE, "the validity"),
+        (subject, der.SEQUENCE, "the subject"),
+        (spki, der.SEQUENCE, "the public key"),
+    ):
+        der.expect(element, tag=tag, what=what)
+    return _Body(
+        version=_version(version),
+        serial=serial,
+        validity=validity,
+        subject=subject,
+        spki=spki,
+        extensions=_explicit_extensions(rest),
+    )
+
+
+def _version(element: der.Element) -> int:
+    number = der.parse_uint(der.read_only(element.content, tag=der.INTEGER, what="the certificate's version").content)
+    if number not in (_VERSION_3, _MISNUMBERED_VERSION_3):
+        raise _malformed(f"the certificate's version number is {number}; 2 (version 3) is expected, and 3 tolerated")
+    return number + 1
+
+
+def _explicit_extensions(rest: list[der.Element]) -> bytes:
+    """Return the content of the extensions field, nothing where it is absent."""
+    tags = [element.tag for element in rest]
+    if tags != sorted(set(tags)) or not set(tags) <= {_ISSUER_ID, _SUBJECT_ID, _EXPLICIT_EXTENSIONS}:
+        raise _malformed("fields that no certificate has follow the certificate's public key")
+    if _EXPLICIT_EXTENSIONS not in tags:
+        return b""
+    return der.read_only(rest[-1].content, tag=der.SEQUENCE, what="the certificate's extensions").content
+
+
+def _extensions(raw: bytes) -> list[tuple[str, bool, bytes]]:
+    """Return identifier, criticality and content of every extension; each may stand there once."""
+    found: list[tuple[str, bool, bytes]] = []
+    for element in der.read_all(raw, what="the certificate's extensions", maximum=MAX_EXTENSIONS):
+        der.expect(element, tag=der.SEQUENCE, what="an extension")
+        parts = der.read_all(element.content, what="an extension", maximum=3)
+        tags = [part.tag for part in parts]
+        if tags not in (
+            [der.OBJECT_IDENTIFIER, der.OCTET_STRING],
+            [der.OBJECT_IDENTIFIER, der.BOOLEAN, der.OCTET_STRING],
+        ):
+            raise _malformed("an extension of the certificate is no identifier with a content")
+        critical = len(parts) == 3 and der.parse_boolean(parts[1].content)
+        found.append((der.parse_oid(parts[0].content), critical, parts[-1].content))
+    meanings = [LEGACY_QUOTE_OID if oid == _MISWRITTEN_LEGACY_QUOTE_OID else oid for oid, _, _ in found]
+    if len(set(meanings)) != len(meanings):
+        raise _malformed("the certificate has the same extension twice")
+    return found
+
+
+def _format(content: dict[str, bytes], *, subject: str, spki_der: bytes) -> Format:
+    """Tell the format. The two older ones share an identifier: the 2021 one is RSA and always has the same name."""
+    quote = content.get(LEGACY_QUOTE_OID, content.get(_MISWRITTEN_LEGACY_QUOTE_OID))
+    if quote is not None and len(quote) > MAX_QUOTE_SIZE:
+        raise _malformed(f"a quote of {len(quote)} bytes, at most {MAX_QUOTE_SIZE} are allowed")
+    if EVIDENCE_OID in content:
+        return Format.INTEROPERABLE
+    if quote is None:
+        return Format.NONE
+    is_v1 = LEGACY_QUOTE_OID in content and subject == _V1_COMMON_NAME and _pkcs1_key(spki_der) is not None
+    return Format.ENCLAVE_TLS_V1 if is_v1 else Format.GRAMINE_LEGACY
+
+
+def _pkcs1_key(spki_der: bytes) -> bytes | None:
+    """Return the PKCS#1 RSAPublicKey inside, None where the key is not RSA."""
+    spki = der.read_only(spki_der, tag=der.SEQUENCE, what="the public key")
+    algorithm, rest = der.read_one(spki.content, what="the public key")
+    identifier, _ = der.read_one(algorithm.content, what="the key's algorithm")
+    der.expect(identifier, tag=der.OBJECT_IDENTIFIER, what="the key's algorithm")
+    if der.parse_oid(identifier.content) != _RSA_ENCRYPTION:
+        return None
+    bits = der.read_only(rest, tag=der.BIT_STRING, what="the public key")
+    return bits.content[1:]
+
+
+def _common_name(subject: der.Element) -> str:
+    """Return the first common name of a name, empty where it has none or it is no text."""
+    for relative in der.read_all(subject.content, what="the subject", maximum=16):
+        attribute, _ = der.read_one(relative.content, what="the subject")
+        parts = der.read_all(attribute.content, what="the subject", maximum=2)
+        if len(parts) == 2 and der.parse_oid(parts[0].content) == _COMMON_NAME:
+            return parts[1].content.decode("utf-8", errors="replace")[:64]
+    return ""
+
+
+def _validity(element: der.Element) -> tuple[datetime, datetime]:
+    times = der.read_all(element.content, what="the validity", maximum=2)
+    if len(times) != 2:
+        raise _malformed("the certificate's validity is not two dates")
+    return _time(times[0]), _time(times[1])
+
+
+def _time(element: der.Element) -> datetime:
+    """Read a UTCTime or GeneralizedTime in the one form that RFC 5280 allows."""
+    text = element.content.decode("ascii", errors="replace")
+    if element.tag == _UTC_TIME and len(text) == 13:
+        text = ("19" if text >= "50" else "20") + text
+    elif element.tag != _GENERALIZED_TIME:
+        text = ""
+    if len(text) != 15 or not text.isascii() or not text[:14].isdigit() or text[14] != "Z":
+        raise _malformed("a date of the certificate is not written as RFC 5280 has it")
+    try:
+        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise _malformed("a date of the certificate is no date") from error
+
+
+def _hashed(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest().ljust(REPORT_DATA_SIZE, b"\0")
+
+
+def _malformed(message: str) -> MalformedInput:
+    return MalformedInput(Reason.CERTIFICATE_MALFORMED, message)

@@ -1,0 +1,549 @@
+"""One TLS connection with a gate: handshake, then control bytes, and application bytes only once the gate is open.
+
+One class in two forms. Given a non-blocking socket, OpenSSL reads and writes its descriptor; given none, bytes go in
+by `feed` and out by `take`. Neither form ever waits: an operation that cannot go on says what it wants instead.
+
+1. `handshake` until it wants nothing. The peer's certificate may be any self-signed leaf within its dates: who the
+   peer is, its evidence tells later.
+2. `send_control` and `receive_control` carry the messages of the attest exchange.
+3. `expect` names the evidence that this peer has shown, and `accept` takes an `Accepted` made for exactly that. A side
+   that judges nobody calls `admit_unattested_peer`.
+4. Then, and only then, `send` and `receive` carry application bytes.
+
+TLS 1.3 for everything that has an ALPN name. No session is ever resumed: nothing is cached and no ticket can be
+redeemed. (OpenSSL sends two tickets after a handshake even so, and pyOpenSSL has no way to stop it. They are numbers
+of sessions that nobody keeps.) There is no early data and no renegotiation.
+
+A context belongs to one thread: pyOpenSSL keeps what a callback raised on the context.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final, Protocol, TypeVar
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from eaa.appraise.result import Accepted
+from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, VerificationError
+from eaa.tls.certificate import PrivateKey, RATLSCertificate
+
+EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
+EXPORTER_SIZE: Final = 32
+MAX_CONTROL_BYTES: Final = 1024 * 1024
+"""Bytes that `receive_control` hands out in all: a few messages of the exchange, and no way around the gate."""
+RECORD_SIZE: Final = 16 * 1024
+"""The most that one read returns; a TLS record holds no more."""
+
+_NO_CHECK_TIME: Final = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name: dates are judged here, by the time we are given."""
+_SELF_SIGNED_LEAF: Final = SSL.X509VerificationCodes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+_OK: Final = SSL.X509VerificationCodes.OK
+
+T = TypeVar("T")
+
+
+class Want(Enum):
+    """What an operation that could not go on is waiting for."""
+
+    NOTHING = "nothing"
+    READ = "bytes from the peer"
+    WRITE = "room for bytes to the peer"
+
+
+class Descriptor(Protocol):
+    """A connected, non-blocking socket. It stays the caller's: nothing here closes it."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+
+
+class _Leaf:
+    """What the verify callback learns about the peer's certificate."""
+
+    def __init__(self, *, now: datetime) -> None:
+        self.now = now
+        self.self_signed = False
+        self.der: bytes | None = None
+        self.certificate: RATLSCertificate | None = None
+        self.refusal: EAAError | None = None
+        self.offered: tuple[bytes, ...] = ()
+
+    def judge(self, certificate: crypto.X509, error: int, depth: int) -> bool:
+        """Say whether the handshake goes on. OpenSSL asks twice: to forgive error 18, and when all else is well."""
+        if depth != 0 or error not in (_OK, _SELF_SIGNED_LEAF):
+            self.refusal = VerificationError(
+                Reason.CERTIFICATE_CHAIN,
+                f"the peer's certificate is not one self-signed certificate: {_verify_error(error)} at depth {depth}",
+                hint="an ordinary web server or a proxy that ends TLS looks like this",
+            )
+            return False
+        if error == _SELF_SIGNED_LEAF:
+            self.self_signed = True
+            return True
+        return self.self_signed and self._read(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+
+    def _read(self, der: bytes) -> bool:
+        try:
+            read = RATLSCertificate.parse(der)
+            read.verify_dates(now=self.now)
+            if read.unknown_critical:
+                raise MalformedInput(
+                    Reason.CERTIFICATE_MALFORMED,
+                    f"the peer's certificate has critical extensions not known here: {read.unknown_critical}",
+                )
+        except EAAError as error:
+            self.refusal = error
+            return False
+        self.der, self.certificate = der, read
+        return True
+
+
+def make_context(
+    *,
+    server_side: bool,
+    certificate: bytes | None,
+    private_key: PrivateKey | None,
+    alpn: tuple[bytes, ...],
+    demand_client_certificate: bool = False,
+) -> SSL.Context:
+    """Return what connections of one kind share. Making one takes about a millisecond: reuse it.
+
+    Args:
+        server_side: whether it is for accepting connections.
+        certificate: this side's leaf, DER; a server needs one.
+        private_key: its key.
+        alpn: the protocol names that are spoken. None at all is for peers of 2021: TLS 1.2 is good enough then.
+        demand_client_certificate: servers only; a client that sends none is refused. Without it, servers that have an
+            ALPN name still ask for one.
+
+    Raises:
+        Misuse: USAGE, a server without a certificate, or a certificate and a key that do not belong together.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD if server_side else SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION if alpn else SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    store = context.get_cert_store()
+    if store is not None:
+        # DICE asks for critical evidence extensions, which OpenSSL does not know; `unknown_critical` judges instead.
+        flags = crypto.X509StoreFlags
+        store.set_flags(_NO_CHECK_TIME | flags.CHECK_SS_SIGNATURE | flags.IGNORE_CRITICAL)
+    if not server_side or demand_client_certificate:
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge_leaf)
+    elif alpn:
+        # Asked for but not demanded: so a client that has a certificate always sends it, and both ends agree on what
+        # the claim `peer` has to be. A client cannot ask OpenSSL whether its certificate was wanted.
+        context.set_verify(SSL.VERIFY_PEER, _judge_leaf)
+    if certificate is not None and private_key is not None:
+        _use_identity(context, certificate, private_key)
+    elif server_side:
+        raise Misuse(Reason.USAGE, "a TLS server needs a certificate and its key")
+    if server_side and alpn:
+        context.set_alpn_select_callback(functools.partial(_select_alpn, alpn))
+    elif alpn:
+        context.set_alpn_protos(list(alpn))
+    return context
+
+
+def _use_identity(context: SSL.Context, certificate: bytes, private_key: PrivateKey) -> None:
+    try:
+        context.use_certificate(x509.load_der_x509_certificate(certificate))
+        context.use_privatekey(private_key)
+        context.check_privatekey()
+    except (ValueError, SSL.Error) as error:
+        raise Misuse(Reason.USAGE, "the TLS certificate cannot be read, or its key is another one") from error
+
+
+def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
+    leaf: _Leaf = ssl.get_app_data()
+    return leaf.judge(certificate, error, depth)
+
+
+def _select_alpn(spoken: tuple[bytes, ...], ssl: SSL.Connection, offered: list[bytes]) -> bytes:
+    for name in spoken:
+        if name in offered:
+            return name
+    leaf: _Leaf = ssl.get_app_data()
+    leaf.offered = tuple(offered)
+    # pyOpenSSL turns what is raised here into the fatal alert no_application_protocol, and raises it again later.
+    raise _no_protocol(spoken, leaf.offered)
+
+
+class Connection:
+    """One connection, this side of it. See the module for the order in which its methods are meant to be called.
+
+    Every method may raise PeerMisbehaved: TLS_HANDSHAKE or TLS_RECORD (with what OpenSSL says), PEER_CLOSED; once one
+    has, the connection is dead and raises the same again. In the memory form, `take` may still hold an alert for the
+    peer.
+    """
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        *,
+        server_side: bool,
+        alpn: tuple[bytes, ...],
+        now: datetime,
+        sock: Descriptor | None = None,
+    ) -> None:
+        """Begin a connection; nothing is sent or read yet.
+
+        Args:
+            context: of `make_context`, with the same `server_side` and `alpn`.
+            server_side: whether this side accepts.
+            alpn: the names of which one has to be agreed on; empty for peers of 2021.
+            now: aware; within the dates of the peer's certificate.
+            sock: a connected non-blocking socket, or None for the memory form.
+        """
+        self._server_side = server_side
+        self._alpn = alpn
+        self._leaf = _Leaf(now=now)
+        socket: Any = sock
+        self._ssl = SSL.Connection(context, socket)
+        self._ssl.set_app_data(self._leaf)
+        if server_side:
+            self._ssl.set_accept_state()
+        else:
+            self._ssl.set_connect_state()
+        self._in_memory = sock is None
+        self._established = False
+        self._failure: EAAError | None = None
+        self._expected: tuple[bytes, bytes] | None = None
+        self._gate_open = False
+        self._control_bytes = 0
+
+    # TLS.
+
+    def handshake(self) -> Want:
+        """Go on with the handshake; Want.NOTHING once it is done.
+
+        Raises:
+            PeerMisbehaved: TLS_HANDSHAKE, PEER_CLOSED; PEER_IS_LEGACY where the peer knows no ALPN.
+            VerificationError: CERTIFICATE_CHAIN, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID.
+            MalformedInput: the peer's certificate cannot be read.
+        """
+        if self._established:
+            return Want.NOTHING
+        outcome = self._attempt(self._ssl.do_handshake)
+        if isinstance(outcome, Want):
+            return outcome
+        self._conclude_handshake()
+        self._established = True
+        return Want.NOTHING
+
+    def feed(self, data: bytes) -> None:
+        """Memory form: take bytes from the peer; b"" says that there will be no more."""
+        if data:
+            self._ssl.bio_write(data)
+        else:
+            self._ssl.bio_shutdown()
+
+    def take(self) -> bytes:
+        """Memory form: hand out the bytes that are due to the peer, also after an error."""
+        pieces: list[bytes] = []
+        try:
+            while True:
+                pieces.append(self._ssl.bio_read(4 * RECORD_SIZE))
+        except SSL.WantReadError:
+            return b"".join(pieces)
+
+    def shutdown(self) -> Want:
+        """Say that this side will send no more (close_notify). The peer may go on sending."""
+        if self._failure is not None or not self._established:
+            return Want.NOTHING
+        try:
+            self._ssl.shutdown()
+        except SSL.WantReadError:
+            return Want.READ
+        except SSL.WantWriteError:
+            return Want.WRITE
+        except SSL.Error:
+            # The peer is gone already, which is no news to someone who says goodbye.
+            return Want.NOTHING
+        return Want.NOTHING
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The peer's leaf, DER; None before the handshake has it and where the peer sent none."""
+        return self._leaf.der
+
+    @property
+    def peer(self) -> RATLSCertificate | None:
+        """The same, read."""
+        return self._leaf.certificate
+
+    @property
+    def peer_spki(self) -> bytes | None:
+        """The peer's SubjectPublicKeyInfo, DER."""
+        return None if self._leaf.certificate is None else self._leaf.certificate.spki_der
+
+    @property
+    def own_spki(self) -> bytes | None:
+        """This side's SubjectPublicKeyInfo, None where it has no certificate; servers of eaa/2 always ask."""
+        certificate = self._ssl.get_certificate(as_cryptography=False)
+        if certificate is None:
+            return None
+        return _spki_of(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+
+    def exporter(self) -> bytes:
+        """Return the 32 bytes that name this session: RFC 9266, with an empty context."""
+        self._require_established()
+        return self._ssl.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b"")
+
+    # Control bytes: the exchange, before the gate is open and after.
+
+    def send_control(self, data: bytes | memoryview) -> int | Want:
+        """Send bytes of the exchange; return how many were taken, or what sending waits for."""
+        self._require_established()
+        return self._write(data)
+
+    def receive_control(self, size: int) -> bytes | Want:
+        """Return up to `size` bytes of the exchange. Ask for as many as the exchange wants, not more.
+
+        Raises:
+            PeerMisbehaved: PEER_CLOSED where the peer ended the connection; MESSAGE_TOO_LARGE past MAX_CONTROL_BYTES.
+        """
+        self._require_established()
+        data = self._read(size)
+        if data == b"":
+            raise self._fail(_closed("before the exchange was finished"))
+        if isinstance(data, bytes):
+            self._control_bytes += len(data)
+            if self._control_bytes > MAX_CONTROL_BYTES:
+                raise self._fail(
+                    PeerMisbehaved(
+                        Reason.MESSAGE_TOO_LARGE, f"the peer sent more than {MAX_CONTROL_BYTES} bytes of messages"
+                    )
+                )
+        return data
+
+    # The gate.
+
+    def expect(self, evidence_digest: bytes, report_data: bytes) -> None:
+        """Name what this peer has shown: SHA-256 of its evidence, and the report data that evidence must contain."""
+        self._require_established()
+        self._expected = (evidence_digest, report_data)
+
+    def accept(self, result: Accepted) -> None:
+        """Open the gate for a peer that was judged.
+
+        Raises:
+            Misuse: RESULT_FOR_OTHER_EVIDENCE unless `result` was made for the evidence and report data of `expect`;
+                GATE_CLOSED unless it is an `Accepted` at all.
+        """
+        self._require_established()
+        if not isinstance(result, Accepted):
+            raise Misuse(Reason.GATE_CLOSED, f"a {type(result).__name__} opens no connection")
+        if self._expected is None or self._expected != (result.evidence_digest, result.report_data):
+            raise Misuse(
+                Reason.RESULT_FOR_OTHER_EVIDENCE,
+                "the appraisal result was made for other evidence than this peer's, or for another session",
+            )
+        self._gate_open = True
+
+    def admit_unattested_peer(self) -> None:
+        """Open the gate on a side that judges nobody. Refused where evidence is waiting for a verdict."""
+        self._require_established()
+        if self._expected is not None:
+            raise Misuse(Reason.GATE_CLOSED, "this peer has shown evidence; it is for a verdict to admit it")
+        self._gate_open = True
+
+    # Application bytes.
+
+    def send(self, data: bytes | memoryview) -> int | Want:
+        """Send application bytes; return how many were taken, or what sending waits for. Raises Misuse: GATE_CLOSED."""
+        self._require_open_gate()
+        return self._write(data)
+
+    def receive(self, size: int) -> bytes | Want:
+        """Return up to `size` application bytes, b"" where the peer ended well. Raises Misuse: GATE_CLOSED."""
+        self._require_open_gate()
+        return self._read(size)
+
+    def receive_into(self, buffer: bytearray | memoryview) -> int | Want:
+        """Receive application bytes into `buffer`; return how many, 0 at a good end. Raises Misuse: GATE_CLOSED."""
+        self._require_open_gate()
+        return self._attempt(lambda: self._ssl.recv_into(buffer, min(len(buffer), RECORD_SIZE)), at_end=0)
+
+    # How it is done.
+
+    def _conclude_handshake(self) -> None:
+        """Check what OpenSSL leaves to us: the agreed protocol, and that the peer sent one certificate only."""
+        agreed = self._ssl.get_alpn_proto_negotiated()
+        if self._alpn and agreed not in self._alpn:
+            raise self._fail(_legacy(self._alpn, server_side=self._server_side))
+        chain = self._ssl.get_peer_cert_chain(as_cryptography=False) or []
+        if len(chain) > 1:
+            raise self._fail(
+                VerificationError(Reason.CERTIFICATE_CHAIN, f"the peer sent {len(chain)} certificates, one is expected")
+            )
+
+    def _write(self, data: bytes | memoryview) -> int | Want:
+        if not len(data):
+            return 0
+        return self._attempt(lambda: self._ssl.send(data))
+
+    def _read(self, size: int) -> bytes | Want:
+        return self._attempt(lambda: self._ssl.recv(min(size, RECORD_SIZE)), at_end=b"")
+
+    def _attempt(self, operation: Callable[[], T], *, at_end: T | None = None) -> T | Want:
+        """Run one operation of OpenSSL's; its failures become ours, once and for all.
+
+        `at_end` is what it returns where the peer has said that no more will come; without it, that is a failure.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return operation()
+        except SSL.WantReadError:
+            return Want.READ
+        except SSL.WantWriteError:
+            return Want.WRITE
+        except SSL.ZeroReturnError as error:
+            if at_end is not None:
+                return at_end
+            failure: EAAError = _closed("where an answer was due")
+            failure.__cause__ = error
+        except SSL.SysCallError as error:
+            failure = self._last_words() or _closed("without saying goodbye")
+            failure.__cause__ = error
+        except SSL.Error as error:
+            failure = self._leaf.refusal or self._tls_failure(error)
+            failure.__cause__ = error
+        except PeerMisbehaved as error:
+            failure = error
+        raise self._fail(failure)
+
+    def _last_words(self) -> EAAError | None:
+        """Look for the alert of a peer that hung up while this side was writing: it says why."""
+        try:
+            self._ssl.recv(1)
+        except (SSL.SysCallError, SSL.ZeroReturnError, SSL.WantReadError, SSL.WantWriteError):
+            return None
+        except SSL.Error as error:
+            return self._tls_failure(error) if error.args and error.args[0] else None
+        return None
+
+    def _tls_failure(self, error: SSL.Error) -> PeerMisbehaved:
+        # A TLS 1.3 client's handshake succeeds before the server has judged it, so a refusal comes in later. Until
+        # the peer's first message is here, every failure is one of the handshake.
+        in_handshake = not self._gate_open and not self._control_bytes
+        return _tls_failure(error, Reason.TLS_HANDSHAKE if in_handshake else Reason.TLS_RECORD)
+
+    def _fail(self, failure: EAAError) -> EAAError:
+        self._failure = failure
+        return failure
+
+    def _require_established(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if not self._established:
+            raise Misuse(Reason.GATE_CLOSED, "the TLS handshake is not finished")
+
+    def _require_open_gate(self) -> None:
+        if not self._gate_open:
+            raise Misuse(Reason.GATE_CLOSED, "application bytes were to flow before the peer was accepted")
+
+
+@functools.lru_cache(maxsize=8)
+def _spki_of(certificate: bytes) -> bytes:
+    return RATLSCertificate.parse(certificate).spki_der
+
+
+_SENTENCES: Final = (
+    ("http request", "the peer speaks plain HTTP on a TLS port", None),
+    (
+        "certificate required",
+        "the peer demands a TLS client certificate, and this side has none",
+        "start this side with --mutual",
+    ),
+    (
+        "did not return a certificate",
+        "the client sent no certificate, and this side demands one",
+        "start the client with --mutual",
+    ),
+    (
+        "alert no application protocol",
+        "the peer speaks another protocol than this side offers",
+        "check the address: the outer and the inner protocol, and the legacy one, have addresses of their own",
+    ),
+    (
+        "protocol version",
+        "the peer offers no TLS version that this side takes",
+        "a peer of 2021 is reached at the legacy address only",
+    ),
+    ("unsupported protocol", "the peer offers no TLS version that this side takes", None),
+    ("wrong version number", "what the peer sends is not TLS", "check the port"),
+    ("packet length too long", "what the peer sends is not TLS", "check the port"),
+    ("alert certificate expired", "the peer says that this side's certificate has expired", "check both clocks"),
+    ("alert bad certificate", "the peer refuses this side's certificate", "the peer's log says why"),
+    ("alert certificate unknown", "the peer refuses this side's certificate", "the peer's log says why"),
+    ("alert unknown ca", "the peer trusts only certificates of an authority; it is no peer of this kind", None),
+    ("excessive message size", "the peer sends a certificate or message that is too big", None),
+    ("bad record mac", "a record was changed on its way", "something between the two sides alters bytes"),
+)
+"""What OpenSSL says, in part, what it means, and what to do."""
+
+
+def _tls_failure(error: SSL.Error, reason: Reason) -> PeerMisbehaved:
+    said = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else ""
+    for part, sentence, hint in _SENTENCES:
+        if part in said:
+            return PeerMisbehaved(reason, f"{sentence} ({said})", hint=hint)
+    return PeerMisbehaved(
+        reason,
+        f"TLS failed: {said or 'no reason given'}",
+        hint="check that the address is one of this system's programs",
+    )
+
+
+def _closed(when: str) -> PeerMisbehaved:
+    return PeerMisbehaved(
+        Reason.PEER_CLOSED,
+        f"the peer closed the connection {when}",
+        hint="the peer's log says why; so does something between the two sides that ends connections",
+    )
+
+
+def _no_protocol(spoken: tuple[bytes, ...], offered: tuple[bytes, ...]) -> PeerMisbehaved:
+    return PeerMisbehaved(
+        Reason.TLS_HANDSHAKE,
+        f"the client offers {ascii(offered)[:80]}, this side speaks {_names(spoken)}",
+        hint="outer and inner sessions have different protocol names, and neither side takes the other's",
+    )
+
+
+def _legacy(spoken: tuple[bytes, ...], *, server_side: bool) -> PeerMisbehaved:
+    who = "client offers" if server_side else "server agrees to"
+    return PeerMisbehaved(
+        Reason.PEER_IS_LEGACY,
+        f"the {who} no protocol name; this side speaks {_names(spoken)} only",
+        hint="peers of 2021 are served with --legacy-listen"
+        if server_side
+        else "the server may be one of 2021, or no server of this system at all",
+    )
+
+
+def _names(alpn: tuple[bytes, ...]) -> str:
+    return ", ".join(name.decode("ascii", errors="replace") for name in alpn)
+
+
+def _verify_error(error: int) -> str:
+    """Name OpenSSL's number of a verification error."""
+    known = {
+        2: "its issuer is not there",
+        7: "its own signature is wrong",
+        19: "a self-signed certificate stands above it",
+        20: "somebody else issued it",
+        21: "somebody else issued it",
+        26: "it is not meant for this use",
+        66: "its key is too weak",
+        68: "its signature algorithm is too weak",
+    }
+    return known.get(error, f"OpenSSL's error {error}")
