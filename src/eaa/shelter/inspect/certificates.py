@@ -1,4 +1,4 @@
-"""X.509: certificates of Intel's PKI and of anybody else, chains, RA-TLS certificates of every format."""
+"""X.509 certificates of Intel's PKI and of anybody else: what each says of itself."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from eaa import der
 from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import SGX_EXTENSION_OID
-from eaa.errors import EAAError, MalformedInput, Reason
+from eaa.errors import EAAError, MalformedInput
 from eaa.shelter.inspect.pem import pem_blocks
-from eaa.shelter.inspect.result import Facts, Inspection, moment
+from eaa.shelter.inspect.result import Facts, moment
 
 LIBRARY_ERRORS: Final = (
     ValueError,
@@ -49,27 +49,10 @@ def is_certificate(raw: bytes) -> bool:
 
 
 def certificates_of(raw: bytes) -> list[bytes]:
-    """Return the certificates of a file, DER each: itself, or its PEM blocks of that label."""
-    blocks = [block.content for block in pem_blocks(raw) if block.label in ("CERTIFICATE", "TRUSTED CERTIFICATE")]
-    return blocks or ([raw] if is_certificate(raw) else [])
-
-
-def inspect_certificates(raw: bytes) -> Inspection | None:
-    """Explain a certificate without evidence, or a chain of any."""
-    found = certificates_of(raw)
-    if not found:
-        return None
-    if len(found) == 1:
-        return _inspect_one(found[0])
-    listed = [certificate_facts(content) for content in found]
-    return Inspection(format="certificate-chain", facts={"certificates": listed})
-
-
-def _inspect_one(content: bytes) -> Inspection:
-    facts = certificate_facts(content)
-    unreadable = facts.pop("unreadable", None)
-    problem = None if unreadable is None else MalformedInput(Reason.CERTIFICATE_MALFORMED, unreadable)
-    return Inspection(format="certificate", facts=facts, problem=problem)
+    """Return the certificates of a file, DER each: the file itself, or its PEM blocks of that label."""
+    if is_certificate(raw):
+        return [raw]
+    return [block.content for block in pem_blocks(raw) if block.label in ("CERTIFICATE", "TRUSTED CERTIFICATE")]
 
 
 def certificate_facts(content: bytes) -> Facts:

@@ -23,8 +23,13 @@ class PEMBlock:
 
 
 def pem_blocks(raw: bytes) -> list[PEMBlock]:
-    """Return the PEM blocks of a text, at most MAX_BLOCKS; what stands around them is left out."""
+    """Return the PEM blocks of a text, at most MAX_BLOCKS; what stands around them is left out.
+
+    Binary files have none: a quote carries PEM inside, and is no less a quote for it.
+    """
     blocks: list[PEMBlock] = []
+    if not _is_text(raw):
+        return blocks
     for match in _BLOCK.finditer(raw):
         try:
             blocks.append(PEMBlock(match[1].decode(), base64.b64decode(b"".join(match[2].split()), validate=True)))
@@ -33,6 +38,13 @@ def pem_blocks(raw: bytes) -> list[PEMBlock]:
         if len(blocks) == MAX_BLOCKS:
             break
     return blocks
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        return "\0" not in raw.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def from_hex(raw: bytes) -> bytes | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from eaa.collateral.intel import PCKCertificate
-from eaa.collateral.x509 import Certificate, parse_pem_chain
+from eaa.collateral.intel import parse_pem_chain
 from eaa.errors import EAAError, MalformedInput, Reason
 from eaa.evidence.layout import Reader
 from eaa.evidence.quote import (
@@ -18,7 +17,7 @@ from eaa.evidence.quote import (
 )
 from eaa.evidence.sgx import REPORT_SIZE, EnclaveReport, SGXAttribute
 from eaa.evidence.tdx import TD_REPORT_10_SIZE, TDReport
-from eaa.shelter.inspect.certificates import certificate_facts, pck_facts
+from eaa.shelter.inspect.certificates import certificate_facts
 from eaa.shelter.inspect.result import Facts, Inspection
 
 _VERSIONS: Final = (3, 4, 5)
@@ -174,11 +173,7 @@ def _certification_facts(kind: int, data: bytes) -> Facts:
 
 
 def _chain_facts(pem: bytes) -> Facts:
-    facts: Facts = {}
     try:
-        chain = [Certificate.parse(raw) for raw in parse_pem_chain(pem)]
-        facts["certificates"] = [certificate_facts(certificate) for certificate in chain]
-        facts["platform"] = pck_facts(PCKCertificate.from_certificate(chain[0]))
+        return {"certificates": [certificate_facts(content) for content in parse_pem_chain(pem)]}
     except EAAError as error:
-        facts["unreadable"] = error.message
-    return facts
+        return {"unreadable": error.message}
