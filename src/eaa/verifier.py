@@ -94,6 +94,16 @@ class Verifier:
                 hint=f"`shelter record NAME --role {role} --image FILE` records one; --reference-values names the file",
             )
 
+    def with_reference_values(self, reference_values: ReferenceValues) -> Verifier:
+        """Return a verifier that differs in its reference values only."""
+        return Verifier(
+            self._source,
+            trust_anchors=self._trust_anchors,
+            policy=self._policy,
+            reference_values=reference_values,
+            clock=self._clock,
+        )
+
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
         now = self._clock()

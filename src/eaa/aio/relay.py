@@ -25,8 +25,11 @@ class _Activity:
         self._last = self._loop.time()
 
     async def until_idle(self, seconds: float) -> None:
-        while (left := self._last + seconds - self._loop.time()) > 0:
+        left = seconds
+        # Not a poll: it sleeps for as long as nothing can be due, which is once or twice for an idle connection.
+        while left > 0:
             await asyncio.sleep(left)
+            left = self._last + seconds - self._loop.time()
 
 
 async def pump(one: AttestedStream, other: AttestedStream, *, idle_timeout: float = IDLE_TIMEOUT) -> None:

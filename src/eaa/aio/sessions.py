@@ -123,7 +123,9 @@ class Endpoint:
                 demand_client_certificate=self._demand_client_certificate,
             )
             self._credentials = credentials
-        connection = Connection(self._context, server_side=self._server_side, sock=sock, alpn=self._alpn, now=self._clock())
+        connection = Connection(
+            self._context, server_side=self._server_side, sock=sock, alpn=self._alpn, now=self._clock()
+        )
         return connection, credentials
 
     def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None) -> Hop:

@@ -209,6 +209,7 @@ async def _handshaken(stream: AttestedStream) -> AttestedStream:
 
 @contextlib.asynccontextmanager
 async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
+    """Bound a step in time. Raises PeerMisbehaved (PEER_TIMEOUT) naming the step."""
     try:
         async with asyncio.timeout(seconds):
             yield

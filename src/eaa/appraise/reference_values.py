@@ -59,9 +59,8 @@ class ReferenceValue:
         """Return this value as a TOML table."""
         lines = [f"[{self.name}]", f'role = "{self.role}"', f'attests = "{self.attests}"']
         lines.append(f'trust_anchor = "{self.trust_anchor.hex()}"')
-        for field in ("mr_enclave", "mr_td", "mr_signer"):
-            if (digest := getattr(self, field)) is not None:
-                lines.append(f'{field} = "{digest.hex()}"')
+        digests = {"mr_enclave": self.mr_enclave, "mr_td": self.mr_td, "mr_signer": self.mr_signer}
+        lines.extend(f'{name} = "{digest.hex()}"' for name, digest in digests.items() if digest is not None)
         return "\n".join(lines) + "\n"
 
 

@@ -54,9 +54,7 @@ class Relay:
         """Make the identities and endpoints. Raises Unavailable where the attester does not answer."""
         identity = Identity(attester)
         return cls(
-            upstream=Endpoint(
-                identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients
-            ),
+            upstream=Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients),
             # Without --mutual the workload sees a key and no evidence, as in the reference system.
             downstream=Endpoint(identity if mutual else Identity(None), server_side=False, clock=wall_clock),
             legacy=Endpoint(identity, server_side=True, clock=wall_clock, alpn=None),

@@ -41,7 +41,7 @@ async def connect(address: Address) -> socket.socket:
     failure: OSError | None = None
     for family, target in await _targets(address):
         sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003  the standard library's signature
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await asyncio.get_running_loop().sock_connect(sock, target)
@@ -95,7 +95,9 @@ def bind(address: Address) -> list[socket.socket]:
         return _bind_tcp(address)
     except socket.gaierror as error:
         raise Unavailable(
-            Reason.ADDRESS_UNRESOLVED, f"the name {address} does not resolve: {error.strerror}", hint="check the spelling"
+            Reason.ADDRESS_UNRESOLVED,
+            f"the name {address} does not resolve: {error.strerror}",
+            hint="check the spelling",
         ) from error
     except OSError as error:
         raise unavailable_from_os_error(error, doing=f"cannot listen on {address}") from error
@@ -113,7 +115,7 @@ def _bind_tcp(address: TCPAddress) -> list[socket.socket]:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(target)
             sock.listen(BACKLOG)
-            sock.setblocking(False)
+            sock.setblocking(False)  # noqa: FBT003  the standard library's signature
     except BaseException:
         for sock in listening:
             sock.close()
@@ -137,7 +139,7 @@ def _bind_unix(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     sock.listen(BACKLOG)
-    sock.setblocking(False)
+    sock.setblocking(False)  # noqa: FBT003  the standard library's signature
     return sock
 
 

@@ -16,6 +16,7 @@ from eaa.errors import EAAError, Misuse, Reason, Unavailable
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 class Terminated(BaseException):
@@ -41,35 +42,56 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
 
 def _run(command: click.Command, name: str, arguments: list[str] | None) -> int:
     try:
-        outcome = command.main(args=arguments, prog_name=name, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        return _report_usage(name, error)
-    except EAAError as error:
-        say(name, f"{error.message} [{error.reason}]", hint=error.hint)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return EXIT_INTERRUPTED
-    except Terminated:
-        return EXIT_TERMINATED
-    except BrokenPipeError:
-        # The reader of our answer went away (`shelter … | head`); there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001  the last resort: our bug must look like our bug
-        return _report_bug(name, error)
+        outcome = _invoke(command, name, arguments)
+    except BaseException as error:  # noqa: BLE001  the last resort: every end of a program has its exit code
+        return _exit_code(name, error)
     return outcome if isinstance(outcome, int) else 0
 
 
+def _invoke(command: click.Command, name: str, arguments: list[str] | None) -> object:
+    """Do what click's own `main` does, which would make exit code 1 of a broken pipe: our "rejected"."""
+    if f"_{name}_complete".replace("-", "_").upper() in os.environ:
+        return command.main(args=arguments, prog_name=name, standalone_mode=False)
+    with command.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
+        return command.invoke(context)
+
+
+def _exit_code(name: str, error: BaseException) -> int:
+    """Say what has to be said about how a command ended, and return its exit code."""
+    match error:
+        case click.exceptions.Exit():
+            code = error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            code = EXIT_INTERRUPTED
+        case Terminated():
+            code = EXIT_TERMINATED
+        case click.ClickException():
+            code = _report_usage(name, error)
+        case EAAError():
+            say(name, f"{error.message} [{error.reason}]", hint=error.hint)
+            code = error.exit_code
+        case BrokenPipeError():
+            # The reader of our answer went away (`shelter … | head`). An answer that nobody got is never a success.
+            _silence_stdout()
+            code = EXIT_BROKEN_PIPE
+        case SystemExit() | GeneratorExit():
+            raise error
+        case _:
+            code = _report_bug(name, error)
+    return code
+
+
 def _report_usage(name: str, error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return Misuse.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else name
     say(name, f"{error.format_message().rstrip('.')} [{Reason.USAGE}]", hint=f"`{path} --help` lists the options")
     return Misuse.exit_code
 
 
-def _report_bug(name: str, error: Exception) -> int:
+def _report_bug(name: str, error: BaseException) -> int:
     say(
         name,
         f"{type(error).__name__}: {error} [{Reason.INTERNAL}]",
@@ -86,10 +108,17 @@ def _raise_terminated(_signal: int, _frame: object) -> None:
 
 def _flush_and_exit(code: int) -> NoReturn:
     try:
-        sys.stdout.flush()
+        # There is none where the caller closed it (`shelter … >&-`).
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
+        code = EXIT_BROKEN_PIPE
     sys.exit(code)
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unavailable_from_os_error(error: OSError, *, doing: str) -> EAAError:

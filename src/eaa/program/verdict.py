@@ -81,7 +81,7 @@ def verdict_of_judgement(judgement: Judgement) -> Verdict:
         case Accepted():
             return Verdict(
                 verdict=ACCEPTED,
-                message=f"the {result.role} is {result.reference_value}",
+                message=f"the {result.role} matches the reference value {result.reference_value}",
                 attests=result.attests.value,
                 reference_value=result.reference_value,
                 **shared,

@@ -335,6 +335,13 @@ class Exchange:
         if self._terms.announces_verdict:
             self._send(messages.Accept())
 
+    def dangerously_accept_without_judging(self) -> None:
+        """Answer whatever `EvidenceReceived` brought, none included, with `accept`: the operator wants no judgement."""
+        if not self._evidence_received or self._accepted:
+            raise _our_bug("no evidence has been answered that could be waved through")
+        self._judgeable = True
+        self.accept()
+
     def reject(self, reason_class: RejectClass) -> None:
         """End the exchange. The peer is told the class where this hop tells it anything; then close."""
         if self._terms.announces_verdict and not self.finished and not self._refused:

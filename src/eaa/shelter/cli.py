@@ -21,7 +21,7 @@ from eaa.shelter.verification import verify_command
     "--verbose", is_flag=True, help="Accepted as in the reference program; --log-level says how much is said."
 )
 def cli(*, verbose: bool) -> None:
-    """Prove that a workload runs in a genuine TEE with the measurement you expect.
+    r"""Prove that a workload runs in a genuine TEE with the measurement you expect.
 
     \b
     Exit codes: 0 accepted or done, 1 rejected, 2 misuse, 3 unverifiable or misbehaving peer,

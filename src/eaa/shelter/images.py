@@ -54,7 +54,5 @@ def measure_file(
     """Measure an image file. Raises Misuse or MalformedInput."""
     raw = read_bytes(image, what="the enclave image")
     signed = None if sigstruct is None else read_sigstruct(sigstruct)
-    measurement = measure_image(
-        raw, sigstruct=signed, xfrm=xfrm, misc_select=misc_select, mmap_min_addr=mmap_min_addr
-    )
+    measurement = measure_image(raw, sigstruct=signed, xfrm=xfrm, misc_select=misc_select, mmap_min_addr=mmap_min_addr)
     return MeasuredImage(image_format=identify_image(raw), measurement=measurement, sigstruct=signed)

@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from eaa.errors import MalformedInput, Reason, Rejection, VerificationError
-from eaa.shelter.images import MeasuredImage, measure_file
-from eaa.program.output import json_option, print_json, print_record
+from eaa.program.output import json_option, print_json, print_record, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error
-from eaa.program.output import print_verdict
+from eaa.shelter.images import MeasuredImage, measure_file
 
 MATCHES = "new mrEnclave match the vallue in sigstruct file successfully."
 """The reference program's own words, spelling included: scripts look for them."""
@@ -34,7 +33,9 @@ class _Integer(click.ParamType[int]):
 def _flat_options(function: Any) -> Any:
     options = (
         click.option("--xfrm", type=_Integer(), metavar="N", help="XFRM. Default: the SIGSTRUCT's, else 3."),
-        click.option("--miscselect", type=_Integer(), metavar="N", help="MISCSELECT. Default: the SIGSTRUCT's, else 0."),
+        click.option(
+            "--miscselect", type=_Integer(), metavar="N", help="MISCSELECT. Default: the SIGSTRUCT's, else 0."
+        ),
         click.option("--mmap-min-addr", type=_Integer(), metavar="N", help="Default: the image's own metadata."),
     )
     for option in reversed(options):
@@ -57,9 +58,7 @@ def measure_command(
     as_json: bool,
 ) -> None:
     """Compute the MRENCLAVE of an enclave IMAGE (SGXS page stream, or the flat skeleton format)."""
-    measured = measure_file(
-        image, sigstruct=sigstruct, xfrm=xfrm, misc_select=miscselect, mmap_min_addr=mmap_min_addr
-    )
+    measured = measure_file(image, sigstruct=sigstruct, xfrm=xfrm, misc_select=miscselect, mmap_min_addr=mmap_min_addr)
     if as_json:
         print_json(measured.to_json())
     else:
@@ -112,7 +111,7 @@ def require_signed(measured: MeasuredImage) -> None:
             Reason.MEASUREMENT_MISMATCH,
             f"the image measures to {measured.measurement.mr_enclave.hex()}, "
             f"the SIGSTRUCT was made for {sigstruct.enclave_hash.hex()}",
-            hint="the image was changed after it was signed, or XFRM, MISCSELECT or mmap-min-addr differ from the signer's",
+            hint="the image was changed after it was signed, or XFRM, MISCSELECT or mmap-min-addr are not the signer's",
         )
 
 

@@ -14,9 +14,9 @@ from eaa.appraise.result import Attests, Role
 from eaa.errors import Misuse, Reason, Rejection
 from eaa.program.address import ADDRESS, Address
 from eaa.program.files import read_text, write_whole
-from eaa.shelter.images import measure_file
 from eaa.program.options import Judging, default_reference_values, judging_options, parse_digest
 from eaa.program.output import json_option, print_json
+from eaa.shelter.images import measure_file
 from eaa.shelter.measuring import require_signed
 
 
@@ -31,15 +31,25 @@ from eaa.shelter.measuring import require_signed
     help="What matching evidence speaks for: the process itself, or (a report-only enclave) only its platform.",
 )
 @click.option("--image", type=click.Path(path_type=Path), metavar="FILE", help="Measure this enclave image.")
-@click.option("--sigstruct", type=click.Path(path_type=Path), metavar="FILE", help="Its SIGSTRUCT, to pin the signer too.")
+@click.option(
+    "--sigstruct", type=click.Path(path_type=Path), metavar="FILE", help="Its SIGSTRUCT, to pin the signer too."
+)
 @click.option("--mrenclave", metavar="HEX", help="Record this measurement.")
-@click.option("--from", "node", type=ADDRESS, metavar="ADDRESS", help="Take it from this node, after everything else was verified.")
+@click.option(
+    "--from",
+    "node",
+    type=ADDRESS,
+    metavar="ADDRESS",
+    help="Take it from this node, after everything else was verified.",
+)
 @click.option("--workload", metavar="NAME", default="", help="With --from and --role workload: which workload.")
 @click.option("--expect", metavar="HEX", help="With --from: record only this measurement, and do not ask.")
 @click.option("--replace", is_flag=True, help="Replace a value of this name.")
 @judging_options()
 @json_option
-def record_command(*, name: str, role: str, attests: str, replace: bool, judging: Judging, as_json: bool, **given: Any) -> None:
+def record_command(
+    *, name: str, role: str, attests: str, replace: bool, judging: Judging, as_json: bool, **given: Any
+) -> None:
     """Record the reference value NAME: a measurement that you expect, its role, and the root it was seen under."""
     source = _Source(**given)
     source.require_one()
@@ -92,9 +102,7 @@ def _from_image(value: ReferenceValue, image: Path, sigstruct: Path | None) -> R
     if measured.sigstruct is None:
         return replace(value, mr_enclave=measured.measurement.mr_enclave)
     require_signed(measured)
-    return replace(
-        value, mr_enclave=measured.measurement.mr_enclave, mr_signer=measured.sigstruct.mr_signer
-    )
+    return replace(value, mr_enclave=measured.measurement.mr_enclave, mr_signer=measured.sigstruct.mr_signer)
 
 
 def _from_node(

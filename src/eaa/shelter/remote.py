@@ -1,4 +1,4 @@
-"""`shelter remoteattestation`: judge the relay of a node, then, in a session that ends in the workload, the workload."""
+"""`shelter remoteattestation`: judge a node's relay, then the workload, in a session that ends in the workload."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Final
 
 import click
 
+from eaa.aio.attestation import Judge
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
-from eaa.appraise.result import BindingLevel, Role
+from eaa.appraise.appraisal import identity_of, measurement_of
+from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
+from eaa.appraise.result import Attests, BindingLevel, Role
 from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address
@@ -25,7 +28,7 @@ from eaa.program.options import (
 )
 from eaa.program.output import SUCCESS, json_option, print_verdict
 from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error, verdict_of_judgement
-from eaa.protocol.exchange import Terms
+from eaa.protocol.exchange import EvidenceReceived, Terms
 from eaa.verifier import Judgement, Verifier, wall_clock
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:1236"
@@ -107,24 +110,21 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was judged on the way, in order."""
+    """What was judged on the way, in order, refused evidence too."""
 
     judgements: list[Judgement] = field(default_factory=list)
 
-    def judge(self, verifier: Verifier, role: Role) -> _RecordingJudge:
-        """Return a judge whose judgements are kept, refused ones too."""
-        return _RecordingJudge(self, judge_by(verifier, role))
+    def judge(self, verifier: Verifier, role: Role) -> Judge:
+        """Return a judge whose judgements are kept here."""
+        strict = judge_by(verifier, role)
 
+        async def judge(shown: EvidenceReceived) -> Judgement:
+            judgement = await strict(shown)
+            assert isinstance(judgement, Judgement)
+            self.judgements.append(judgement)
+            return judgement
 
-class _RecordingJudge:
-    def __init__(self, seen: _Seen, judge: object) -> None:
-        self._seen = seen
-        self._judge = judge
-
-    async def __call__(self, shown: object) -> Judgement:
-        judgement: Judgement = await self._judge(shown)  # type: ignore[operator]
-        self._seen.judgements.append(judgement)
-        return judgement
+        return judge
 
 
 async def _attest(visit: _Visit, verifier: Verifier, identity: Identity | None) -> tuple[Verdict, bytes]:
@@ -201,7 +201,7 @@ def _print(verdict: Verdict, reply: bytes, *, as_json: bool, explain: bool) -> N
 WORTH: Final = """\
 What this is worth: the workload's verdict holds for the session it was given in, which ends in that workload.
 The relay's verdict says what runs on its node; it protects no secret of the workload, and does not prove that the
-workload sits behind it. The workload serves any client: being let through by a relay is admission, not access control."""
+workload sits behind it. The workload serves any client: a relay's yes is admission, not access control."""
 
 
 def observe_measurement(node: Address, *, role: Role, workload: str, judging: Judging) -> tuple[bytes, bytes]:
@@ -211,6 +211,60 @@ def observe_measurement(node: Address, *, role: Role, workload: str, judging: Ju
         Rejection: a check other than the measurement failed, or the enclave is under debug.
         EAAError: the evidence is not genuine, or the node cannot be reached.
     """
-    verifier = judging.open(flags_for=role)
+    strict = {"dangerous_accept_debug_enclaves": False, "minimum_binding": BindingLevel.FRESH}
+    verifier = replace(judging, all_roles=judging.all_roles | strict).open(flags_for=role)
     visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, level=BindingLevel.FRESH)
     return asyncio.run(_observe(visit, verifier, role))
+
+
+async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> tuple[bytes, bytes]:
+    seen = _Seen()
+    sock = await connect(visit.address)
+    endpoint = Endpoint(None, server_side=False, clock=wall_clock)
+    attestation = await endpoint.secure(
+        sock, Terms.shelter_to_relay(judges=True), _first_sight(seen, verifier, Role.RELAY)
+    )
+    try:
+        if role is Role.RELAY:
+            await attestation.judge_only()
+        else:
+            await attestation.open(visit.workload)
+            await enter_workload(
+                attestation.stream, judge=_first_sight(seen, verifier, Role.WORKLOAD), clock=wall_clock
+            )
+    finally:
+        attestation.stream.abort()
+    judgement = seen.judgements[-1]
+    assert judgement.verified is not None
+    identity = identity_of(judgement.verified.quote.body)
+    if "mr_enclave" not in identity:
+        raise Misuse(Reason.NOT_IMPLEMENTED_VALUE, "only SGX measurements can be recorded from a node so far")
+    return identity["mr_enclave"], identity["mr_signer"]
+
+
+_MAY_BE_UNKNOWN: Final = (Reason.NO_REFERENCE_VALUE, Reason.MEASUREMENT_MISMATCH, Reason.TRUST_ANCHOR_MISMATCH)
+
+
+def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
+    """Return a judge that lets an unknown measurement pass, and nothing else: it is about to be shown to a person."""
+    strict = judge_by(verifier, role)
+
+    async def judge(shown: EvidenceReceived) -> Judgement:
+        judgement = await strict(shown)
+        assert isinstance(judgement, Judgement)
+        failed = [check for check in judgement.result.checks if not check.passed]
+        if judgement.verified and len(failed) == 1 and failed[0].reason in _MAY_BE_UNKNOWN:
+            provisional = ReferenceValue(
+                name="seen-now",
+                role=role,
+                attests=Attests.PLATFORM,
+                trust_anchor=judgement.verified.trust_anchor,
+                mr_enclave=measurement_of(judgement.verified.quote.body),
+            )
+            judged_again = await judge_by(verifier.with_reference_values(ReferenceValues((provisional,))), role)(shown)
+            assert isinstance(judged_again, Judgement)
+            judgement = judged_again
+        seen.judgements.append(judgement)
+        return judgement
+
+    return judge
