@@ -264,9 +264,7 @@ def measure_flat(image: bytes, *, xfrm: int, misc_select: int, mmap_min_addr: in
 
     # 3.
     pages = bytearray(image.ljust(file_size, b"\0"))
-    entry = int.from_bytes(pages[_TCS_OENTRY], "little") + offset
-    pages[_TCS_OSSA] = (offset + file_size).to_bytes(8, "little")
-    pages[_TCS_OENTRY] = (entry % (1 << 64)).to_bytes(8, "little")
+    _relocate(pages, offset)
 
     # 4.
     digest = hashlib.sha256(_ecreate_record(ssa_pages, enclave_size))
@@ -285,6 +283,13 @@ def measure_flat(image: bytes, *, xfrm: int, misc_select: int, mmap_min_addr: in
         misc_select=misc_select,
         mmap_min_addr=address,
     )
+
+
+def _relocate(pages: bytearray, offset: int) -> None:
+    """Write the TCS, which is page 0, as the loader does: the state save area begins behind the file's pages."""
+    entry = int.from_bytes(pages[_TCS_OENTRY], "little") + offset
+    pages[_TCS_OSSA] = (offset + len(pages)).to_bytes(8, "little")
+    pages[_TCS_OENTRY] = (entry % (1 << 64)).to_bytes(8, "little")
 
 
 def _looks_flat(raw: bytes) -> bool:

@@ -9,10 +9,9 @@ Source: Intel SGX PCK Certificate and CRL Profile Specification; the order and t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -32,6 +31,7 @@ TCB_SIGNING_NAME: Final = "Intel SGX TCB Signing"
 PCK_NAME: Final = "Intel SGX PCK Certificate"
 ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 PCK_CRL_URL: Final = "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl?ca={ca}&encoding=der"
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 SERIAL_BITS: Final = 159
 """Intel's serial numbers have 160 bits, of which the library that writes certificates allows one less."""
 
@@ -43,8 +43,8 @@ class CertificateSpec:
     common_name: str
     public_key: ec.EllipticCurvePublicKey
     issuer_name: str
-    signing_key: ec.EllipticCurvePrivateKey
-    authority_key_id: bytes
+    signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
+    authority_key_id: bytes | None
     serial: int
     not_before: datetime
     not_after: datetime
@@ -66,8 +66,12 @@ class CertificateSpec:
             .serial_number(self.serial)
             .not_valid_before(self.not_before)
             .not_valid_after(self.not_after)
-            .add_extension(x509.AuthorityKeyIdentifier(self.authority_key_id, None, None), critical=False)
-            .add_extension(_distribution_point(self.crl_url), critical=False)
+        )
+        if self.authority_key_id is not None:
+            identifier = x509.AuthorityKeyIdentifier(self.authority_key_id, None, None)
+            builder = builder.add_extension(identifier, critical=False)
+        builder = (
+            builder.add_extension(_distribution_point(self.crl_url), critical=False)
             .add_extension(x509.SubjectKeyIdentifier(key_id(self.public_key)), critical=False)
             .add_extension(_key_usage(ca=self.signs_certificates), critical=True)
             .add_extension(x509.BasicConstraints(ca=self.is_ca, path_length=self.path_length), critical=True)
@@ -83,7 +87,7 @@ class CRLSpec:
     """Everything that goes into one CRL, before it is signed."""
 
     issuer_name: str
-    signing_key: ec.EllipticCurvePrivateKey
+    signing_key: ec.EllipticCurvePrivateKey = field(repr=False)
     authority_key_id: bytes | None
     this_update: datetime
     next_update: datetime
@@ -151,7 +155,7 @@ def to_pem(*certificates: x509.Certificate) -> bytes:
 
 def to_header(*certificates: x509.Certificate) -> str:
     """Return a chain as Intel's service puts it into a header: PEM with every reserved character escaped."""
-    return quote(to_pem(*certificates).decode(), safe="")
+    return "".join(chr(octet) if octet in _UNRESERVED else f"%{octet:02X}" for octet in to_pem(*certificates))
 
 
 def to_der(certificate: x509.Certificate) -> bytes:

@@ -70,17 +70,18 @@ class Endorser:
         """Return the platform's collateral as it is published at `now`. Raises Misuse for faults of other stages."""
         faults = require_stage(faults, Stage.COLLATERAL)
         issued = whole_second(now) - PUBLISHED_BEFORE
-        info, info_signature = self._tcb_info(issued, faults).issue()
-        identity, identity_signature = self._qe_identity(issued, faults).issue()
+        info, identity = self._tcb_info(issued, faults), self._qe_identity(issued, faults)
+        info_text, info_signature = info.issue()
+        identity_text, identity_signature = identity.issue()
         return Collateral(
             pck_crl_issuer_chain=to_pem(*self._pck_crl_chain(faults)),
             root_ca_crl=b"" if Fault.ROOT_CRL_MISSING in faults else self._root_crl(issued, faults).issue(),
             pck_crl=b"" if Fault.PCK_CRL_MISSING in faults else self._pck_crl(issued, faults).issue(),
-            tcb_info_issuer_chain=to_pem(*self._tcb_info(issued, faults).chain),
-            tcb_info=info,
+            tcb_info_issuer_chain=to_pem(*info.chain),
+            tcb_info=info_text,
             tcb_info_signature=info_signature,
-            qe_identity_issuer_chain=to_pem(*self._qe_identity(issued, faults).chain),
-            qe_identity=identity,
+            qe_identity_issuer_chain=to_pem(*identity.chain),
+            qe_identity=identity_text,
             qe_identity_signature=identity_signature,
         )
 
@@ -145,7 +146,7 @@ class Endorser:
         known: dict[str, tuple[ec.EllipticCurvePrivateKey, _Chain]] = {
             "other key": (other_key(self.pki.entropy), self._signer_chain),
             "leaf": (self.pck_key, (self.pck_certificate, ca.certificate, root)),
-            "leaf, two": (self.pck_key, (self.pck_certificate, ca.certificate)),
+            "leaf under root": (self.pck_key, (self.pck_certificate, root)),
             "CA": (ca.key, (ca.certificate, root)),
             "foreign root": (signer.key, (signer.certificate, self._foreign_root)),
             "no root": (signer.key, (signer.certificate,)),
@@ -272,6 +273,13 @@ def _renumbered(text: bytes) -> bytes:
     return text.replace(b'"tcbEvaluationDataNumber":', b'"tcbEvaluationDataNumber":1', 1)
 
 
+def _for_trust_domains(draft: SignedDocument) -> SignedDocument:
+    module = {"mrsigner": "00" * 48, "attributes": "00" * 8, "attributesMask": "FF" * 8}
+    components = [{"svn": 0} for _ in range(16)]
+    members = _members(id="TDX", tdxModule=module, tdxModuleIdentities=[])
+    return members(_tcb(lambda tcb: {**tcb, "tdxtcbcomponents": components})(draft))
+
+
 def _lower_hex(draft: SignedDocument) -> SignedDocument:
     names = ("fmspc", "mrsigner", "attributes", "attributesMask", "miscselectMask")
     lowered = {name: draft.document[name].lower() for name in names if name in draft.document}
@@ -286,7 +294,7 @@ def _deep(draft: SignedDocument) -> SignedDocument:
 _TCB_INFO_SIGNERS: Final = {
     Fault.TCB_INFO_SIGNED_BY_OTHER_KEY: "other key",
     Fault.TCB_INFO_SIGNED_BY_LEAF: "leaf",
-    Fault.TCB_INFO_SIGNED_BY_LEAF_CHAIN_OF_TWO: "leaf, two",
+    Fault.TCB_INFO_SIGNED_BY_LEAF_UNDER_ROOT: "leaf under root",
     Fault.TCB_INFO_SIGNED_BY_CA: "CA",
     Fault.TCB_INFO_CHAIN_FOREIGN_ROOT: "foreign root",
     Fault.TCB_INFO_CHAIN_WITHOUT_ROOT: "no root",
@@ -294,7 +302,7 @@ _TCB_INFO_SIGNERS: Final = {
 _QE_IDENTITY_SIGNERS: Final = {
     Fault.QE_IDENTITY_SIGNED_BY_OTHER_KEY: "other key",
     Fault.QE_IDENTITY_SIGNED_BY_LEAF: "leaf",
-    Fault.QE_IDENTITY_SIGNED_BY_LEAF_CHAIN_OF_TWO: "leaf, two",
+    Fault.QE_IDENTITY_SIGNED_BY_LEAF_UNDER_ROOT: "leaf under root",
     Fault.QE_IDENTITY_SIGNED_BY_CA: "CA",
     Fault.QE_IDENTITY_CHAIN_FOREIGN_ROOT: "foreign root",
     Fault.QE_IDENTITY_CHAIN_WITHOUT_ROOT: "no root",
@@ -315,7 +323,7 @@ _TCB_INFO_EDITS: Final[Edits[SignedDocument]] = {
     Fault.TCB_INFO_PCE_ID: _members(pceId="FFFF"),
     Fault.TCB_INFO_TYPE: _members(tcbType=1),
     Fault.TCB_INFO_VERSION: _members(version=4),
-    Fault.TCB_INFO_ID_TDX: _members(id="TDX"),
+    Fault.TCB_INFO_ID_TDX: _for_trust_domains,
     Fault.TCB_INFO_ID_UNKNOWN: _members(id="QVE"),
     Fault.TCB_INFO_STATUS_UNKNOWN: _levels(lambda levels: [{**level, "tcbStatus": "Splendid"} for level in levels]),
     Fault.TCB_INFO_15_COMPONENTS: _components(lambda components: components[:15]),

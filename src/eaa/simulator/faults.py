@@ -61,11 +61,18 @@ class Fault(Enum):
         Stage.PLATFORM,
         "another key signed the PCK certificate, whose authority key id names that key",
     )
+    LEAF_SIGNED_BY_OTHER_KEY_WITHOUT_AKI = (
+        Stage.PLATFORM,
+        "another key signed the PCK certificate, which has no authority key id",
+    )
     LEAF_ISSUER_NAME = (Stage.PLATFORM, "the PCK certificate names another issuer than the CA that signed it")
     LEAF_IS_A_CA = (Stage.PLATFORM, "the PCK certificate's basic constraints say that it is a CA")
     LEAF_WITHOUT_SGX_EXTENSION = (Stage.PLATFORM, "the PCK certificate has no SGX extension")
     LEAF_SGX_EXTENSION_TRUNCATED = (Stage.PLATFORM, "the SGX extension is cut off")
-    LEAF_SGX_EXTENSION_15_COMPONENTS = (Stage.PLATFORM, "the SGX extension has 15 TCB components")
+    LEAF_SGX_EXTENSION_15_COMPONENTS = (
+        Stage.PLATFORM,
+        "the SGX extension has one TCB component twice and lacks another",
+    )
     LEAF_CPU_SVN_DIFFERS = (Stage.PLATFORM, "CPUSVN and the 16 TCB components of the SGX extension differ")
 
     # --- the quote -------------------------------------------------------------------------------------------------
@@ -128,7 +135,7 @@ class Fault(Enum):
     # --- TCB Info --------------------------------------------------------------------------------------------------
     TCB_INFO_SIGNED_BY_OTHER_KEY = (Stage.COLLATERAL, "another key than the TCB signing one signed TCB Info")
     TCB_INFO_SIGNED_BY_LEAF = (Stage.COLLATERAL, "the PCK signed TCB Info, and its chain of three is given for it")
-    TCB_INFO_SIGNED_BY_LEAF_CHAIN_OF_TWO = (Stage.COLLATERAL, "the PCK signed TCB Info; chain: PCK certificate, PCK CA")
+    TCB_INFO_SIGNED_BY_LEAF_UNDER_ROOT = (Stage.COLLATERAL, "the PCK signed TCB Info; chain: PCK certificate, root")
     TCB_INFO_SIGNED_BY_CA = (Stage.COLLATERAL, "the PCK CA signed TCB Info, and its chain is given for it")
     TCB_INFO_CHAIN_FOREIGN_ROOT = (Stage.COLLATERAL, "TCB Info's chain ends in another root of the same name")
     TCB_INFO_CHAIN_WITHOUT_ROOT = (Stage.COLLATERAL, "TCB Info's chain lacks the root")
@@ -143,7 +150,10 @@ class Fault(Enum):
     TCB_INFO_PCE_ID = (Stage.COLLATERAL, "TCB Info is another PCE-ID's")
     TCB_INFO_TYPE = (Stage.COLLATERAL, "TCB Info's tcbType is 1")
     TCB_INFO_VERSION = (Stage.COLLATERAL, "TCB Info's version is 4")
-    TCB_INFO_ID_TDX = (Stage.COLLATERAL, "TCB Info is of id TDX")
+    TCB_INFO_ID_TDX = (
+        Stage.COLLATERAL,
+        "TCB Info is for trust domains: id TDX, with the modules and components of TDX",
+    )
     TCB_INFO_ID_UNKNOWN = (Stage.COLLATERAL, "TCB Info is of id QVE")
     TCB_INFO_STATUS_UNKNOWN = (Stage.COLLATERAL, "a level of TCB Info has an unknown status")
     TCB_INFO_15_COMPONENTS = (Stage.COLLATERAL, "each level of TCB Info has 15 components")
@@ -157,9 +167,9 @@ class Fault(Enum):
     # --- QE identity -----------------------------------------------------------------------------------------------
     QE_IDENTITY_SIGNED_BY_OTHER_KEY = (Stage.COLLATERAL, "another key than the TCB signing one signed the QE identity")
     QE_IDENTITY_SIGNED_BY_LEAF = (Stage.COLLATERAL, "the PCK signed the QE identity, and its chain is given for it")
-    QE_IDENTITY_SIGNED_BY_LEAF_CHAIN_OF_TWO = (
+    QE_IDENTITY_SIGNED_BY_LEAF_UNDER_ROOT = (
         Stage.COLLATERAL,
-        "the PCK signed the QE identity; chain: PCK certificate, PCK CA",
+        "the PCK signed the QE identity; chain: PCK certificate, root",
     )
     QE_IDENTITY_SIGNED_BY_CA = (Stage.COLLATERAL, "the PCK CA signed the QE identity, and its chain is given for it")
     QE_IDENTITY_CHAIN_FOREIGN_ROOT = (Stage.COLLATERAL, "the QE identity's chain ends in another root of the same name")

@@ -311,6 +311,10 @@ def _signed_and_identified_by_other_key(spec: CertificateSpec, other: ec.Ellipti
     return replace(spec, signing_key=other, authority_key_id=key_id(other.public_key()))
 
 
+def _signed_by_other_key_unidentified(spec: CertificateSpec, other: ec.EllipticCurvePrivateKey) -> CertificateSpec:
+    return replace(spec, signing_key=other, authority_key_id=None)
+
+
 def _not_a_ca(spec: CertificateSpec, _: ec.EllipticCurvePrivateKey) -> CertificateSpec:
     return replace(spec, is_ca=False, path_length=None)
 
@@ -379,6 +383,7 @@ _LEAF_EDITS: Final[_Edits] = {
     Fault.LEAF_NOT_YET_VALID: _not_yet_valid,
     Fault.LEAF_SIGNED_BY_OTHER_KEY: _signed_by_other_key,
     Fault.LEAF_SIGNED_BY_OTHER_KEY_AND_AKI: _signed_and_identified_by_other_key,
+    Fault.LEAF_SIGNED_BY_OTHER_KEY_WITHOUT_AKI: _signed_by_other_key_unidentified,
     Fault.LEAF_ISSUER_NAME: _misattributed("Intel SGX PCK Some Other CA"),
     Fault.LEAF_IS_A_CA: _is_a_ca,
     Fault.LEAF_WITHOUT_SGX_EXTENSION: _edited_extension(lambda _: None),
