@@ -1,4 +1,4 @@
-"""Simulated worlds for tests: one signer and one sample enclave for the whole run, because RSA keys are slow to make."""
+"""Simulated worlds for tests: one enclave signer for the whole run, because RSA keys are slow to make."""
 
 from __future__ import annotations
 
