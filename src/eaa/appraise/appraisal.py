@@ -54,8 +54,9 @@ def appraise(
     checks = [
         *_report_data_check(report.report_data, session.report_data if session else expected_report_data),
         *_binding_check(session, policy),
-        _debug(report, policy),
+        # What it is comes before how it runs: without a reference value, that there is none explains everything.
         *_reference_checks(report, match, role),
+        _debug(report, policy),
         *_policy_measurement_checks(report, policy),
         *_tcb_checks(verified, policy),
     ]

@@ -16,6 +16,7 @@ from eaa.appraise.tables import Table, load_toml
 from eaa.errors import Misuse, Reason
 
 MAX_VALUES: Final = 4096
+_HEADER = re.compile(r'\s*\[\s*"?([^"\]]+?)"?\s*\]')
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -90,42 +91,69 @@ class ReferenceValues:
 
 
 def append_value(text: str, value: ReferenceValue, *, replace: bool = False) -> str:
-    """Return the file's text with this value added at its end; the rest stays as it is, comments included.
+    """Return the file's text with this value added at its end, or in the place of the one it replaces.
+
+    The rest stays as it is, comments included.
 
     Raises:
         Misuse: REFERENCE_VALUE_EXISTS when the name is taken and `replace` is not asked for.
     """
-    taken = any(existing.name == value.name for existing in ReferenceValues.parse(text))
-    if taken and not replace:
+    before = ReferenceValues.parse(text)
+    others = [existing for existing in before if existing.name != value.name]
+    if len(others) == len(before.values):
+        kept = text.rstrip("\n")
+        updated = (kept + "\n\n" if kept else "") + value.encode()
+    elif replace:
+        updated = _with_table_replaced(text, value)
+    else:
         raise Misuse(
             Reason.REFERENCE_VALUE_EXISTS,
             f"a reference value named {value.name} is there already",
             hint="choose another name, or say --replace",
         )
-    kept = _without_table(text, value.name) if taken else text
-    kept = kept.rstrip("\n")
-    updated = (kept + "\n\n" if kept else "") + value.encode()
-    # What we wrote must read back as what was meant; otherwise the file stays as it was.
-    if value not in ReferenceValues.parse(updated).values:
-        raise Misuse(
-            Reason.REFERENCE_VALUES_INVALID,
-            f"the table of {value.name} cannot be replaced in this file's form",
-            hint="edit the file by hand",
-        )
+    _require_reads_back(updated, [*others, value])
     return updated
 
 
-def _without_table(text: str, name: str) -> str:
-    """Drop the lines from `[name]` up to the next table header."""
+def _require_reads_back(text: str, meant: list[ReferenceValue]) -> None:
+    """Refuse a text that does not hold exactly what was meant; the file then stays as it was."""
+    by_name = {value.name: value for value in meant}
+    try:
+        written = {value.name: value for value in ReferenceValues.parse(text)}
+    except Misuse:
+        written = {}
+    if written != by_name:
+        raise Misuse(
+            Reason.REFERENCE_VALUES_INVALID,
+            f"the table of {meant[-1].name} cannot be written in this file's form",
+            hint="edit the file by hand",
+        )
+
+
+def _with_table_replaced(text: str, value: ReferenceValue) -> str:
+    """Put the value in the place of `[name]` and its fields. What follows its last field belongs to the next table."""
     kept: list[str] = []
+    pending: list[str] = []
     inside = False
-    for line in text.splitlines(keepends=True):
-        header = re.match(r'\s*\[\s*"?([^"\]]+?)"?\s*\]', line)
+    for line in re.split(r"(?<=\n)", text):
+        header = _HEADER.match(line)
         if header:
-            inside = header.group(1) == name
-        if not inside:
+            kept += pending
+            pending = []
+            inside = header[1] == value.name
+        if header and inside:
+            kept.append(value.encode())
+        elif not inside:
             kept.append(line)
-    return "".join(kept)
+        elif _is_field(line):
+            pending = []
+        else:
+            pending.append(line)
+    return "".join(kept + pending)
+
+
+def _is_field(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def _value_from(name: str, values: object) -> ReferenceValue:

@@ -96,6 +96,9 @@ def _text(document: dict[str, Any], name: str) -> str:
         raise _malformed(f"the collateral file has no text member {name}")
     if len(value) > MAX_DOCUMENT_SIZE:
         raise _malformed(f"{name} has {len(value)} characters, the limit is {MAX_DOCUMENT_SIZE}")
+    # JSON can spell half of a surrogate pair, which is no text and has no bytes.
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _malformed(f"{name} is not text")
     return value
 
 

@@ -40,6 +40,8 @@ def print_record(record: dict[str, Any], *, indent: int = 0) -> None:
                 click.echo(f"{prefix}: {', '.join(str(item) for item in value) or 'none'}")
             case None:
                 click.echo(f"{prefix}: -")
+            case bool():
+                click.echo(f"{prefix}: {'yes' if value else 'no'}")
             case _:
                 click.echo(f"{prefix}: {value}")
 

@@ -50,8 +50,8 @@ def verify_command(
         raise Misuse(Reason.USAGE, "--facts judges nothing, so --report-data would go unread", hint="leave one out")
     expected = None if report_data is None else _report_data(report_data)
     now = wall_clock() if at is None else parse_time(at)
-    verifier = judging.open(flags_for=Role(role), clock=lambda: now)
     try:
+        verifier = judging.open(flags_for=Role(role), clock=lambda: now)
         parsed = _parse(read_bytes(quote, what="the quote", maximum=2 * MAX_QUOTE_SIZE), trim_trailing=trim_trailing)
         verdict = _answer(verifier, parsed, role=Role(role), facts=facts, expected=expected)
     except EAAError as error:
@@ -66,9 +66,9 @@ def parse_time(text: str) -> datetime:
     """Return the time an operator wrote; without an offset it is UTC. Raises Misuse."""
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError as error:
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise Misuse(Reason.USAGE, f"{text!r} is no time", hint="write it as 2026-03-01T12:00:00Z") from error
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
 def _parse(raw: bytes, *, trim_trailing: bool) -> Quote:
