@@ -19,6 +19,7 @@ A context belongs to one thread: pyOpenSSL keeps what a callback raised on the c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from datetime import datetime
@@ -41,6 +42,8 @@ RECORD_SIZE: Final = 16 * 1024
 
 _NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name: dates are judged here, by the time we are given."""
+_PEEK: Final = 2
+"""MSG_PEEK: look, and leave it where it is."""
 _SELF_SIGNED_LEAF: Final = SSL.X509VerificationCodes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT
 _OK: Final = SSL.X509VerificationCodes.OK
 
@@ -265,7 +268,7 @@ class Connection:
             return Want.WRITE
         except SSL.Error:
             # The peer is gone already, which is no news to someone who says goodbye.
-            return Want.NOTHING
+            _empty_error_queue()
         return Want.NOTHING
 
     @property
@@ -301,6 +304,10 @@ class Connection:
     def send_control(self, data: bytes | memoryview) -> int | Want:
         """Send bytes of the exchange; return how many were taken, or what sending waits for."""
         self._require_established()
+        if not self._control_bytes:
+            # A server that refused this side's certificate has sent an alert and gone. Writing first would fail, and
+            # after that OpenSSL reads no more: listen first.
+            self._attempt(lambda: self._ssl.recv(1, _PEEK), at_end=b"")
         return self._write(data)
 
     def receive_control(self, size: int) -> bytes | Want:
@@ -411,7 +418,8 @@ class Connection:
             failure: EAAError = _closed("where an answer was due")
             failure.__cause__ = error
         except SSL.SysCallError as error:
-            failure = self._last_words() or _closed("without saying goodbye")
+            _empty_error_queue()
+            failure = _closed("without saying goodbye")
             failure.__cause__ = error
         except SSL.Error as error:
             failure = self._leaf.refusal or self._tls_failure(error)
@@ -419,16 +427,6 @@ class Connection:
         except PeerMisbehaved as error:
             failure = error
         raise self._fail(failure)
-
-    def _last_words(self) -> EAAError | None:
-        """Look for the alert of a peer that hung up while this side was writing: it says why."""
-        try:
-            self._ssl.recv(1)
-        except (SSL.SysCallError, SSL.ZeroReturnError, SSL.WantReadError, SSL.WantWriteError):
-            return None
-        except SSL.Error as error:
-            return self._tls_failure(error) if error.args and error.args[0] else None
-        return None
 
     def _tls_failure(self, error: SSL.Error) -> PeerMisbehaved:
         # A TLS 1.3 client's handshake succeeds before the server has judged it, so a refusal comes in later. Until
@@ -491,8 +489,20 @@ _SENTENCES: Final = (
 """What OpenSSL says, in part, what it means, and what to do."""
 
 
+def _empty_error_queue() -> None:
+    """Forget what OpenSSL still holds of a failed system call; pyOpenSSL leaves it in the thread's queue of errors.
+
+    OpenSSL asks for an empty queue before every operation (SSL_get_error(3)), whichever connection it is on.
+    """
+    with contextlib.suppress(crypto.Error):
+        crypto.load_certificate(crypto.FILETYPE_ASN1, b"")
+
+
 def _tls_failure(error: SSL.Error, reason: Reason) -> PeerMisbehaved:
     said = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else ""
+    if not said:
+        # OpenSSL says nothing where a connection is used on after it has broken.
+        return _closed("earlier")
     for part, sentence, hint in _SENTENCES:
         if part in said:
             return PeerMisbehaved(reason, f"{sentence} ({said})", hint=hint)
