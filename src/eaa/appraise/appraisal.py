@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
@@ -60,7 +61,7 @@ def appraise(
         *_policy_measurement_checks(report, policy),
         *_tcb_checks(verified, policy),
     ]
-    shared = {
+    shared: dict[str, Any] = {
         "role": role,
         "binding": session.level if session else BindingLevel.NONE,
         "evidence_digest": hashlib.sha256(session.evidence if session else evidence).digest(),
