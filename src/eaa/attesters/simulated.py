@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from eaa.attesters.quoted import finished_quote, require_report_data
-from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
-from eaa.simulator.platform import Enclave, Platform
+from eaa.errors import Misuse, Reason
+from eaa.simulator.platform import MAX_FILE, ROOT_FILE, SECRETS_FILE, Enclave, Platform
 
 MAX_IMAGE: Final = 64 * 1024 * 1024
 """Bytes of an enclave image."""
 MAX_SIGSTRUCT: Final = 4096
-MAX_SIMULATOR_FILE: Final = 1024 * 1024
-MAX_SIMULATOR_FILES: Final = 64
 
 
 class SimulatedAttester:
@@ -36,15 +34,9 @@ class SimulatedAttester:
             Misuse: FILE_UNREADABLE; SIMULATOR_INVALID, what lies there is no platform.
             MalformedInput, VerificationError: the image or its SIGSTRUCT cannot be launched.
         """
-        files = _read_folder(simulator)
-        try:
-            platform = Platform.from_files(files)
-        except (MalformedInput, VerificationError) as error:
-            raise Misuse(
-                Reason.SIMULATOR_INVALID,
-                f"{simulator} holds no software TEE: {error.message}",
-                hint="`eaa simulator create DIR` makes one",
-            ) from error
+        names = (ROOT_FILE, SECRETS_FILE)
+        files = {name: _read(simulator / name, what="the simulator's file", maximum=MAX_FILE) for name in names}
+        platform = Platform.from_files(files)
         signed = sigstruct or image.with_suffix(".sigstruct")
         return cls(
             platform.launch(
@@ -61,22 +53,6 @@ class SimulatedAttester:
         return finished_quote(raw, report_data=report_data, source="the software TEE")
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise Misuse(
-            Reason.FILE_UNREADABLE,
-            f"the simulator folder {folder} cannot be read: {error.strerror}",
-            hint="`eaa simulator create DIR` makes one",
-        ) from error
-    if len(paths) > MAX_SIMULATOR_FILES:
-        raise Misuse(
-            Reason.SIMULATOR_INVALID, f"{folder} holds no software TEE: there are more than {MAX_SIMULATOR_FILES} files"
-        )
-    return {path.name: _read(path, what="the simulator's file", maximum=MAX_SIMULATOR_FILE) for path in paths}
-
-
 def _read(path: Path, *, what: str, maximum: int) -> bytes:
     try:
         with path.open("rb") as file:
@@ -85,7 +61,7 @@ def _read(path: Path, *, what: str, maximum: int) -> bytes:
         raise Misuse(
             Reason.FILE_UNREADABLE,
             f"{what} {path} cannot be read: {error.strerror}",
-            hint="check the path and its permissions",
+            hint="`eaa simulator` makes platforms and sample images; check the path and its permissions",
         ) from error
     if len(raw) > maximum:
         raise Misuse(Reason.FILE_UNREADABLE, f"{what} {path} has more than {maximum} bytes")

@@ -42,6 +42,8 @@ class Platform:
     created: datetime
     faults: Faults
     """Those of stage PLATFORM; the PKI keeps its own."""
+    quote_faults: Faults = NO_FAULTS
+    """Those of stage QUOTE that every quote of this machine has."""
     pck_key: ec.EllipticCurvePrivateKey = field(repr=False)
     pck_certificate: x509.Certificate
 
@@ -113,6 +115,7 @@ class Platform:
             "created": self.created.isoformat(),
             "seed": self.entropy.seed.hex(),
             "faults": sorted(fault.name for fault in self.faults),
+            "quote_faults": sorted(fault.name for fault in self.quote_faults),
             "model": self.model.to_json(),
             "pki": self.pki.to_json(),
         }
@@ -135,7 +138,7 @@ class Platform:
                 entropy=Entropy.create(bytes.fromhex(document["seed"])),
                 created=datetime.fromisoformat(document["created"]),
                 faults=frozenset(Fault[name] for name in document["faults"]),
-            )
+            ).with_quote_faults(frozenset(Fault[name] for name in document["quote_faults"]))
         except Misuse as error:
             raise _invalid(f"{SECRETS_FILE}: {error.message}") from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -150,6 +153,10 @@ class Platform:
         if fixed:
             raise Misuse(Reason.SIMULATOR_INVALID, f"{', '.join(fixed)} cannot change while the machine stays the same")
         return replace(self, model=replace(self.model, **options))
+
+    def with_quote_faults(self, faults: Faults) -> Platform:
+        """Return the same machine in an attacker's hands: all its quotes have these faults, of stage QUOTE."""
+        return replace(self, quote_faults=require_stage(faults, Stage.QUOTE))
 
     # --- endorsing ------------------------------------------------------------------------------------------------
 
@@ -167,6 +174,16 @@ class Platform:
     def pck_chain(self) -> tuple[x509.Certificate, x509.Certificate, x509.Certificate]:
         """PCK certificate, PCK CA, root."""
         return self.pck_certificate, self.pki.cas[self.model.ca].certificate, self.pki.root.certificate
+
+    @property
+    def pck_pem(self) -> bytes:
+        """The PCK certificate, PEM."""
+        return to_pem(self.pck_certificate)
+
+    @property
+    def ppid(self) -> bytes:
+        """16 bytes that name this machine: never to be logged or shown."""
+        return self.entropy.take(16, "PPID")
 
     def collateral(self, *, now: datetime, faults: Faults = NO_FAULTS) -> Collateral:
         """Return what verifies this machine's quotes, as published an hour before `now` and good for 30 days.
@@ -273,7 +290,7 @@ class Enclave:
         """
         quoting_enclave = self.platform.quoting_enclave
         report = self.report(quoting_enclave.target_info.encode(), report_data)
-        return quoting_enclave.quote(report, layout=layout, faults=faults)
+        return quoting_enclave.quote(report, layout=layout, faults=self.platform.quote_faults | faults)
 
 
 def _extension(model: PlatformModel, entropy: Entropy) -> SGXExtension:
