@@ -23,3 +23,13 @@ def refuse_endorsements(*, asked: bool) -> None:
             "-e asks to staple endorsements to the certificate, which is not implemented yet",
             hint="leave it out; verifiers fetch collateral from their own PCCS",
         )
+
+
+def refuse_verdictd(*, asked: bool) -> None:
+    """Refuse `-E`. Raises Misuse."""
+    if asked:
+        raise Misuse(
+            Reason.NOT_IMPLEMENTED_VALUE,
+            "-E speaks the echo command of a Verdictd server, which is not implemented",
+            hint="leave it out",
+        )

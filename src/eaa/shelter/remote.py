@@ -20,6 +20,7 @@ from eaa.program.address import ADDRESS, Address
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.net import connect
 from eaa.program.options import (
+    NULL_ATTESTER,
     Attesting,
     Judging,
     attesting_options,
@@ -92,7 +93,9 @@ def remoteattestation_command(
             hint="leave it out",
         )
     verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD)
-    identity = Identity(attesting.open(default="sgx_ecdsa")) if mutual else None
+    # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
+    attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
+    identity = Identity(attester) if mutual else None
     visit = _Visit(address=addr, workload=workload, level=BindingLevel.from_label(level))
     verdict, reply = asyncio.run(_attest(visit, verifier, identity))
     _print(verdict, reply, as_json=as_json, explain=explain)
