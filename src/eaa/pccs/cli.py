@@ -1,0 +1,193 @@
+"""eaa-pccs: a provisioning certificate caching service, and the upload to any of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from eaa import __version__
+from eaa.errors import EAAError, Misuse, Reason
+from eaa.program.address import ADDRESS, Address, TCPAddress
+from eaa.program.files import read_bytes
+from eaa.program.logs import log_level_option, set_up_logging
+from eaa.program.run import EXIT_INTERRUPTED, run, unavailable_from_os_error
+
+MAX_TOKEN: Final = 1024
+"""Bytes of a token file."""
+SHORT_TOKEN: Final = 16
+"""Characters below which a token can be guessed over the network, and is warned of."""
+_LOOPBACK: Final = ("127.", "::1", "localhost")
+_log = logging.getLogger(__name__)
+
+
+class _DefaultServe(click.Group):
+    """A group whose verb `serve` may be left out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_DefaultServe, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """A provisioning certificate caching service (PCCS) with Intel's own REST API.
+
+    `eaa-pccs` alone is `eaa-pccs serve`. Stopped by SIGTERM it lets requests in progress finish and exits 0; Ctrl-C
+    exits 130.
+    """
+
+
+@cli.command()
+@click.option(
+    "--listen",
+    type=ADDRESS,
+    default="127.0.0.1:8081",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to serve. Port 0 takes a free one; the line `listening on` names it.",
+)
+@click.option(
+    "--db",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The database. Default: eaa/pccs.sqlite in the user's data folder; made where it is missing.",
+)
+@click.option(
+    "--admin-token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the token that uploads must carry. There is no default: without one, uploads are answered 401.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Serve https with this chain (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The key of --tls-cert (PEM).")
+@log_level_option("info")
+def serve(
+    listen: Address,
+    db: Path | None,
+    admin_token_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    log_level: str,
+) -> int:
+    """Serve what was uploaded, as a cache in OFFLINE mode does: a miss is a miss."""
+    set_up_logging("eaa-pccs", log_level)
+    if not isinstance(listen, TCPAddress):
+        raise Misuse(Reason.ADDRESS_INVALID, f"{listen} is no HOST:PORT", hint="PCCS clients speak http over TCP only")
+    if (tls_cert is None) != (tls_key is None):
+        raise Misuse(Reason.USAGE, "--tls-cert and --tls-key go together")
+    token = None if admin_token_file is None else read_token(admin_token_file)
+    database = db or default_database(os.environ)
+    # Imported late: --help has no use for an HTTP engine and a database.
+    from eaa.pccs.server import TLSFiles  # noqa: PLC0415
+
+    tls = None if tls_cert is None or tls_key is None else TLSFiles(certificate=tls_cert, key=tls_key)
+    return _serve(listen, database, token, tls)
+
+
+def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any) -> int:
+    from eaa.pccs import server  # noqa: PLC0415
+    from eaa.pccs.service import AdminToken, Service  # noqa: PLC0415
+    from eaa.pccs.store import Store  # noqa: PLC0415
+
+    if tls is not None:
+        tls.require_usable()
+    try:
+        listener = server.bind(listen.host, listen.port)
+    except OSError as error:
+        raise unavailable_from_os_error(error, doing=f"listening on {listen}") from error
+    with listener:
+        store = Store.open(database)
+        try:
+            _say_what_is_open(listen, token, is_tls=tls is not None)
+            service = Service(store, admin_token=AdminToken() if token is None else AdminToken.of(token))
+            stopped_by = server.serve(service, listener, tls=tls, ready=_announce)
+        finally:
+            store.close()
+    code = 0 if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
+    server.leave_if_engine_lingers(code)
+    return code
+
+
+def _announce(url: str) -> None:
+    # Not a log line: whoever started us waits for it, whatever the log level is.
+    click.echo(f"eaa-pccs: listening on {url}", err=True)
+
+
+def _say_what_is_open(listen: TCPAddress, token: str | None, *, is_tls: bool) -> None:
+    if token is None:
+        _log.warning("no administrator token is set: uploads are answered 401 (--admin-token-file sets one)")
+    if not is_tls and not listen.host.startswith(_LOOPBACK):
+        _log.warning("serving plain http beyond this machine: an upload's token can be read on the way (--tls-cert)")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--url", required=True, metavar="URL", help="The PCCS, with or without /sgx/certification/v4/.")
+@click.option(
+    "--admin-token-file",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Holds the token that the PCCS was started with.",
+)
+@click.option("--ca", type=click.Path(path_type=Path), metavar="FILE", help="The CA (PEM) of the PCCS's certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+def upload(file: Path, url: str, admin_token_file: Path, ca: Path | None, as_json: bool) -> None:  # noqa: FBT001  click's
+    """Store the platforms and collateral of FILE (platform_collaterals.json) in a PCCS, ours or another."""
+    try:
+        from eaa.pccs.uploads import MAX_UPLOAD  # noqa: PLC0415
+        from eaa.sources.pccs import upload as put  # noqa: PLC0415
+
+        body = read_bytes(file, what="the collateral file", maximum=MAX_UPLOAD)
+        put(url, body, read_token(admin_token_file), ca_file=ca)
+    except EAAError as error:
+        if as_json:
+            _print_json(stored=False, reason=str(error.reason), message=error.message, hint=error.hint)
+        raise
+    if as_json:
+        _print_json(stored=True, reason=None, message=f"{file} is stored at {url}", hint=None)
+    else:
+        click.echo(f"{file} is stored at {url}")
+
+
+def _print_json(**answer: Any) -> None:
+    click.echo(json.dumps(answer))
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file, without the spaces and line ends around it. Raises Misuse (FILE_UNREADABLE)."""
+    raw = read_bytes(path, what="the administrator token file", maximum=MAX_TOKEN)
+    token = raw.decode("ascii", "replace").strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise Misuse(
+            Reason.FILE_UNREADABLE,
+            f"the administrator token file {path} holds no token: printable ASCII characters on one line",
+            hint="`openssl rand -hex 32 > FILE` makes one; keep it readable by its owner only",
+        )
+    if len(token) < SHORT_TOKEN:
+        _log.warning("the administrator token has %d characters; whoever reaches this service can guess", len(token))
+    if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        _log.warning("the administrator token file %s is readable by others than its owner", path)
+    return token
+
+
+def default_database(environ: Mapping[str, str]) -> Path:
+    """Return where the database lies unless it is named: in the user's data folder."""
+    base = environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "eaa" / "pccs.sqlite"
+
+
+def main() -> None:
+    """Run the program."""
+    run(cli, "eaa-pccs")

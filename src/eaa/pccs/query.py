@@ -1,0 +1,77 @@
+"""The parameters of the read routes, checked as the reference checks them; they are compared in upper case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from eaa.pccs.wire import Refusal, Status
+
+MAX_QE_ID: Final = 260
+"""Characters; a QE id need not be hex."""
+MAX_URI: Final = 2048
+ENCRYPTED_PPID_DIGITS: Final = 768
+
+_HEX: Final = re.compile(r"[0-9a-fA-F]*")
+_UPDATES: Final = ("STANDARD", "EARLY")
+_CAS: Final = ("PROCESSOR", "PLATFORM")
+# The hosts and paths from which Intel's services take a CRL.
+_INTEL_CRL: Final = re.compile(
+    r"https://(?:"
+    r"(?:[a-zA-Z0-9-]*certificates\.trustedservices\.intel\.com|certprx\.adsdcsp\.com)/IntelSGXRootCA\..*"
+    r"|"
+    r"(?:[a-zA-Z0-9-]*\.?api\.trustedservices\.intel\.com|[a-zA-Z0-9-]+\.az\.sgx(?:prod|np)\.adsdcsp\.com)"
+    r"/sgx/certification/v[1-9][0-9]*/pckcrl\?.*"
+    r")"
+)
+
+
+def is_hex(text: str, digits: int) -> bool:
+    """Whether `text` is exactly so many hex digits."""
+    return len(text) == digits and _HEX.fullmatch(text) is not None
+
+
+def hex_parameter(parameters: Mapping[str, str], name: str, digits: int) -> str:
+    """Return a parameter of exactly so many hex digits, in upper case. Raises Refusal (400)."""
+    value = parameters.get(name, "")
+    if not is_hex(value, digits):
+        raise Refusal(Status.INVALID_REQUEST, f"{name} is not {digits} hex digits")
+    return value.upper()
+
+
+def qe_id(parameters: Mapping[str, str]) -> str:
+    """Return the parameter `qeid`. Raises Refusal (400)."""
+    value = parameters.get("qeid", "")
+    if not 0 < len(value) <= MAX_QE_ID:
+        raise Refusal(Status.INVALID_REQUEST, f"qeid has {len(value)} characters, 1 to {MAX_QE_ID} are allowed")
+    return value.upper()
+
+
+def update_type(parameters: Mapping[str, str]) -> str:
+    """Return `STANDARD` or `EARLY`. Raises Refusal (400)."""
+    value = parameters.get("update", _UPDATES[0]).upper()
+    if value not in _UPDATES:
+        raise Refusal(Status.INVALID_REQUEST, "update is neither standard nor early")
+    return value
+
+
+def certificate_authority(parameters: Mapping[str, str]) -> str:
+    """Return `PROCESSOR` or `PLATFORM`. Raises Refusal (400)."""
+    value = parameters.get("ca", "").upper()
+    if value not in _CAS:
+        raise Refusal(Status.INVALID_REQUEST, "ca is neither processor nor platform")
+    return value
+
+
+def crl_uri(parameters: Mapping[str, str]) -> str:
+    """Return the parameter `uri`. Raises Refusal (400)."""
+    value = parameters.get("uri", "")
+    if not 0 < len(value) <= MAX_URI:
+        raise Refusal(Status.INVALID_REQUEST, f"uri has {len(value)} characters, 1 to {MAX_URI} are allowed")
+    return value
+
+
+def is_intel_crl(uri: str) -> bool:
+    """Whether this is where Intel publishes a CRL."""
+    return _INTEL_CRL.fullmatch(uri) is not None

@@ -1,0 +1,286 @@
+"""The routes: which request gets which answer from the cache. No sockets here, and no waiting but for the database.
+
+This service is in OFFLINE mode: it answers from what was uploaded, and a miss is a miss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from eaa.collateral.intel import PCKCertificate
+from eaa.collateral.x509 import parse_pem_chain
+from eaa.pccs import query
+from eaa.pccs.selection import Candidate, Levels, SelectionError, select
+from eaa.pccs.store import Document, Platform, Store
+from eaa.pccs.uploads import MAX_UPLOAD, RawTCB, parse_upload
+from eaa.pccs.wire import JSON, Refusal, Request, Response, Status, cannot, finish, options, sentence
+
+_V3_WARNING: Final = (
+    '299 - "PCS API version 3 is no longer available. Cached collateral downloaded from API version 3 is deprecated, '
+    'will not be refreshed, and may expire. Please migrate to API version 4."'
+)
+_MOUNT: Final = re.compile(r"/(?P<product>sgx|tdx)/certification/v(?P<version>3|4)(?P<rest>/.*)?", re.IGNORECASE)
+_UPLOAD: Final = "/platformcollateral"
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where in the service a path leads."""
+
+    product: str
+    """SGX or TDX."""
+    api_version: int
+    route: str
+    """What follows the mount, in lower case and without a final slash."""
+
+
+_Handler = Callable[[Request, _Place], Response]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminToken:
+    """The administrator's token. Only its digest is kept; without one, no token opens anything."""
+
+    digest: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, token: str) -> AdminToken:
+        """Return the token that these characters open."""
+        return cls(digest=hashlib.sha256(token.encode()).digest())
+
+    def opens(self, offered: str | None) -> bool:
+        """Compare in constant time."""
+        digest = hashlib.sha256((offered or "").encode()).digest()
+        return hmac.compare_digest(digest, self.digest or bytes(32)) and self.digest is not None
+
+
+class Service:
+    """Answers requests from a store. Thread-safe."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        admin_token: AdminToken,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        """Serve this store; the clock only dates rows, and each answer carries a new request id."""
+        self._store = store
+        self._admin_token = admin_token
+        self._clock = clock
+        self._request_id = request_id
+        read = {
+            "/pckcert": self._pckcert,
+            "/pckcrl": self._pckcrl,
+            "/tcb": self._tcb,
+            "/qe/identity": self._qe_identity,
+            "/qve/identity": self._qve_identity,
+            "/rootcacrl": self._rootcacrl,
+            "/crl": self._crl,
+        }
+        self._routes: dict[str, Mapping[str, Mapping[str, _Handler]]] = {
+            "SGX": {**{route: {"GET": handler} for route, handler in read.items()}, _UPLOAD: {"PUT": self._upload}},
+            "TDX": {"/tcb": {"GET": self._tcb}, "/qe/identity": {"GET": self._qe_identity}},
+        }
+
+    def body_limit(self, request: Request) -> int:
+        """Return how many bytes of this request's body are worth reading: none before the token is right."""
+        place = _place(request.path)
+        if place is None or request.method != "PUT" or place.route != _UPLOAD or not self._is_admin(request):
+            return 0
+        return MAX_UPLOAD
+
+    def answer(self, request: Request) -> Response:
+        """Return the answer, finished: whatever goes wrong becomes one."""
+        try:
+            response = self._dispatch(request)
+        except Refusal as refusal:
+            _log.info("%s %s: %d, %s", request.method, request.path, refusal.status, refusal.cause)
+            response = sentence(refusal.status)
+        except SQLAlchemyError as error:
+            # The cause, which an operator needs: locked, full, gone.
+            _log.error("%s %s: the database fails: %s", request.method, request.path, getattr(error, "orig", error))
+            response = sentence(Status.INTERNAL_ERROR)
+        return self._finish(request, response)
+
+    def refused(self, request: Request, status: Status) -> Response:
+        """Return the answer to a request that came to nothing before or beside the routes."""
+        return self._finish(request, sentence(status))
+
+    def _finish(self, request: Request, response: Response) -> Response:
+        place = _place(request.path)
+        warning = (("Warning", _V3_WARNING),) if place is not None and place.api_version == 3 else ()
+        headers = (("Request-ID", self._request_id()), *warning, *response.headers)
+        return finish(request, replace(response, headers=headers))
+
+    def _dispatch(self, request: Request) -> Response:
+        place = _place(request.path)
+        if place is None:
+            return cannot(request)
+        self._authorize(request, place)
+        handlers = self._routes[place.product].get(place.route)
+        if handlers is None:
+            return cannot(request)
+        handler = handlers.get("GET" if request.method == "HEAD" else request.method)
+        if handler is not None:
+            return handler(request, place)
+        if request.method == "OPTIONS":
+            return options(*handlers, *(("HEAD",) if "GET" in handlers else ()))
+        return cannot(request)
+
+    def _authorize(self, request: Request, place: _Place) -> None:
+        """Raise Refusal (401) for anything at or below the upload route without the token, whatever the method."""
+        guarded = place.product == "SGX" and (place.route == _UPLOAD or place.route.startswith(_UPLOAD + "/"))
+        if guarded and not self._is_admin(request):
+            why = "the token is wrong or missing" if self._admin_token.digest else "no administrator token is set"
+            raise Refusal(Status.UNAUTHORIZED, why)
+
+    def _is_admin(self, request: Request) -> bool:
+        return self._admin_token.opens(request.headers.get("admin-token"))
+
+    # --- reading
+
+    def _pckcert(self, request: Request, _place: _Place) -> Response:
+        parameters = request.parameters()
+        qe_id = query.qe_id(parameters)
+        raw = RawTCB(
+            cpu_svn=query.hex_parameter(parameters, "cpusvn", 32), pce_svn=query.hex_parameter(parameters, "pcesvn", 4)
+        )
+        pce_id = query.hex_parameter(parameters, "pceid", 4)
+        if "encrypted_ppid" in parameters:
+            query.hex_parameter(parameters, "encrypted_ppid", query.ENCRYPTED_PPID_DIGITS)
+        platform = self._store.platform(qe_id=qe_id, pce_id=pce_id)
+        if platform is None:
+            raise Refusal(Status.PLATFORM_UNKNOWN, "this platform was never uploaded")
+        tcbm, pem = self._certificate(platform, raw)
+        headers = (
+            ("SGX-TCBm", tcbm),
+            ("SGX-FMSPC", platform.fmspc),
+            ("SGX-PCK-Certificate-CA-Type", platform.ca),
+            ("SGX-PCK-Certificate-Issuer-Chain", _found(self._store.chain(name=platform.ca), "the CA's issuer chain")),
+            ("Content-Type", "application/x-pem-file"),
+        )
+        return Response(status=Status.OK, headers=headers, body=pem.encode())
+
+    def _certificate(self, platform: Platform, raw: RawTCB) -> tuple[str, str]:
+        """Return TCBm and PEM of the certificate for a raw TCB: the one chosen before, or the best there is."""
+        certificates = self._store.pck_certificates(platform)
+        known = self._store.tcbm(platform, raw)
+        if known in certificates:
+            return known, certificates[known]
+        candidates = [
+            Candidate(tcbm=tcbm, pem=pem, certificate=PCKCertificate.parse(parse_pem_chain(pem.encode(), maximum=1)[0]))
+            for tcbm, pem in certificates.items()
+        ]
+        try:
+            chosen = select(raw.tcb, candidates, pce_id=platform.pce_id, levels=self._levels(platform))
+        except SelectionError as error:
+            raise Refusal(Status.NO_CACHE_DATA, f"no PCK certificate fits: {error}") from error
+        return chosen.tcbm, chosen.pem
+
+    def _levels(self, platform: Platform) -> Levels:
+        """Return the SGX TCB levels of the platform's model, the early ones where there are any."""
+        for update in ("EARLY", "STANDARD"):
+            found = self._store.tcb_info(fmspc=platform.fmspc, tee="SGX", api_version=4, update=update)
+            if found is not None:
+                return Levels.parse(found.body)
+        raise Refusal(Status.NO_CACHE_DATA, f"there is no TCB Info for FMSPC {platform.fmspc}")
+
+    def _pckcrl(self, request: Request, _place: _Place) -> Response:
+        parameters = request.parameters()
+        ca = query.certificate_authority(parameters)
+        found = _found(self._store.pck_crl(ca=ca), f"the CRL of the {ca} CA")
+        is_der = parameters.get("encoding", "").upper() == "DER"
+        headers = (
+            ("SGX-PCK-CRL-Issuer-Chain", found.chain),
+            # Hex under the label of PEM: clients rely on it, whatever encoding they asked for.
+            ("Content-Type", "application/pkix-crl" if is_der else "application/x-pem-file; charset=utf-8"),
+        )
+        return Response(status=Status.OK, headers=headers, body=found.body if is_der else found.body.hex().encode())
+
+    def _tcb(self, request: Request, place: _Place) -> Response:
+        parameters = request.parameters()
+        fmspc = query.hex_parameter(parameters, "fmspc", 12)
+        update = query.update_type(parameters)
+        found = self._store.tcb_info(fmspc=fmspc, tee=place.product, api_version=place.api_version, update=update)
+        name = "SGX-TCB-Info-Issuer-Chain" if place.api_version == 3 else "TCB-Info-Issuer-Chain"
+        return _json(_found(found, f"{place.product} TCB Info for FMSPC {fmspc}"), chain_name=name)
+
+    def _qe_identity(self, request: Request, place: _Place) -> Response:
+        return self._identity("QE" if place.product == "SGX" else "TD_QE", request, place)
+
+    def _qve_identity(self, request: Request, place: _Place) -> Response:
+        return self._identity("QVE", request, place)
+
+    def _identity(self, name: str, request: Request, place: _Place) -> Response:
+        update = query.update_type(request.parameters())
+        found = self._store.identity(name=name, api_version=place.api_version, update=update)
+        return _json(_found(found, f"the {name} identity"), chain_name="SGX-Enclave-Identity-Issuer-Chain")
+
+    def _rootcacrl(self, _request: Request, _place: _Place) -> Response:
+        crl = _found(self._store.root_crl(), "the root's CRL")
+        # Hex under the label of DER, for clients older than the route `crl`.
+        headers = (("Content-Type", "application/pkix-crl; charset=utf-8"),)
+        return Response(status=Status.OK, headers=headers, body=crl.hex().encode())
+
+    def _crl(self, request: Request, _place: _Place) -> Response:
+        uri = query.crl_uri(request.parameters())
+        crl = self._store.crl(uri=uri)
+        if crl is None and not query.is_intel_crl(uri):
+            raise Refusal(Status.INVALID_REQUEST, "the uri is neither Intel's nor that of an uploaded CRL")
+        headers = (("Content-Type", "application/pkix-crl"),)
+        return Response(status=Status.OK, headers=headers, body=_found(crl, "that CRL"))
+
+    # --- writing
+
+    def _upload(self, request: Request, place: _Place) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind or 'unknown'}, not application/json")
+        stored = self._store.apply(parse_upload(request.body, api_version=place.api_version), now=self._clock())
+        _log.info(
+            "stored %d platforms, %d TCB Infos and %d identities of the PKI with root %s",
+            stored.platforms,
+            stored.tcb_infos,
+            stored.identities,
+            stored.root,
+        )
+        if stored.replaces:
+            _log.warning("the PKI with root %s is served from now on, no longer %s", stored.root, stored.replaces)
+        return sentence(Status.OK)
+
+
+def _place(path: str) -> _Place | None:
+    match = _MOUNT.fullmatch(path)
+    if match is None or (match["product"].upper(), match["version"]) == ("TDX", "3"):
+        return None
+    route = (match["rest"] or "/").lower()
+    return _Place(
+        product=match["product"].upper(),
+        api_version=int(match["version"]),
+        route=route.removesuffix("/"),
+    )
+
+
+def _found(value: T | None, what: str) -> T:
+    if value is None:
+        raise Refusal(Status.NO_CACHE_DATA, f"{what} was never uploaded")
+    return value
+
+
+def _json(document: Document, *, chain_name: str) -> Response:
+    headers = ((chain_name, document.chain), ("Content-Type", JSON))
+    return Response(status=Status.OK, headers=headers, body=document.body)
