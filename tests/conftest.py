@@ -14,6 +14,8 @@ settings.register_profile("here", deadline=None)
 settings.register_profile("build", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("build" if os.environ.get("CI") else "here")
 
+pytest_plugins = ["support.site_fixture"]
+
 _OURS_OF_THE_BUILD = ("EAA_VECTORS", "EAA_REQUIRE_ALL")
 _READ_BY_PROGRAMS = ("QCNL_CONF_PATH", "COLUMNS", "FORCE_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
