@@ -110,9 +110,9 @@ def parse_statuses(words: tuple[str, ...]) -> tuple[TCBStatus, ...]:
 
 def parse_grace(hours: int) -> timedelta:
     """Return a grace of so many hours. ValueError outside 0 to 30 days."""
-    if not timedelta(0) <= (grace := timedelta(hours=hours)) <= MAX_GRACE:
+    if not 0 <= hours <= MAX_GRACE // timedelta(hours=1):
         raise ValueError(f"a grace of {hours} hours is outside 0 to {MAX_GRACE // timedelta(hours=1)}")
-    return grace
+    return timedelta(hours=hours)
 
 
 def _policy_from(table: Table, *, base: Policy) -> Policy:

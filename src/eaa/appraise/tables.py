@@ -20,7 +20,8 @@ def load_toml(text: str, *, what: str, reason: Reason) -> dict[str, Any]:
         raise Misuse(reason, f"{what} has {len(text)} characters, the limit is {MAX_FILE_SIZE}")
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # Not only TOMLDecodeError: a number of thousands of digits is refused by Python itself.
         raise Misuse(reason, f"{what} is not TOML: {error}", hint="correct the file at that place") from error
 
 

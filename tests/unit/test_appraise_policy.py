@@ -1,0 +1,181 @@
+"""Policy files: strict defaults, every field read as the one type it has, and nothing unknown let through."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from eaa.appraise.policy import MAX_GRACE, Policy, PolicyFile, parse_grace, parse_statuses
+from eaa.appraise.result import BindingLevel, Role
+from eaa.collateral.intel import TCBStatus
+from eaa.errors import Misuse, Reason
+
+EVERYTHING = f"""
+allowed_tcb_statuses = ["UpToDate", "SWHardeningNeeded"]
+minimum_evaluation_number = 17
+collateral_grace_hours = 48
+minimum_binding = "cert"
+mr_enclaves = ["{"01" * 32}"]
+mr_signers = ["{"02" * 32}", "{"03" * 32}"]
+isv_prod_id = 7
+minimum_isv_svn = 2
+dangerous_accept_debug_enclaves = true
+trust_anchors = ["sim/root.pem"]
+dangerous_mix_trust_anchors = true
+"""
+
+
+def test_every_default_is_the_strict_one() -> None:
+    policy = PolicyFile().for_role(Role.WORKLOAD)
+    assert policy == Policy(
+        allowed_tcb_statuses=(TCBStatus.UP_TO_DATE,),
+        minimum_evaluation_number=0,
+        collateral_grace=timedelta(0),
+        minimum_binding=BindingLevel.FRESH,
+        mr_enclaves=(),
+        mr_signers=(),
+        isv_prod_id=None,
+        minimum_isv_svn=0,
+        dangerous_accept_debug_enclaves=False,
+    )
+
+
+def test_a_file_can_say_everything() -> None:
+    parsed = PolicyFile.parse(EVERYTHING)
+    assert parsed.for_role(Role.RELAY) == Policy(
+        allowed_tcb_statuses=(TCBStatus.UP_TO_DATE, TCBStatus.SW_HARDENING_NEEDED),
+        minimum_evaluation_number=17,
+        collateral_grace=timedelta(hours=48),
+        minimum_binding=BindingLevel.CERT,
+        mr_enclaves=(b"\x01" * 32,),
+        mr_signers=(b"\x02" * 32, b"\x03" * 32),
+        isv_prod_id=7,
+        minimum_isv_svn=2,
+        dangerous_accept_debug_enclaves=True,
+    )
+    assert parsed.trust_anchors == ("sim/root.pem",)
+    assert parsed.dangerous_mix_trust_anchors
+
+
+def test_a_table_of_a_role_changes_the_common_policy_for_that_role() -> None:
+    parsed = PolicyFile.parse('minimum_isv_svn = 2\nminimum_binding = "cert"\n[workload]\nminimum_binding = "fresh"\n')
+    assert parsed.for_role(Role.WORKLOAD) == Policy(minimum_isv_svn=2, minimum_binding=BindingLevel.FRESH)
+    assert parsed.for_role(Role.RELAY) == Policy(minimum_isv_svn=2, minimum_binding=BindingLevel.CERT)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing but words\n"])
+def test_an_empty_policy_is_an_error_and_not_a_pass(text: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        PolicyFile.parse(text)
+    assert caught.value.reason is Reason.POLICY_INVALID
+    assert "--policy" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("minimum_svn = 3", id="unknown field"),
+        pytest.param("[workload]\nmr_encalves = []", id="unknown field of a role"),
+        pytest.param("[relais]\nisv_prod_id = 1", id="unknown role"),
+        pytest.param("workload = 1", id="a role that is no table"),
+        pytest.param("[workload]\ntrust_anchors = ['x']", id="trust anchors of one role"),
+        pytest.param("[workload]\ndangerous_mix_trust_anchors = true", id="mixing for one role"),
+        pytest.param("allowed_tcb_statuses = 'UpToDate'", id="statuses that are no list"),
+        pytest.param("allowed_tcb_statuses = []", id="no status at all"),
+        pytest.param("allowed_tcb_statuses = [1]", id="a status that is no text"),
+        pytest.param("allowed_tcb_statuses = ['uptodate']", id="a status in another spelling"),
+        pytest.param("allowed_tcb_statuses = ['UpToDate', 'Revoked']", id="Revoked"),
+        pytest.param("minimum_evaluation_number = -1", id="negative number"),
+        pytest.param("minimum_evaluation_number = 10001", id="too large a number"),
+        pytest.param("minimum_evaluation_number = 1.0", id="a fraction"),
+        pytest.param("minimum_evaluation_number = true", id="true for a number"),
+        pytest.param("isv_prod_id = 65536", id="too large a product"),
+        pytest.param("minimum_isv_svn = '1'", id="a number in quotes"),
+        pytest.param("collateral_grace_hours = -1", id="negative grace"),
+        pytest.param("collateral_grace_hours = 721", id="grace of more than 30 days"),
+        pytest.param("collateral_grace_hours = 9223372036854775807", id="grace beyond any calendar"),
+        pytest.param("minimum_binding = 'none'", id="no binding at all"),
+        pytest.param("minimum_binding = 'Fresh'", id="a level in another spelling"),
+        pytest.param("minimum_binding = 'strong'", id="an unknown level"),
+        pytest.param("minimum_binding = 3", id="a level as a number"),
+        pytest.param("mr_enclaves = []", id="no measurement at all"),
+        pytest.param("mr_enclaves = ['00']", id="a short measurement"),
+        pytest.param(f"mr_enclaves = ['{'0' * 96}']", id="a measurement of a trust domain"),
+        pytest.param(f"mr_signers = ['{'g' * 64}']", id="a signer that is no hex"),
+        pytest.param("dangerous_accept_debug_enclaves = 1", id="1 for true"),
+        pytest.param("dangerous_accept_debug_enclaves = 'yes'", id="yes for true"),
+        pytest.param("trust_anchors = []", id="no trust anchor at all"),
+        pytest.param("isv_prod_id = 1\nisv_prod_id = 2", id="a field twice"),
+        pytest.param("isv_prod_id =", id="no TOML"),
+        pytest.param("isv_prod_id = " + "9" * 5000, id="a number of thousands of digits"),
+        pytest.param("a = " + "[" * 10_000, id="nested without end"),
+        pytest.param("# " + "x" * (1 << 20), id="too long"),
+    ],
+)
+def test_a_mistake_in_a_policy_is_refused_and_never_ignored(line: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        PolicyFile.parse(line)
+    assert caught.value.reason is Reason.POLICY_INVALID
+
+
+# --- flags over a file
+
+
+def test_flags_change_what_they_name_and_nothing_else() -> None:
+    parsed = PolicyFile.parse("isv_prod_id = 7\n[relay]\nminimum_isv_svn = 2\n")
+    changed = parsed.override({"minimum_binding": BindingLevel.CERT, "isv_prod_id": None})
+    assert changed.for_role(Role.WORKLOAD) == Policy(isv_prod_id=7, minimum_binding=BindingLevel.CERT)
+    assert changed.for_role(Role.RELAY) == Policy(isv_prod_id=7, minimum_isv_svn=2, minimum_binding=BindingLevel.CERT)
+
+
+def test_flags_can_be_for_one_role() -> None:
+    changed = PolicyFile().override({"isv_prod_id": 9}, roles=(Role.WORKLOAD,))
+    assert changed.for_role(Role.WORKLOAD).isv_prod_id == 9
+    assert changed.for_role(Role.RELAY) == Policy()
+
+
+def test_statuses_that_are_accepted_too_come_on_top() -> None:
+    parsed = PolicyFile.parse('[relay]\nallowed_tcb_statuses = ["OutOfDate"]\n')
+    widened = parsed.also_accept((TCBStatus.SW_HARDENING_NEEDED, TCBStatus.UP_TO_DATE))
+    assert widened.for_role(Role.WORKLOAD).allowed_tcb_statuses == (
+        TCBStatus.UP_TO_DATE,
+        TCBStatus.SW_HARDENING_NEEDED,
+    )
+    assert widened.for_role(Role.RELAY).allowed_tcb_statuses == (
+        TCBStatus.OUT_OF_DATE,
+        TCBStatus.SW_HARDENING_NEEDED,
+        TCBStatus.UP_TO_DATE,
+    )
+    assert parsed.for_role(Role.WORKLOAD) == Policy()
+
+
+@pytest.mark.parametrize(("hours", "grace"), [(0, timedelta(0)), (1, timedelta(hours=1)), (720, MAX_GRACE)])
+def test_a_grace_has_an_end(hours: int, grace: timedelta) -> None:
+    assert parse_grace(hours) == grace
+
+
+@pytest.mark.parametrize("hours", [-1, 721, 1 << 62])
+def test_a_grace_outside_of_it_is_refused(hours: int) -> None:
+    with pytest.raises(ValueError, match="outside 0 to 720"):
+        parse_grace(hours)
+
+
+@pytest.mark.parametrize("status", [status for status in TCBStatus if status is not TCBStatus.REVOKED])
+def test_every_status_but_revoked_can_be_accepted(status: TCBStatus) -> None:
+    assert parse_statuses((status.value,)) == (status,)
+
+
+@pytest.mark.parametrize("words", [("Revoked",), ("UpToDate", "outofdate"), ("",)])
+def test_an_unknown_status_is_refused_by_name(words: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="not one of UpToDate"):
+        parse_statuses(words)
+
+
+def test_policies_are_values() -> None:
+    """Two programs with the same policy agree; nobody can change one in place."""
+    first: Any = Policy()
+    assert first == Policy()
+    with pytest.raises(AttributeError):
+        first.minimum_isv_svn = 1
