@@ -432,7 +432,7 @@ def field(arcs: tuple[int, ...], value: bytes) -> Callable[[SGXExtension], objec
         pytest.param(lambda e: e.configuration.update({1: b"\1"}), id="a boolean of another spelling"),
         pytest.param(lambda e: setattr(e, "components", [5] * 15), id="15 components"),
         pytest.param(
-            lambda e: setattr(e, "components", [5] * 15 + [256]) or setattr(e, "cpu_svn", bytes(16)), id="256"
+            lambda e: e.__dict__.update(components=[5] * 15 + [256], cpu_svn=bytes(16)), id="component of 256"
         ),
         pytest.param(lambda e: setattr(e, "cpu_svn", bytes([5] * 15 + [4])), id="CPUSVN differs from the components"),
         pytest.param(lambda e: setattr(e, "cpu_svn", bytes([5] * 17)), id="long CPUSVN"),

@@ -280,12 +280,13 @@ def verify_revocation_lists(collateral: Collateral, *, root: Certificate) -> Rev
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
+    pck_ca = _parse_issuer(collateral.pck_crl_issuer_chain, root=root, what="PCK CRL")
     verify_root(root)
     root_crl = CRL.parse(collateral.root_ca_crl)
     verify_crl(root_crl, issuer=root, name="root CRL")
     # Intel's verifier does not look for the root in its own list. A root that revoked itself is over all the same.
     verify_not_revoked(root, crl=root_crl)
-    pck_ca = _verified_issuer(collateral.pck_crl_issuer_chain, PCK_CA, root=root, root_crl=root_crl, what="PCK CRL")
+    _verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
     pck_crl = CRL.parse(collateral.pck_crl)
     verify_crl(pck_crl, issuer=pck_ca, name="PCK CRL")
     return RevocationLists(
@@ -337,9 +338,8 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists) -> Verified[
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    signer = _verified_issuer(
-        collateral.tcb_info_issuer_chain, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl, what="TCB Info"
-    )
+    signer = _parse_issuer(collateral.tcb_info_issuer_chain, root=lists.root, what="TCB Info")
+    _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     # The signature is checked before the document is read, and over the bytes as served: no second spelling passes.
     if not raw_signature_is_valid(collateral.tcb_info_signature, collateral.tcb_info, signer.public_key):
         raise VerificationError(Reason.TCB_INFO_SIGNATURE, f"TCB Info is not signed by {signer.common_name!r}")
@@ -363,9 +363,8 @@ def verify_qe_identity(collateral: Collateral, lists: RevocationLists) -> Verifi
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    signer = _verified_issuer(
-        collateral.qe_identity_issuer_chain, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl, what="QE identity"
-    )
+    signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity")
+    _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     if not raw_signature_is_valid(collateral.qe_identity_signature, collateral.qe_identity, signer.public_key):
         raise VerificationError(
             Reason.QE_IDENTITY_SIGNATURE, f"the QE identity is not signed by {signer.common_name!r}"
@@ -505,14 +504,17 @@ def _parse_issuer_chain(pem: bytes, *, what: str) -> tuple[Certificate, Certific
     return Certificate.parse(ders[0]), Certificate.parse(ders[1])
 
 
-def _verified_issuer(pem: bytes, role: CertificateRole, *, root: Certificate, root_crl: CRL, what: str) -> Certificate:
-    """Return the first certificate of an issuer chain: it has `role`, `root` issued it and has not revoked it."""
+def _parse_issuer(pem: bytes, *, root: Certificate, what: str) -> Certificate:
+    """Return the first certificate of an issuer chain that ends in the very root that is pinned."""
     issuer, its_root = _parse_issuer_chain(pem, what=what)
     _require_same_root(its_root, root, what=what)
+    return issuer
+
+
+def _verify_issuer(issuer: Certificate, role: CertificateRole, *, root: Certificate, root_crl: CRL) -> None:
     verify_role(issuer, role)
     verify_issued(issuer, issuer=root)
     verify_not_revoked(issuer, crl=root_crl)
-    return issuer
 
 
 def _require_same_root(actual: Certificate, pinned: Certificate, *, what: str) -> None:
