@@ -37,6 +37,11 @@ class Credentials:
     evidence: TaggedEvidence | None
     made: datetime
 
+    @property
+    def quote(self) -> bytes | None:
+        """The quote that the certificate carries."""
+        return None if self.evidence is None else self.evidence.evidence
+
 
 class Identity:
     """The credentials of one program, renewed before their certificate expires, and fresh evidence on demand.

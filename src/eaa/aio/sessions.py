@@ -8,15 +8,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from eaa.aio.attestation import Attestation, Hop, Judge
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import BindingLevel, Role
-from eaa.evidence.tagged import TaggedEvidence
 from eaa.protocol.exchange import ALPN, ALPN_INNER, EvidenceReceived, EvidenceWanted, Terms
+from eaa.tls.certificate import PrivateKey
 from eaa.tls.connection import Connection, make_context
 
 
@@ -24,7 +23,7 @@ class Credentials(Protocol):
     """One key with its certificate."""
 
     @property
-    def private_key(self) -> ec.EllipticCurvePrivateKey:
+    def private_key(self) -> PrivateKey:
         """The TLS key."""
 
     @property
@@ -32,8 +31,8 @@ class Credentials(Protocol):
         """DER."""
 
     @property
-    def evidence(self) -> TaggedEvidence | None:
-        """What the certificate carries."""
+    def quote(self) -> bytes | None:
+        """The quote that the certificate carries."""
 
 
 class Identity(Protocol):
@@ -133,7 +132,7 @@ class Endpoint:
             if self._identity is None or credentials is None:
                 return None
             if wanted.level is BindingLevel.CERT:
-                return credentials.evidence.evidence if credentials.evidence else None
+                return credentials.quote
             return await asyncio.to_thread(self._identity.quote, wanted.report_data)
 
         return Hop(terms=terms, quoter=quote, judge=judge)

@@ -226,7 +226,7 @@ class Service:
                 await asyncio.sleep(0.1)
                 continue
             if len(self._tasks) >= MAX_CONNECTIONS:
-                logger.warning("refused a connection: %d are being served", len(self._tasks))
+                logger.warning("a connection refused: %d are being served [%s]", len(self._tasks), Reason.OVERLOADED)
                 sock.close()
                 continue
             _no_delay(sock)

@@ -143,14 +143,15 @@ def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",)) -> Cal
             return function(*args, judging=_take_judging(kwargs), **kwargs)
 
         wrapped: Any = with_judging
-        for option in reversed(_judging(verifier_names)):
+        for option in reversed([*_trusting(verifier_names), *_accepting()]):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
 
 
-def _judging(verifier_names: tuple[str, ...]) -> list[Callable[[Any], Any]]:
+def _trusting(verifier_names: tuple[str, ...]) -> list[Callable[[Any], Any]]:
+    """What evidence is verified and compared with."""
     existing = click.Path(path_type=Path)
     return [
         click.option(
@@ -177,6 +178,12 @@ def _judging(verifier_names: tuple[str, ...]) -> list[Callable[[Any], Any]]:
         click.option("--pccs", metavar="URL", help="Where collateral comes from. Default: sgx_default_qcnl.conf."),
         click.option("--pccs-ca", type=existing, metavar="FILE", help="The CA (PEM) of that PCCS's TLS certificate."),
         click.option("--collateral", type=existing, metavar="FILE", help="Take collateral from this file instead."),
+    ]
+
+
+def _accepting() -> list[Callable[[Any], Any]]:
+    """What of verified evidence is accepted."""
+    return [
         click.option(
             "--accept-tcb-status",
             multiple=True,
