@@ -214,7 +214,6 @@ class Connection:
             self._ssl.set_accept_state()
         else:
             self._ssl.set_connect_state()
-        self._in_memory = sock is None
         self._established = False
         self._failure: EAAError | None = None
         self._expected: tuple[bytes, bytes] | None = None
@@ -260,16 +259,7 @@ class Connection:
         """Say that this side will send no more (close_notify). The peer may go on sending."""
         if self._failure is not None or not self._established:
             return Want.NOTHING
-        try:
-            self._ssl.shutdown()
-        except SSL.WantReadError:
-            return Want.READ
-        except SSL.WantWriteError:
-            return Want.WRITE
-        except SSL.Error:
-            # The peer is gone already, which is no news to someone who says goodbye.
-            _empty_error_queue()
-        return Want.NOTHING
+        return self._say_goodbye()
 
     @property
     def peer_certificate(self) -> bytes | None:
@@ -383,13 +373,30 @@ class Connection:
     def _conclude_handshake(self) -> None:
         """Check what OpenSSL leaves to us: the agreed protocol, and that the peer sent one certificate only."""
         agreed = self._ssl.get_alpn_proto_negotiated()
-        if self._alpn and agreed not in self._alpn:
-            raise self._fail(_legacy(self._alpn, server_side=self._server_side))
         chain = self._ssl.get_peer_cert_chain(as_cryptography=False) or []
-        if len(chain) > 1:
-            raise self._fail(
-                VerificationError(Reason.CERTIFICATE_CHAIN, f"the peer sent {len(chain)} certificates, one is expected")
+        failure: EAAError | None = None
+        if self._alpn and agreed not in self._alpn:
+            failure = _legacy(self._alpn, server_side=self._server_side)
+        elif len(chain) > 1:
+            failure = VerificationError(
+                Reason.CERTIFICATE_CHAIN, f"the peer sent {len(chain)} certificates, one is expected"
             )
+        if failure is not None:
+            # The handshake is over, so there is no alert left to send but the goodbye.
+            self._say_goodbye()
+            raise self._fail(failure)
+
+    def _say_goodbye(self) -> Want:
+        try:
+            self._ssl.shutdown()
+        except SSL.WantReadError:
+            return Want.READ
+        except SSL.WantWriteError:
+            return Want.WRITE
+        except SSL.Error:
+            # The peer is gone already, which is no news to someone who says goodbye.
+            _empty_error_queue()
+        return Want.NOTHING
 
     def _write(self, data: bytes | memoryview) -> int | Want:
         if not len(data):
