@@ -30,7 +30,7 @@ _ANNOUNCED = re.compile(r"listening on (\S+)")
 class Service:
     """One service process, its stderr read to the end so that it never blocks on it."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], folder: Path) -> None:
         self.name = command[0]
         # A session of its own: Ctrl-C reaches the demonstration, which then stops its children in order.
         self._process = subprocess.Popen(  # noqa: S603  our own programs
@@ -39,6 +39,7 @@ class Service:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=folder,
             start_new_session=True,
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -91,8 +92,8 @@ class Service:
 @contextlib.contextmanager
 def workplace() -> Iterator[tuple[Path, Children]]:
     """Yield a temporary folder and its processes. Afterwards neither is there any more, whatever happened."""
-    children = Children()
     folder = Path(tempfile.mkdtemp(prefix="eaa-demo-"))
+    children = Children(folder)
     previous = signal.signal(signal.SIGHUP, lambda *_: _terminate())
     try:
         yield folder, children
@@ -111,9 +112,10 @@ def _terminate() -> NoReturn:
 
 
 class Children:
-    """All service processes of one demonstration."""
+    """All service processes of one demonstration, in its folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._services: list[Service] = []
 
     def stop_all(self) -> None:
@@ -126,7 +128,7 @@ class Children:
 
     def start(self, command: list[str]) -> Service:
         """Start a service."""
-        service = Service(command)
+        service = Service(command, self._folder)
         self._services.append(service)
         return service
 
@@ -136,7 +138,7 @@ class Children:
         service.stop()
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its exit code and output, stderr after stdout."""
     process = subprocess.Popen(  # noqa: S603  our own programs
         _resolved(command),
@@ -144,6 +146,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=folder,
         start_new_session=True,
     )
     try:

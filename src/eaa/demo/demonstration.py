@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from eaa.demo.children import Children, run, workplace
-from eaa.demo.script import Setting, by_hand, shown
+from eaa.demo.script import TAMPERED, TEE, Setting, by_hand, shown
 from eaa.errors import Reason, Unavailable
 from eaa.program.output import SUCCESS
 
@@ -25,7 +25,7 @@ class Attack:
     enclave: str | None
     reason: Reason
     exit_code: int
-    tee: str = "tee"
+    tee: str = TEE
 
 
 ATTACKS = (
@@ -38,7 +38,7 @@ ATTACKS = (
     Attack(
         title="tampered evidence: one bit of the quote's signature is flipped",
         enclave="workload",
-        tee="tampered",
+        tee=TAMPERED,
         reason=Reason.QUOTE_SIGNATURE,
         exit_code=3,
     ),
@@ -88,10 +88,9 @@ class _Demonstration:
     """The steps, in order. Each says what it does before it does it."""
 
     def __init__(self, folder: Path, children: Children) -> None:
+        self._folder = folder
         self._children = children
-        self._setting = Setting(
-            folder=str(folder), pccs="127.0.0.1:0", workload="tcp://127.0.0.1:0", relay="tcp://127.0.0.1:0"
-        )
+        self._setting = Setting(pccs="127.0.0.1:0", workload="tcp://127.0.0.1:0", relay="tcp://127.0.0.1:0")
 
     def run(self) -> bool:
         """Return whether all five outcomes were as expected."""
@@ -125,8 +124,7 @@ class _Demonstration:
     def _attacks(self) -> list[bool]:
         _say("6. Now the node belongs to an attacker. His relay takes any workload; Shelter still decides", bold=True)
         self._do(self._setting.tamper())
-        socket = f"unix://{self._setting.folder}/attacked.sock"
-        self._setting = replace(self._setting, workload=socket, relay="tcp://127.0.0.1:0")
+        self._setting = replace(self._setting, workload="unix://attacked.sock", relay="tcp://127.0.0.1:0")
         self._setting = replace(self._setting, relay=self._serve(self._setting.serve_attackers_relay()))
         return [self._attack(number, attack) for number, attack in enumerate(ATTACKS, 1)]
 
@@ -161,7 +159,7 @@ class _Demonstration:
 
     def _show(self, command: list[str]) -> tuple[int, str]:
         _command(command)
-        done = run(command)
+        done = run(command, self._folder)
         output = done.stdout + done.stderr
         for line in output.splitlines():
             click.echo(f"  {line}")

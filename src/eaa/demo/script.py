@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from typing import Final
 
-PROGRAMS = ("eaa", "eaa-pccs", "enclave-tls-server", "inclavared", "shelter")
+TEE: Final = "tee"
+"""The software TEE's folder."""
+TAMPERED: Final = "tampered"
+"""A copy of it in an attacker's hands."""
+TOKEN_FILE: Final = "admin-token"  # noqa: S105  the name of a file
+COLLATERAL_FILE: Final = "collateral.json"
+PROGRAMS: Final = ("eaa", "eaa-pccs", "enclave-tls-server", "inclavared", "shelter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Where everything lies and listens."""
+    """Where everything listens. Files lie in the current folder, which should be an empty one."""
 
-    folder: str
     pccs: str
     """HOST:PORT."""
     workload: str
@@ -20,48 +26,33 @@ class Setting:
     relay: str
     """Inclavared's address."""
 
-    @property
-    def tee(self) -> str:
-        """The software TEE's folder."""
-        return f"{self.folder}/tee"
-
-    @property
-    def token_file(self) -> str:
-        """The PCCS's admin token."""
-        return f"{self.folder}/admin-token"
-
-    @property
-    def collateral_file(self) -> str:
-        """What is uploaded into the PCCS."""
-        return f"{self.folder}/collateral.json"
-
     def image(self, name: str) -> str:
         """Return the path of a sample enclave image."""
-        return f"{self.tee}/{name}.sgxs"
+        return f"{TEE}/{name}.sgxs"
 
     # --- preparing ------------------------------------------------------------------------------------------------
 
     def create_platform(self, *images: str) -> list[str]:
         """Make the software TEE and its sample images."""
-        return ["eaa", "simulator", "create", self.tee, *(part for name in images for part in ("--image", name))]
+        return ["eaa", "simulator", "create", TEE, *(part for name in images for part in ("--image", name))]
 
     def make_token(self) -> list[str]:
         """Make the PCCS's admin token: there is no default one."""
-        return ["sh", "-c", f"umask 077 && head -c 24 /dev/urandom | base64 > {shlex.quote(self.token_file)}"]
+        return ["sh", "-c", f"umask 077 && head -c 24 /dev/urandom | base64 > {TOKEN_FILE}"]
 
     def serve_pccs(self) -> list[str]:
         """Start the PCCS."""
-        options = ("--listen", self.pccs, "--db", f"{self.folder}/pccs.sqlite", "--admin-token-file", self.token_file)
+        options = ("--listen", self.pccs, "--db", "pccs.sqlite", "--admin-token-file", TOKEN_FILE)
         return ["eaa-pccs", "serve", *options]
 
     def issue_collateral(self) -> list[str]:
         """Have the platform's vendor issue its collateral."""
-        return ["eaa", "simulator", "collateral", self.tee, "--output", self.collateral_file]
+        return ["eaa", "simulator", "collateral", TEE, "--output", COLLATERAL_FILE]
 
     def upload_collateral(self) -> list[str]:
         """Put it into the PCCS."""
-        options = ("--url", f"http://{self.pccs}", "--admin-token-file", self.token_file)
-        return ["eaa-pccs", "upload", self.collateral_file, *options]
+        options = ("--url", f"http://{self.pccs}", "--admin-token-file", TOKEN_FILE)
+        return ["eaa-pccs", "upload", COLLATERAL_FILE, *options]
 
     def measure(self, name: str) -> list[str]:
         """Compute the launch measurement of an image."""
@@ -69,12 +60,12 @@ class Setting:
 
     def sigstruct(self, name: str) -> str:
         """Return the path of a sample image's SIGSTRUCT."""
-        return f"{self.tee}/{name}.sigstruct"
+        return f"{TEE}/{name}.sigstruct"
 
-    def record(self, name: str, role: str, values: str = "reference-values") -> list[str]:
+    def record(self, name: str, role: str) -> list[str]:
         """Record it as what is expected in a role."""
         image = ("--image", self.image(name), "--sigstruct", self.sigstruct(name))
-        return ["shelter", "record", name, "--role", role, *image, *self._trust(values)]
+        return ["shelter", "record", name, "--role", role, *image, *self._trust]
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -109,7 +100,7 @@ class Setting:
 
     def tamper(self) -> list[str]:
         """Copy the platform, and break its quotes."""
-        return ["eaa", "simulator", "tamper", self.tee, f"{self.folder}/tampered", "--fault", "FLIP_QUOTE_SIGNATURE"]
+        return ["eaa", "simulator", "tamper", TEE, TAMPERED, "--fault", "FLIP_QUOTE_SIGNATURE"]
 
     def serve_attackers_relay(self) -> list[str]:
         """Start a relay whose operator takes every workload: its configuration is the attacker's."""
@@ -117,7 +108,7 @@ class Setting:
         nobody = ("--verifier", "nullverifier", "--dangerous-accept-no-evidence", "--mutual")
         return ["inclavared", *options, *self._attested("relay"), *nobody]
 
-    def serve_attackers_workload(self, enclave: str | None, *, tee: str = "tee") -> list[str]:
+    def serve_attackers_workload(self, enclave: str | None, *, tee: str = TEE) -> list[str]:
         """Start a workload that is not what the owner expects; without an enclave it has no evidence at all."""
         attester = ["--attester", "nullattester"]
         if enclave is not None:
@@ -125,21 +116,22 @@ class Setting:
                 "--attester",
                 "sgx_sim",
                 "--simulator",
-                f"{self.folder}/{tee}",
+                tee,
                 "--enclave",
                 self.image(enclave),
             ]
         return ["enclave-tls-server", "--listen", self.workload, *attester]
 
     def _attested(self, enclave: str) -> tuple[str, ...]:
-        return ("--attester", "sgx_sim", "--simulator", self.tee, "--enclave", self.image(enclave))
+        return ("--attester", "sgx_sim", "--simulator", TEE, "--enclave", self.image(enclave))
 
     @property
     def _judging(self) -> tuple[str, ...]:
-        return (*self._trust("reference-values"), "--pccs", f"http://{self.pccs}")
+        return (*self._trust, "--pccs", f"http://{self.pccs}")
 
-    def _trust(self, values: str) -> tuple[str, ...]:
-        return ("--trust-anchor", f"{self.tee}/root.pem", "--reference-values", f"{self.folder}/{values}.toml")
+    @property
+    def _trust(self) -> tuple[str, ...]:
+        return ("--trust-anchor", f"{TEE}/root.pem", "--reference-values", "reference-values.toml")
 
 
 def shown(command: list[str]) -> str:
@@ -149,7 +141,7 @@ def shown(command: list[str]) -> str:
     return shlex.join(command)
 
 
-BY_HAND = Setting(folder="eaa-demo", pccs="127.0.0.1:8081", workload="127.0.0.1:1234", relay="tcp://127.0.0.1:1236")
+BY_HAND = Setting(pccs="127.0.0.1:8081", workload="127.0.0.1:1234", relay="tcp://127.0.0.1:1236")
 """The addresses of the reference system."""
 
 
@@ -158,11 +150,11 @@ def by_hand() -> list[tuple[str, list[list[str]]]]:
     hand = BY_HAND
     return [
         (
-            "Terminal 1: a software TEE with two enclave images, and a PCCS",
+            "Terminal 1, in an empty folder: a software TEE with two enclave images, and a PCCS",
             [hand.create_platform("workload", "relay"), hand.make_token(), hand.serve_pccs()],
         ),
         (
-            "Terminal 2: its collateral into the PCCS, the expected measurements recorded, then the workload",
+            "Terminal 2, in the same folder: its collateral into the PCCS, expected measurements, then the workload",
             [
                 hand.issue_collateral(),
                 hand.upload_collateral(),
@@ -171,6 +163,6 @@ def by_hand() -> list[tuple[str, list[list[str]]]]:
                 hand.serve_workload(),
             ],
         ),
-        ("Terminal 3: the relay", [hand.serve_relay()]),
-        ("Terminal 4: attest", [hand.attest()]),
+        ("Terminal 3, in the same folder: the relay", [hand.serve_relay()]),
+        ("Terminal 4, in the same folder: attest", [hand.attest()]),
     ]

@@ -9,8 +9,9 @@ from typing import Any, Final
 import click
 
 from eaa.errors import Misuse, Reason, Unavailable
+from eaa.measure.sgx import measure_sgxs
 from eaa.program.files import read_bytes, write_whole
-from eaa.program.output import json_option, print_json, print_record
+from eaa.program.output import json_option, print_json
 from eaa.simulator.faults import Fault, Stage
 from eaa.simulator.images import create_signer_key, sample_image
 from eaa.simulator.platform import MAX_FILE, ROOT_FILE, SECRETS_FILE, Platform
@@ -171,11 +172,18 @@ def _write_image(path: Path, name: str, *, now: datetime, **options: Any) -> dic
     image, sigstruct = sample_image(name, now=now, signer_key=create_signer_key(), **options)
     write_whole(path, image)
     write_whole(path.with_suffix(SIGSTRUCT_SUFFIX), sigstruct)
-    return {"image": str(path), "sigstruct": str(path.with_suffix(SIGSTRUCT_SUFFIX))}
+    return {
+        "image": str(path),
+        "sigstruct": str(path.with_suffix(SIGSTRUCT_SUFFIX)),
+        "mr_enclave": measure_sgxs(image).mr_enclave.hex(),
+    }
 
 
 def _show(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(document)
-    else:
-        print_record({name: value for name, value in document.items() if value})
+        return
+    if "platform" in document:
+        click.echo(f"platform: {document['platform']} (trust anchor {document['root']})")
+    for made in document["images"]:
+        click.echo(f"image: {made['image']} (mr enclave {made['mr_enclave']})")

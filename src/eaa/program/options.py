@@ -121,6 +121,10 @@ class Judging:
     def open(self, *roles: Role, flags_for: Role | None = None, clock: Callable[[], datetime] = wall_clock) -> Verifier:
         """Return the verifier, refusing to start where a role that must be judged has no reference value."""
         self.require_known_verifier()
+        if self.judges_nobody:
+            raise not_implemented(
+                "--verifier", NULL_VERIFIER, f"{', '.join(IN_PROCESS_VERIFIERS)} where something is verified"
+            )
         policy = self.policy_file(flags_for)
         verifier = Verifier(
             self.source(),
@@ -190,7 +194,12 @@ def _accepting() -> list[Callable[[Any], Any]]:
             metavar="STATUS",
             help="Accept this TCB status too, in Intel's spelling; repeat for more. Default: UpToDate only.",
         ),
-        click.option("--minimum-evaluation-number", type=click.IntRange(0, 10_000), metavar="N"),
+        click.option(
+            "--minimum-evaluation-number",
+            type=click.IntRange(0, 10_000),
+            metavar="N",
+            help="The lowest tcbEvaluationDataNumber of collateral.",
+        ),
         click.option(
             "--collateral-grace",
             type=int,
@@ -205,7 +214,7 @@ def _accepting() -> list[Callable[[Any], Any]]:
         click.option("--mr-enclave", "mr_enclaves", multiple=True, metavar="HEX", help="Accept this MRENCLAVE only."),
         click.option("--mr-signer", "mr_signers", multiple=True, metavar="HEX", help="Accept this MRSIGNER only."),
         click.option("--isv-prod-id", type=click.IntRange(0, 0xFFFF), metavar="N", help="Accept this product only."),
-        click.option("--minimum-isv-svn", type=click.IntRange(0, 0xFFFF), metavar="N"),
+        click.option("--minimum-isv-svn", type=click.IntRange(0, 0xFFFF), metavar="N", help="The lowest ISVSVN."),
         click.option(
             "--dangerous-accept-debug-enclaves",
             is_flag=True,

@@ -86,12 +86,6 @@ def remoteattestation_command(
     """
     set_up_logging("shelter", log_level)
     reference_engine(tls, crypto)
-    if judging.judges_nobody:
-        raise Misuse(
-            Reason.NOT_IMPLEMENTED_VALUE,
-            "--verifier nullverifier is not implemented: Shelter exists to verify",
-            hint="leave it out",
-        )
     verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD)
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)

@@ -11,7 +11,7 @@ from eaa import __version__
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.appraise.result import Role
 from eaa.attesters import Attester
-from eaa.errors import Misuse, Reason, Rejection
+from eaa.errors import Rejection
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.logs import log_level_option, set_up_logging
@@ -76,13 +76,6 @@ def cli(
     refuse_debug_enclave(asked=debug_enclave)
     refuse_endorsements(asked=endorsements)
     refuse_verdictd(asked=verdictd)
-    judging.require_known_verifier()
-    if judging.judges_nobody:
-        raise Misuse(
-            Reason.NOT_IMPLEMENTED_VALUE,
-            "-v nullverifier is not implemented: a client that judges nobody sends its data to anybody",
-            hint="leave it out",
-        )
     verifier = judging.open(Role.WORKLOAD, flags_for=Role.WORKLOAD)
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
