@@ -210,6 +210,23 @@ def test_an_oversized_certificate_is_refused_unread() -> None:
     refused(lambda: Certificate.parse(bytes(MAX_CERTIFICATE_SIZE + 1)), Reason.CERTIFICATE_MALFORMED)
 
 
+def with_unused_bits(raw: bytes, signature: bytes, count: int) -> bytes:
+    at = raw.index(signature) - 1
+    assert raw[at] == 0
+    return raw[:at] + bytes((count,)) + raw[at + 1 :]
+
+
+@pytest.mark.parametrize("count", [1, 7, 255])
+def test_a_signature_is_of_whole_bytes(world: World, count: int) -> None:
+    """The count of unused bits is outside of what is signed: free, it would give one certificate many fingerprints."""
+    certificate = Certificate.parse(world.pck.der())
+    changed = with_unused_bits(certificate.der, certificate.signature, count)
+    refused(lambda: Certificate.parse(changed), Reason.CERTIFICATE_MALFORMED)
+    crl = CRL.parse(world.pck_crl.der())
+    changed_crl = with_unused_bits(crl.der, crl.signature, count)
+    refused(lambda: CRL.parse(changed_crl), Reason.CRL_MALFORMED)
+
+
 # --- PEM chains
 
 

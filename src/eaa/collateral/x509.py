@@ -244,17 +244,16 @@ def _decode_pem_block(block: bytes) -> bytes:
 
 def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
     """Return issuer, subject and key as they stand, having checked what the library reads too loosely."""
-    outer = der.read_only(raw, tag=der.SEQUENCE, what="the certificate")
-    tbs, algorithm, _ = _fields(outer, _SIGNED, reason=Reason.CERTIFICATE_MALFORMED)
-    version, serial, inner_algorithm, issuer, _, subject, spki, _ = _fields(
+    tbs = _signed_part(raw, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
+    version, serial, algorithm, issuer, _, subject, spki, _ = _fields(
         tbs, _TBS_CERTIFICATE, reason=Reason.CERTIFICATE_MALFORMED
     )
     if version.content != _VERSION_3:
         raise _bad_certificate("the certificate is not of version 3")
     if not 0 < der.parse_uint(serial.content) < 1 << 8 * MAX_SERIAL_SIZE:
         raise _bad_certificate("the certificate's serial number is zero or too long")
-    if algorithm.raw != _ECDSA_WITH_SHA256 or inner_algorithm.raw != _ECDSA_WITH_SHA256:
-        raise _bad_certificate("the certificate is not signed with ecdsa-with-SHA256")
+    if algorithm.raw != _ECDSA_WITH_SHA256:
+        raise _bad_certificate("the certificate does not name ecdsa-with-SHA256 twice")
     if not spki.raw.startswith(_P256_SPKI_PREFIX):
         raise _bad_certificate("the certificate's key is not an uncompressed point on P-256")
     return issuer.raw, subject.raw, spki.raw
@@ -262,14 +261,25 @@ def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _read_crl_frame(raw: bytes) -> bytes:
     """Return the issuer as it stands, having checked version and algorithms."""
-    outer = der.read_only(raw, tag=der.SEQUENCE, what="the CRL")
-    tbs, algorithm, _ = _fields(outer, _SIGNED, reason=Reason.CRL_MALFORMED)
-    version, inner_algorithm, issuer = _fields(tbs, _TBS_CRL_BEGINS, reason=Reason.CRL_MALFORMED, more=True)
+    tbs = _signed_part(raw, what="CRL", reason=Reason.CRL_MALFORMED)
+    version, algorithm, issuer = _fields(tbs, _TBS_CRL_BEGINS, reason=Reason.CRL_MALFORMED, more=True)
     if version.raw != _CRL_VERSION_2:
         raise _bad_crl("the CRL is not of version 2")
-    if algorithm.raw != _ECDSA_WITH_SHA256 or inner_algorithm.raw != _ECDSA_WITH_SHA256:
-        raise _bad_crl("the CRL is not signed with ecdsa-with-SHA256")
+    if algorithm.raw != _ECDSA_WITH_SHA256:
+        raise _bad_crl("the CRL does not name ecdsa-with-SHA256 twice")
     return issuer.raw
+
+
+def _signed_part(raw: bytes, *, what: str, reason: Reason) -> der.Element:
+    """Return what is signed, having checked what is not: there is one legal spelling of that as well."""
+    outer = der.read_only(raw, tag=der.SEQUENCE, what=f"the {what}")
+    tbs, algorithm, signature = _fields(outer, _SIGNED, reason=reason)
+    if algorithm.raw != _ECDSA_WITH_SHA256:
+        raise MalformedInput(reason, f"the {what} is not signed with ecdsa-with-SHA256")
+    # The library does not look at the count of unused bits; nothing signs it.
+    if not signature.content.startswith(b"\0"):
+        raise MalformedInput(reason, f"the signature of the {what} is not a whole number of bytes")
+    return tbs
 
 
 def _fields(sequence: der.Element, tags: Sequence[int], *, reason: Reason, more: bool = False) -> list[der.Element]:
