@@ -313,6 +313,20 @@ def test_a_finished_exchange_has_no_message_left_to_send() -> None:
     assert client.exchange.data_to_send() == b""
 
 
+@pytest.mark.parametrize("quote", [None, QUOTE])
+def test_an_operator_may_wave_a_peer_through_by_a_name_that_says_what_it_is(quote: bytes | None) -> None:
+    client, server = both("shelter-workload")
+    server._quote = quote
+    assert reason_of(client.exchange.dangerously_accept_without_judging) is Reason.INTERNAL
+    server.receive(client.exchange.data_to_send())
+    client.exchange.receive(server.exchange.data_to_send())
+    client.exchange.dangerously_accept_without_judging()
+    server.receive(client.exchange.data_to_send())
+    assert client.exchange.finished
+    assert server.exchange.finished
+    assert reason_of(client.exchange.dangerously_accept_without_judging) is Reason.INTERNAL
+
+
 # --- levels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -333,6 +334,40 @@ def _utc(moment: datetime) -> bytes:
 )
 def test_what_is_no_certificate(change: Callable[[bytes], bytes], reason: Reason) -> None:
     assert refused(change(written())) is reason
+
+
+def _element(tag: int, content: bytes) -> bytes:
+    return bytes([tag, len(content)]) + content
+
+
+@pytest.mark.parametrize(
+    ("validity", "after"),
+    [
+        (b"", b""),
+        (_element(0x17, _utc(NOW)), b""),
+        (_element(0x17, _utc(NOW)) * 2, b"\xa4\x00"),
+        (_element(0x17, _utc(NOW)) * 2, b"\xa3\x02\x30\x00" * 2),
+        (_element(0x17, _utc(NOW)) * 2, b"\x82\x00\x81\x00"),
+    ],
+)
+def test_a_body_with_a_field_too_few_or_too_many(validity: bytes, after: bytes) -> None:
+    sequence = functools.partial(_element, 0x30)
+    spki = sequence(sequence(_element(6, b"\x2a\x03")))
+    body = b"\xa0\x03\x02\x01\x02\x02\x01\x01" + sequence(b"") * 2 + sequence(validity) + sequence(b"") + spki
+
+    def certificate(body: bytes) -> bytes:
+        return sequence(sequence(body) + sequence(b"") + _element(3, b"\0"))
+
+    assert refused(certificate(body + after)) is Reason.CERTIFICATE_MALFORMED
+    good = body.replace(
+        sequence(validity) + sequence(b"") + spki, sequence(_element(0x17, _utc(NOW)) * 2) + sequence(b"") + spki
+    )
+    assert RATLSCertificate.parse(certificate(good + b"\x81\x00\xa3\x02\x30\x00")).format is Format.NONE
+
+
+def test_a_legacy_quote_is_bounded() -> None:
+    quote = bytes(MAX_CERTIFICATE_SIZE - 100)
+    assert refused(foreign((LEGACY_QUOTE_OID, quote))) is Reason.CERTIFICATE_MALFORMED
 
 
 def test_a_certificate_may_misnumber_its_version_as_those_of_2021_do() -> None:

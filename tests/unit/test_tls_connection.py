@@ -438,6 +438,36 @@ def test_a_goodbye_ends_application_bytes_well_and_one_way(pair: Wire) -> None:
     assert pair.client.receive(10) == b"answer"
 
 
+def test_a_goodbye_may_be_said_twice(pair: Wire) -> None:
+    for _ in range(2):
+        assert pair.client.shutdown() is Want.NOTHING
+
+
+def test_a_goodbye_waits_for_room_like_everything_else() -> None:
+    with wire("socket") as pair:
+        pair.handshake()
+        open_gates(pair)
+        while pair.client.send(bytes(16384)) is not Want.WRITE:
+            pass
+        assert pair.client.shutdown() is Want.WRITE
+
+
+def test_a_goodbye_in_the_middle_of_the_handshake(form: Form) -> None:
+    with wire(form) as pair:
+        assert pair.client.handshake() is Want.READ
+        pair.inject(pair.client, b"\x15\x03\x03\x00\x02\x01\x00")
+        for _ in range(2):
+            assert reason_of(pair.client.handshake) is Reason.PEER_CLOSED
+
+
+def test_questions_and_answers_of_an_exchange(pair: Wire) -> None:
+    for _ in range(2):
+        send_all(pair, pair.client.send_control, b"question")
+        assert read_control(pair, pair.server, 8) == b"question"
+        send_all(pair, pair.server.send_control, b"answer")
+        assert read_control(pair, pair.client, 6) == b"answer"
+
+
 def test_a_goodbye_before_the_exchange_is_done_is_a_peer_that_closed(pair: Wire) -> None:
     pair.server.shutdown()
     pair.carry()

@@ -30,7 +30,6 @@ from cryptography.x509.oid import NameOID
 
 from eaa import der
 from eaa.errors import EAAError, MalformedInput, Reason, Rejection, VerificationError
-from eaa.evidence.quote import MAX_QUOTE_SIZE
 from eaa.evidence.tagged import (
     PUBKEY_HASH,
     REPORT_DATA_SIZE,
@@ -41,7 +40,7 @@ from eaa.evidence.tagged import (
 )
 
 MAX_CERTIFICATE_SIZE: Final = 100 * 1024
-"""Bytes; OpenSSL takes no bigger one from a peer either."""
+"""Bytes; OpenSSL takes no bigger one from a peer either. It bounds what stands inside as well."""
 MAX_EXTENSIONS: Final = 32
 
 EVIDENCE_OID: Final = "2.23.133.5.4.9"
@@ -334,8 +333,6 @@ def _extensions(raw: bytes) -> list[tuple[str, bool, bytes]]:
 def _format(content: dict[str, bytes], *, subject: str, spki_der: bytes) -> Format:
     """Tell the format. The two older ones share an identifier: the 2021 one is RSA and always has the same name."""
     quote = content.get(LEGACY_QUOTE_OID, content.get(_MISWRITTEN_LEGACY_QUOTE_OID))
-    if quote is not None and len(quote) > MAX_QUOTE_SIZE:
-        raise _malformed(f"a quote of {len(quote)} bytes, at most {MAX_QUOTE_SIZE} are allowed")
     if EVIDENCE_OID in content:
         return Format.INTEROPERABLE
     if quote is None:

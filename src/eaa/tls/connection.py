@@ -24,7 +24,7 @@ import functools
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -132,11 +132,11 @@ def make_context(
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    store = context.get_cert_store()
-    if store is not None:
-        # DICE asks for critical evidence extensions, which OpenSSL does not know; `unknown_critical` judges instead.
-        flags = crypto.X509StoreFlags
-        store.set_flags(_NO_CHECK_TIME | flags.CHECK_SS_SIGNATURE | flags.IGNORE_CRITICAL)
+    # The store is empty and stays so. DICE asks for critical evidence extensions, which OpenSSL does not know;
+    # `unknown_critical` judges instead.
+    flags = crypto.X509StoreFlags
+    store = cast("crypto.X509Store", context.get_cert_store())
+    store.set_flags(_NO_CHECK_TIME | flags.CHECK_SS_SIGNATURE | flags.IGNORE_CRITICAL)
     if not server_side or demand_client_certificate:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge_leaf)
     elif alpn:
@@ -390,7 +390,8 @@ class Connection:
         try:
             self._ssl.shutdown()
         except SSL.WantReadError:
-            return Want.READ
+            # It has been said before; only the peer's own goodbye is outstanding, and nobody waits for that.
+            return Want.NOTHING
         except SSL.WantWriteError:
             return Want.WRITE
         except SSL.Error:
