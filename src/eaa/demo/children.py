@@ -132,11 +132,6 @@ class Children:
         self._services.append(service)
         return service
 
-    def stop(self, service: Service) -> None:
-        """End one service early."""
-        self._services.remove(service)
-        service.stop()
-
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return its exit code and output, stderr after stdout."""

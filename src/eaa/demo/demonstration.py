@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from eaa.demo.children import Children, run, workplace
+from eaa.demo.children import Children, Service, run, workplace
 from eaa.demo.script import TAMPERED, TEE, Setting, by_hand, shown
 from eaa.errors import Reason, Unavailable
 from eaa.program.output import SUCCESS
@@ -21,6 +21,8 @@ _CODE = re.compile(r"\[([A-Z_]+)\]")
 class Attack:
     """What an attacker tries, and the reason code with which Shelter must refuse it."""
 
+    name: str
+    """Of the workload that his relay offers."""
     title: str
     enclave: str | None
     reason: Reason
@@ -30,20 +32,23 @@ class Attack:
 
 ATTACKS = (
     Attack(
+        name="impostor",
         title="a workload with another measurement",
         enclave="impostor",
         reason=Reason.MEASUREMENT_MISMATCH,
         exit_code=1,
     ),
     Attack(
+        name="tampered",
         title="tampered evidence: one bit of the quote's signature is flipped",
         enclave="workload",
         tee=TAMPERED,
         reason=Reason.QUOTE_SIGNATURE,
         exit_code=3,
     ),
-    Attack(title="a server without evidence", enclave=None, reason=Reason.NO_EVIDENCE, exit_code=1),
+    Attack(name="silent", title="a server without evidence", enclave=None, reason=Reason.NO_EVIDENCE, exit_code=1),
     Attack(
+        name="posing",
         title="the relay's own evidence presented as the workload's",
         enclave="relay",
         reason=Reason.ROLE_MISMATCH,
@@ -99,12 +104,12 @@ class _Demonstration:
         return all([accepted, *self._attacks()])
 
     def _prepare(self) -> None:
-        _say("1. A software TEE platform, and enclave images for the workload and the relay", bold=True)
-        self._do(self._setting.create_platform("workload", "relay", "impostor"))
-        _say("2. Its collateral goes into a PCCS", bold=True)
+        _say("1. A PCCS, and a software TEE platform with enclave images", bold=True)
         self._do(self._setting.make_token())
-        pccs = self._serve(self._setting.serve_pccs())
-        self._setting = replace(self._setting, pccs=pccs.removeprefix("http://"))
+        pccs = self._start(self._setting.serve_pccs())
+        self._do(self._setting.create_platform("workload", "relay", "impostor"))
+        self._setting = replace(self._setting, pccs=self._wait(pccs).removeprefix("http://"))
+        _say("2. The platform's collateral goes into the PCCS", bold=True)
         self._do(self._setting.issue_collateral())
         self._do(self._setting.upload_collateral())
         _say("3. The launch measurements are computed from the images and recorded", bold=True)
@@ -114,37 +119,45 @@ class _Demonstration:
 
     def _attest(self) -> bool:
         _say("4. The workload and the relay start, each with evidence of its own", bold=True)
-        workload = self._serve(self._setting.serve_workload())
+        workload = self._wait(self._start(self._setting.serve_workload()))
         self._setting = replace(self._setting, workload=workload)
-        self._setting = replace(self._setting, relay=self._serve(self._setting.serve_relay()))
+        self._setting = replace(self._setting, relay=self._wait(self._start(self._setting.serve_relay())))
         _say("5. Shelter attests both", bold=True)
         code, output = self._show(self._setting.attest())
-        return self._outcome(as_expected=code == 0 and SUCCESS in output, expected="Remote attestation is successful.")
+        return self._outcome(as_expected=code == 0 and SUCCESS in output, expected=SUCCESS)
 
     def _attacks(self) -> list[bool]:
         _say("6. Now the node belongs to an attacker. His relay takes any workload; Shelter still decides", bold=True)
+        relay = self._start(
+            replace(self._setting, relay="tcp://127.0.0.1:0").serve_attackers_relay(
+                *(attack.name for attack in ATTACKS)
+            )
+        )
         self._do(self._setting.tamper())
-        self._setting = replace(self._setting, workload="unix://attacked.sock", relay="tcp://127.0.0.1:0")
-        self._setting = replace(self._setting, relay=self._serve(self._setting.serve_attackers_relay()))
+        workloads = [
+            self._start(self._setting.serve_attackers_workload(attack.name, attack.enclave, tee=attack.tee))
+            for attack in ATTACKS
+        ]
+        for service in workloads:
+            self._wait(service)
+        self._setting = replace(self._setting, relay=self._wait(relay))
         return [self._attack(number, attack) for number, attack in enumerate(ATTACKS, 1)]
 
     def _attack(self, number: int, attack: Attack) -> bool:
         _say(f"Attack {number}: {attack.title}", bold=True)
-        command = self._setting.serve_attackers_workload(attack.enclave, tee=attack.tee)
-        _command(command)
-        service = self._children.start(command)
-        service.wait_until_ready()
-        code, output = self._show(self._setting.attest())
-        self._children.stop(service)
+        code, output = self._show(self._setting.attest(attack.name))
         refused = code == attack.exit_code and attack.reason in _CODE.findall(output)
         return self._outcome(
             as_expected=refused, expected=f"refused with {attack.reason}, exit code {attack.exit_code}"
         )
 
-    def _serve(self, command: list[str]) -> str:
+    def _start(self, command: list[str]) -> Service:
         _command(command)
-        address = self._children.start(command).wait_until_ready()
-        click.echo(f"  listening on {address}")
+        return self._children.start(command)
+
+    def _wait(self, service: Service) -> str:
+        address = service.wait_until_ready()
+        click.echo(f"  {service.name}: listening on {address}")
         return address
 
     def _do(self, command: list[str]) -> None:

@@ -91,10 +91,11 @@ class Setting:
         verifier = ("--verifier", "sgx_ecdsa_qve", "--mutual")
         return ["inclavared", *options, *self._attested("relay"), *verifier, *self._judging]
 
-    def attest(self) -> list[str]:
+    def attest(self, workload: str | None = None) -> list[str]:
         """Have Shelter judge both: the reference command line, and what the software TEE needs."""
+        named = ("--workload", workload) if workload else ()
         reference = ("--verifier", "sgx_ecdsa", "--tls", "openssl", "--crypto", "openssl", f"--addr={self.relay}")
-        return ["shelter", "remoteattestation", *reference, *self._judging]
+        return ["shelter", "remoteattestation", *reference, *named, *self._judging]
 
     # --- attacking ------------------------------------------------------------------------------------------------
 
@@ -102,25 +103,24 @@ class Setting:
         """Copy the platform, and break its quotes."""
         return ["eaa", "simulator", "tamper", TEE, TAMPERED, "--fault", "FLIP_QUOTE_SIGNATURE"]
 
-    def serve_attackers_relay(self) -> list[str]:
+    def serve_attackers_relay(self, *names: str) -> list[str]:
         """Start a relay whose operator takes every workload: its configuration is the attacker's."""
-        options = ("--listen", self.relay.removeprefix("tcp://"), "--xfer", self.workload)
+        options = ["--listen", self.relay.removeprefix("tcp://")]
+        for name in names:
+            options += ["--xfer", f"{name}={self.attackers_socket(name)}"]
         nobody = ("--verifier", "nullverifier", "--dangerous-accept-no-evidence", "--mutual")
         return ["inclavared", *options, *self._attested("relay"), *nobody]
 
-    def serve_attackers_workload(self, enclave: str | None, *, tee: str = TEE) -> list[str]:
+    def serve_attackers_workload(self, name: str, enclave: str | None, *, tee: str = TEE) -> list[str]:
         """Start a workload that is not what the owner expects; without an enclave it has no evidence at all."""
         attester = ["--attester", "nullattester"]
         if enclave is not None:
-            attester = [
-                "--attester",
-                "sgx_sim",
-                "--simulator",
-                tee,
-                "--enclave",
-                self.image(enclave),
-            ]
-        return ["enclave-tls-server", "--listen", self.workload, *attester]
+            attester = ["--attester", "sgx_sim", "--simulator", tee, "--enclave", self.image(enclave)]
+        return ["enclave-tls-server", "--listen", self.attackers_socket(name), *attester]
+
+    def attackers_socket(self, name: str) -> str:
+        """Return the address of one of the attacker's workloads."""
+        return f"unix://{name}.sock"
 
     def _attested(self, enclave: str) -> tuple[str, ...]:
         return ("--attester", "sgx_sim", "--simulator", TEE, "--enclave", self.image(enclave))

@@ -9,8 +9,8 @@ import click
 from eaa import __version__
 from eaa.appraise.result import Role
 from eaa.errors import Misuse, Reason
-from eaa.inclavared.service import Relay, fetch_once, serve
-from eaa.program.address import ADDRESS, Address
+from eaa.inclavared.service import DEFAULT_WORKLOAD, Relay, fetch_once, serve
+from eaa.program.address import ADDRESS, Address, NamedAddressType
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.options import Attesting, Judging, attesting_options, judging_options, reference_engine
 from eaa.program.run import run
@@ -21,7 +21,14 @@ PROGRAM = "inclavared"
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 @click.option("-l", "--listen", type=ADDRESS, metavar="ADDRESS", help="Listen for Shelter here.")
-@click.option("-x", "--xfer", type=ADDRESS, metavar="ADDRESS", help="Relay to the workload here.")
+@click.option(
+    "-x",
+    "--xfer",
+    type=NamedAddressType(DEFAULT_WORKLOAD),
+    multiple=True,
+    metavar="[NAME=]ADDRESS",
+    help="Relay to the workload here; repeat with names for more. Without a name it is `default`.",
+)
 @click.option("-c", "--connect", type=ADDRESS, metavar="ADDRESS", help="Attest this workload once, print it, and end.")
 @click.option(
     "--legacy-listen",
@@ -39,7 +46,7 @@ PROGRAM = "inclavared"
 def cli(
     *,
     listen: Address | None,
-    xfer: Address | None,
+    xfer: tuple[tuple[str, Address], ...],
     connect: Address | None,
     legacy_listen: Address | None,
     mutual: bool,
@@ -66,6 +73,9 @@ def cli(
             "--legacy-listen, --connect and --attest-clients report what was verified; nullverifier verifies nothing",
             hint="leave --verifier nullverifier out",
         )
+    workloads = dict(xfer)
+    if len(workloads) != len(xfer):
+        raise Misuse(Reason.USAGE, "--xfer names a workload twice", hint="give each its own NAME=ADDRESS")
     roles = [role for role, judged in ((Role.WORKLOAD, xfer or connect), (Role.CLIENT, attest_clients)) if judged]
     verifier = None if judging.judges_nobody else judging.open(*roles, flags_for=Role.WORKLOAD)
     relay = Relay.create(
@@ -73,7 +83,7 @@ def cli(
     )
     if connect is not None:
         return fetch_once(relay, connect)
-    return serve(relay, listen=listen, legacy_listen=legacy_listen, xfer=xfer)
+    return serve(relay, listen=listen, legacy_listen=legacy_listen, workloads=workloads)
 
 
 def main() -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,10 +21,10 @@ from eaa.errors import EAAError, Reason, Rejection, Unavailable
 from eaa.identity import Identity
 from eaa.inclavared.legacy import answer_legacy
 from eaa.program.address import Address
+from eaa.program.judged import verdict_of_judgement
 from eaa.program.net import Service, connect
 from eaa.program.output import print_verdict
 from eaa.program.run import say
-from eaa.program.verdict import verdict_of_judgement
 from eaa.protocol.exchange import Terms
 from eaa.verifier import Judgement, Verifier, wall_clock
 
@@ -99,9 +100,9 @@ class Relay:
 class Upstream:
     """Serves Shelter: one exchange, one `open`, one channel."""
 
-    def __init__(self, relay: Relay, workload: Address | None) -> None:
+    def __init__(self, relay: Relay, workloads: Mapping[str, Address]) -> None:
         self._relay = relay
-        self._workload = workload
+        self._workloads = workloads
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of Shelter's."""
@@ -118,13 +119,14 @@ class Upstream:
 
     async def _open(self, client: Attestation, name: str) -> AttestedStream:
         try:
-            if self._workload is None or name != DEFAULT_WORKLOAD:
+            workload = self._workloads.get(name)
+            if workload is None:
                 raise Unavailable(
                     Reason.WORKLOAD_UNAVAILABLE,
                     f"a client asked for the workload {name}, which is not configured here",
-                    hint="--xfer ADDRESS names the workload `default`",
+                    hint="--xfer NAME=ADDRESS names one; without a name it is `default`",
                 )
-            return await self._relay.open_channel(self._workload)
+            return await self._relay.open_channel(workload)
         except EAAError as error:
             await client.reject(error)
             raise
@@ -183,14 +185,21 @@ def fetch_once(relay: Relay, workload: Address) -> int:
     return verdict.exit_code
 
 
-def serve(relay: Relay, *, listen: Address | None, legacy_listen: Address | None, xfer: Address | None) -> int:
+def serve(
+    relay: Relay, *, listen: Address | None, legacy_listen: Address | None, workloads: Mapping[str, Address]
+) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
-    return asyncio.run(_serve(relay, listen, legacy_listen, xfer))
+    return asyncio.run(_serve(relay, listen, legacy_listen, workloads))
 
 
-async def _serve(relay: Relay, listen: Address | None, legacy_listen: Address | None, xfer: Address | None) -> int:
+async def _serve(
+    relay: Relay, listen: Address | None, legacy_listen: Address | None, workloads: Mapping[str, Address]
+) -> int:
     service = Service()
-    names = [] if listen is None else service.listen(listen, Upstream(relay, xfer).handle)
+    names = [] if listen is None else service.listen(listen, Upstream(relay, workloads).handle)
     if legacy_listen is not None:
-        names += [f"{name} (legacy)" for name in service.listen(legacy_listen, Legacy(relay, xfer).handle)]
+        names += [
+            f"{name} (legacy)"
+            for name in service.listen(legacy_listen, Legacy(relay, workloads.get(DEFAULT_WORKLOAD)).handle)
+        ]
     return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))

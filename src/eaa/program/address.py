@@ -15,6 +15,8 @@ _MAX_UNIX_PATH = 107
 """Bytes of sun_path on Linux, less its final NUL."""
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>[0-9]{1,5})")
 
+_NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})=(.+)")
+
 
 @dataclass(frozen=True, slots=True)
 class TCPAddress:
@@ -82,6 +84,25 @@ class AddressType(click.ParamType[Any]):
         """Return the parsed address."""
         del param, ctx
         return value if isinstance(value, TCPAddress | UnixAddress) else parse_address(value)
+
+
+class NamedAddressType(click.ParamType[Any]):
+    """A click parameter that is an address, perhaps with a name in front: NAME=ADDRESS."""
+
+    name = "named address"
+
+    def __init__(self, default_name: str) -> None:
+        self._default_name = default_name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Address]:
+        """Return name and address."""
+        del param, ctx
+        if isinstance(value, tuple):
+            return value
+        named = _NAMED.fullmatch(value)
+        if named:
+            return named[1], parse_address(named[2])
+        return self._default_name, parse_address(value)
 
 
 ADDRESS = AddressType()

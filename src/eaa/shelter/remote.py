@@ -17,6 +17,7 @@ from eaa.appraise.result import Attests, BindingLevel, Role
 from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address
+from eaa.program.judged import verdict_of_judgement
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.net import connect
 from eaa.program.options import (
@@ -28,7 +29,7 @@ from eaa.program.options import (
     reference_engine,
 )
 from eaa.program.output import SUCCESS, json_option, print_verdict
-from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error, verdict_of_judgement
+from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
 from eaa.protocol.exchange import EvidenceReceived, Terms
 from eaa.verifier import Judgement, Verifier, wall_clock
 

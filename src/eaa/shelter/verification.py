@@ -11,9 +11,10 @@ from eaa.appraise.result import Role
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.evidence.quote import MAX_QUOTE_SIZE, Quote
 from eaa.program.files import read_bytes
+from eaa.program.judged import verdict_of_facts, verdict_of_judgement
 from eaa.program.options import Judging, judging_options, parse_digest
 from eaa.program.output import json_option, print_verdict
-from eaa.program.verdict import Verdict, verdict_of_error, verdict_of_facts, verdict_of_judgement
+from eaa.program.verdict import Verdict, verdict_of_error
 from eaa.verifier import Verifier, wall_clock
 
 

@@ -14,6 +14,7 @@ from eaa.attesters import Attester
 from eaa.errors import Rejection
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address, TCPAddress
+from eaa.program.judged import verdict_of_judgement
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.net import connect
 from eaa.program.options import (
@@ -27,7 +28,7 @@ from eaa.program.options import (
 from eaa.program.output import SUCCESS, json_option, print_verdict
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements, refuse_verdictd
 from eaa.program.run import run
-from eaa.program.verdict import ACCEPTED, verdict_of_judgement
+from eaa.program.verdict import ACCEPTED
 from eaa.protocol.exchange import Terms
 from eaa.protocol.legacy import GREETING
 from eaa.verifier import Judgement, Verifier, wall_clock

@@ -1,0 +1,85 @@
+"""From judgements and facts to the one answer. Apart from `verdict`, which needs no verifier to be imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eaa.appraise.appraisal import identity_of
+from eaa.appraise.result import Accepted, Check, Rejected
+from eaa.program.verdict import ACCEPTED, REJECTED, VERIFIED, Verdict
+from eaa.verifier import Judgement, VerifiedQuote
+
+
+def verdict_of_judgement(judgement: Judgement) -> Verdict:
+    """Return the answer for evidence that was verified and appraised, or was missing."""
+    result = judgement.result
+    facts = _facts(judgement.verified) if judgement.verified else {}
+    shared = {
+        "role": result.role.value,
+        "binding": result.binding.label,
+        "checks": tuple(_check(check) for check in result.checks),
+        **facts,
+    }
+    match result:
+        case Accepted():
+            return Verdict(
+                verdict=ACCEPTED,
+                message=f"the {result.role} matches the reference value {result.reference_value}",
+                attests=result.attests.value,
+                reference_value=result.reference_value,
+                **shared,
+            )
+        case Rejected(root_cause=cause):
+            return Verdict(
+                verdict=REJECTED,
+                reason=cause.reason.value,
+                message=sentence(cause, result.role),
+                hint=cause.hint,
+                **shared,
+            )
+    raise AssertionError(result)
+
+
+def verdict_of_facts(verified: VerifiedQuote) -> Verdict:
+    """Return the answer that states facts and judges nothing."""
+    return Verdict(
+        verdict=VERIFIED,
+        message="the evidence is genuine; nothing was judged",
+        hint="give --reference-values to have it appraised",
+        **_facts(verified),
+    )
+
+
+def sentence(check: Check, role: str) -> str:
+    """Return a failed check as one sentence."""
+    return f"the {role}'s evidence fails the check {check.name}: expected {check.expected}, it is {check.actual}"
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "passed": check.passed,
+        "reason": None if check.passed else check.reason.value,
+        "expected": check.expected,
+        "actual": check.actual,
+        "clause": check.clause,
+        "hint": None if check.passed else check.hint,
+    }
+
+
+def _facts(verified: VerifiedQuote) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "simulated": verified.simulated,
+        "tee": verified.tee.name.lower(),
+        "tcb_status": verified.tcb_status.value,
+        "tcb_date": f"{verified.tcb_date:%Y-%m-%dT%H:%M:%SZ}",
+        "advisory_ids": verified.advisory_ids,
+        "launch_advisory_ids": verified.launch_advisory_ids,
+        "trust_anchor": verified.trust_anchor.hex(),
+        "tcb_evaluation_data_number": verified.tcb_evaluation_data_number,
+        "earliest_expiration": f"{verified.earliest_expiration:%Y-%m-%dT%H:%M:%SZ}",
+        "collateral_expired": tuple(name for name, _ in verified.collateral_expired),
+        "padding": verified.padding,
+    }
+    identity = identity_of(verified.quote.body)
+    return facts | {name: digest.hex() for name, digest in identity.items()}
