@@ -13,7 +13,8 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from eaa.simulator.model import OUT_OF_DATE, UP_TO_DATE, PlatformModel
+from eaa.collateral.intel import TCBStatus
+from eaa.simulator.model import PlatformModel
 
 Document = dict[str, Any]
 
@@ -52,24 +53,24 @@ def tcb_info(model: PlatformModel, *, issued: datetime) -> Document:
 def qe_identity(model: PlatformModel, *, issued: datetime) -> Document:
     """Return the identity of the SGX quoting enclave, version 2."""
     levels = [_enclave_level(model.qe_svn, model.qe_status, list(model.qe_advisory_ids), date=_CURRENT_DATE)]
-    if model.qe_status == UP_TO_DATE:
+    if model.qe_status == TCBStatus.UP_TO_DATE:
         levels[0]["tcbDate"] = _LATEST_DATE
     else:
-        levels.insert(0, _enclave_level(model.qe_svn + 1, UP_TO_DATE, [], date=_LATEST_DATE))
-    levels.append(_enclave_level(1, OUT_OF_DATE, _EVERY_ADVISORY, date=_OLDEST_DATE))
+        levels.insert(0, _enclave_level(model.qe_svn + 1, TCBStatus.UP_TO_DATE, [], date=_LATEST_DATE))
+    levels.append(_enclave_level(1, TCBStatus.OUT_OF_DATE, _EVERY_ADVISORY, date=_OLDEST_DATE))
     return _identity("QE", model, issued, mr_signer=QE_MR_SIGNER, prod_id=QE_PROD_ID, levels=levels)
 
 
 def td_qe_identity(model: PlatformModel, *, issued: datetime) -> Document:
     """Return the identity of the TD quoting enclave, version 2."""
     signer = hashlib.sha256(b"EAA simulated TD quoting enclave signer").digest()
-    levels = [_enclave_level(4, UP_TO_DATE, [], date=_LATEST_DATE)]
+    levels = [_enclave_level(4, TCBStatus.UP_TO_DATE, [], date=_LATEST_DATE)]
     return _identity("TD_QE", model, issued, mr_signer=signer, prod_id=2, levels=levels)
 
 
 def qve_identity(model: PlatformModel, *, issued: datetime) -> Document:
     """Return the identity of the quote verification enclave, version 2."""
-    levels = [_enclave_level(3, UP_TO_DATE, [], date=_LATEST_DATE)]
+    levels = [_enclave_level(3, TCBStatus.UP_TO_DATE, [], date=_LATEST_DATE)]
     return _identity("QVE", model, issued, mr_signer=QE_MR_SIGNER, prod_id=2, levels=levels)
 
 
@@ -91,16 +92,16 @@ def _platform_levels(model: PlatformModel) -> list[Document]:
     """Return the levels, highest first: one above the platform unless it is up to date, its own, and the oldest."""
     own = (tuple(model.cpu_svn), model.pce_svn)
     advisories = list(model.advisory_ids)
-    if model.tcb_status == UP_TO_DATE:
-        levels = [_platform_level(*own, UP_TO_DATE, advisories, date=_LATEST_DATE)]
+    if model.tcb_status == TCBStatus.UP_TO_DATE:
+        levels = [_platform_level(*own, TCBStatus.UP_TO_DATE, advisories, date=_LATEST_DATE)]
     else:
         levels = [
-            _platform_level(*model.better_tcb, UP_TO_DATE, [], date=_LATEST_DATE),
+            _platform_level(*model.better_tcb, TCBStatus.UP_TO_DATE, [], date=_LATEST_DATE),
             _platform_level(*own, model.tcb_status, advisories, date=_CURRENT_DATE),
         ]
     oldest = ((0,) * len(model.cpu_svn), 0)
     if own != oldest:
-        levels.append(_platform_level(*oldest, OUT_OF_DATE, _EVERY_ADVISORY, date=_OLDEST_DATE))
+        levels.append(_platform_level(*oldest, TCBStatus.OUT_OF_DATE, _EVERY_ADVISORY, date=_OLDEST_DATE))
     return levels
 
 

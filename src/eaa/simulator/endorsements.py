@@ -329,9 +329,9 @@ _TCB_INFO_EDITS: Final[Edits[SignedDocument]] = {
     Fault.TCB_INFO_15_COMPONENTS: _components(lambda components: components[:15]),
     Fault.TCB_INFO_17_COMPONENTS: _components(lambda components: [*components, {"svn": 0}]),
     Fault.TCB_INFO_SVN_OUT_OF_RANGE: _components(lambda components: [*components[:15], {"svn": 256}]),
-    Fault.TCB_INFO_DUPLICATE_LEVEL: _levels(lambda levels: [levels[0], *levels]),
+    Fault.TCB_INFO_DUPLICATE_LEVEL: _levels(lambda levels: [*levels[:1], *levels]),
     Fault.TCB_INFO_NO_LEVELS: _levels(lambda _: []),
-    Fault.TCB_BELOW_ALL_LEVELS: _components(lambda components: [*components[:15], _raised(components[15])]),
+    Fault.TCB_BELOW_ALL_LEVELS: _components(lambda components: [*components[:15], *map(_raised, components[15:])]),
     Fault.PCE_SVN_BELOW_ALL_LEVELS: _tcb(lambda tcb: {**tcb, "pcesvn": 0xFFFF}),
     Fault.HARMLESS_EVALUATION_NUMBERS: _members(tcbEvaluationDataNumber=5),
 }
@@ -347,7 +347,7 @@ _QE_IDENTITY_EDITS: Final[Edits[SignedDocument]] = {
     Fault.QE_IDENTITY_VERSION_1: _members(version=1),
     Fault.QE_IDENTITY_VERSION_3: _members(version=3),
     Fault.QE_IDENTITY_STATUS_NOT_FOR_ENCLAVES: _levels(
-        lambda levels: [{**levels[0], "tcbStatus": "ConfigurationNeeded"}, *levels[1:]]
+        lambda levels: [*({**level, "tcbStatus": "ConfigurationNeeded"} for level in levels[:1]), *levels[1:]]
     ),
     Fault.QE_IDENTITY_NO_LEVELS: _levels(lambda _: []),
 }

@@ -6,23 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypedDict
 
+from eaa.collateral.intel import COMPONENTS, TCBStatus
 from eaa.errors import Misuse, Reason
 from eaa.simulator.pki import CAType, require_ca
 
-UP_TO_DATE: Final = "UpToDate"
-OUT_OF_DATE: Final = "OutOfDate"
-REVOKED: Final = "Revoked"
-TCB_STATUSES: Final = (
-    UP_TO_DATE,
-    "SWHardeningNeeded",
-    "ConfigurationNeeded",
-    "ConfigurationAndSWHardeningNeeded",
-    OUT_OF_DATE,
-    "OutOfDateConfigurationNeeded",
-    REVOKED,
-)
-QE_STATUSES: Final = (UP_TO_DATE, OUT_OF_DATE, REVOKED)
-COMPONENTS: Final = 16
+TCB_STATUSES: Final = tuple(TCBStatus)
+QE_STATUSES: Final = (TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED)
+"""What an enclave's level can be."""
 
 _BYTES: Final = {"fmspc": 6, "pce_id": 2, "cpu_svn": COMPONENTS}
 _MAX_U16: Final = 0xFFFF
@@ -67,11 +57,11 @@ class PlatformModel:
     pce_svn: int = 13
     pce_id: bytes = bytes(2)
     """2 bytes."""
-    tcb_status: str = UP_TO_DATE
+    tcb_status: str = TCBStatus.UP_TO_DATE
     """Intel's spelling, one of TCB_STATUSES: what TCB Info says of exactly this level."""
     advisory_ids: tuple[str, ...] = ()
     qe_svn: int = 8
-    qe_status: str = UP_TO_DATE
+    qe_status: str = TCBStatus.UP_TO_DATE
     """One of QE_STATUSES: what the QE identity says of exactly `qe_svn`."""
     qe_advisory_ids: tuple[str, ...] = ()
     tcb_evaluation_data_number: int = 21
@@ -123,7 +113,7 @@ def _to_value(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _require_status(name: str, status: str, known: tuple[str, ...]) -> None:
+def _require_status(name: str, status: str, known: tuple[TCBStatus, ...]) -> None:
     if status not in known:
         raise _invalid(f"{name} {status!r} is none of {', '.join(known)}")
 

@@ -323,8 +323,8 @@ def _is_a_ca(spec: CertificateSpec, _: ec.EllipticCurvePrivateKey) -> Certificat
     return replace(spec, is_ca=True, path_length=0)
 
 
-def _edited_extension(edit: Callable[[bytes], bytes | None]) -> _Edit:
-    return lambda spec, _: replace(spec, sgx_extension=edit(spec.sgx_extension or b""))
+def _edited_extension(edit: Callable[[bytes], bytes]) -> _Edit:
+    return lambda spec, _: replace(spec, sgx_extension=edit(spec.sgx_extension) if spec.sgx_extension else None)
 
 
 def _component_renumbered(extension: bytes) -> bytes:
@@ -357,8 +357,8 @@ _ROOT_EDITS: Final[_Edits] = {
     Fault.ROOT_EXPIRED: _expired,
     Fault.ROOT_NOT_YET_VALID: _not_yet_valid,
     Fault.ROOT_NOT_SELF_SIGNED: _signed_by_other_key,
-    Fault.ROOT_NOT_A_CA: _not_a_ca,
     Fault.ROOT_PATH_LENGTH_ZERO: lambda spec, _: replace(spec, path_length=0),
+    Fault.ROOT_NOT_A_CA: _not_a_ca,
 }
 _CA_EDITS: Final[_Edits] = {
     Fault.CA_COMMON_NAME: _renamed("Intel SGX Some Other CA"),
@@ -386,7 +386,7 @@ _LEAF_EDITS: Final[_Edits] = {
     Fault.LEAF_SIGNED_BY_OTHER_KEY_WITHOUT_AKI: _signed_by_other_key_unidentified,
     Fault.LEAF_ISSUER_NAME: _misattributed("Intel SGX PCK Some Other CA"),
     Fault.LEAF_IS_A_CA: _is_a_ca,
-    Fault.LEAF_WITHOUT_SGX_EXTENSION: _edited_extension(lambda _: None),
+    Fault.LEAF_WITHOUT_SGX_EXTENSION: lambda spec, _: replace(spec, sgx_extension=None),
     Fault.LEAF_SGX_EXTENSION_TRUNCATED: _edited_extension(lambda extension: extension[:-1]),
     Fault.LEAF_SGX_EXTENSION_15_COMPONENTS: _edited_extension(_component_renumbered),
     Fault.LEAF_CPU_SVN_DIFFERS: _edited_extension(_cpu_svn_altered),

@@ -163,7 +163,7 @@ _FOREIGN_SIGNER: Final = frozenset({Fault.QUOTE_SIGNED_BY_OTHER_KEY, Fault.FOREI
 
 
 def _flip(raw: bytes, at: int) -> bytes:
-    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+    return raw[:at] + bytes(octet ^ 1 for octet in raw[at : at + 1]) + raw[at + 1 :]
 
 
 def _put(at: int, replacement: str) -> Callable[[bytes], bytes]:
@@ -174,7 +174,7 @@ def _put(at: int, replacement: str) -> Callable[[bytes], bytes]:
 def _auth_length_plus(difference: int) -> Callable[[bytes], bytes]:
     def edit(raw: bytes) -> bytes:
         length = int.from_bytes(raw[_AUTH_LENGTH_AT : _AUTH_LENGTH_AT + 4], "little") + difference
-        return raw[:_AUTH_LENGTH_AT] + length.to_bytes(4, "little") + raw[_AUTH_LENGTH_AT + 4 :]
+        return raw[:_AUTH_LENGTH_AT] + (length % (1 << 32)).to_bytes(4, "little") + raw[_AUTH_LENGTH_AT + 4 :]
 
     return edit
 
@@ -184,11 +184,13 @@ def _with_debug(report: EnclaveReport) -> EnclaveReport:
     return replace(report, attributes=attributes)
 
 
+def _qe_report_altered(quote: Quote) -> Quote:
+    return replace(quote, qe_report=replace(quote.qe_report, mr_enclave=_flip(quote.qe_report.mr_enclave, 0)))
+
+
 def _leaf_only(quote: Quote) -> Quote:
-    end = quote.certification_data.index(_PEM_END) + len(_PEM_END)
-    return replace(
-        quote, certification_data_type=CertificationDataType.PCK_LEAF, certification_data=quote.certification_data[:end]
-    )
+    leaf = b"".join(quote.certification_data.partition(_PEM_END)[:2])
+    return replace(quote, certification_data_type=CertificationDataType.PCK_LEAF, certification_data=leaf)
 
 
 def _ppid_only(quote: Quote) -> Quote:
@@ -216,14 +218,15 @@ _QE_REPORT_EDITS: Final[Edits[EnclaveReport]] = {
 }
 _CHAIN_EDITS: Final[Edits[_Chain]] = {
     Fault.CHAIN_WITHOUT_ROOT: lambda chain: chain[:2],
-    Fault.CHAIN_WITHOUT_CA: lambda chain: (chain[0], chain[2]),
-    Fault.CHAIN_WITH_EXTRA: lambda chain: (*chain, chain[2]),
+    Fault.CHAIN_WITHOUT_CA: lambda chain: (chain[0], chain[-1]),
+    Fault.CHAIN_WITH_EXTRA: lambda chain: (*chain, chain[-1]),
     Fault.CHAIN_REVERSED: lambda chain: chain[::-1],
 }
 # After the signatures.
 _QUOTE_EDITS: Final[Edits[Quote]] = {
     Fault.FLIP_QUOTE_SIGNATURE: lambda quote: replace(quote, signature=_flip(quote.signature, 63)),
     Fault.ZERO_QUOTE_SIGNATURE: lambda quote: replace(quote, signature=bytes(64)),
+    Fault.QE_REPORT_ALTERED: _qe_report_altered,
     Fault.QE_AUTH_DATA_ALTERED: lambda quote: replace(quote, qe_auth_data=_flip(quote.qe_auth_data, 0)),
     Fault.CERTIFICATION_DATA_PPID: _ppid_only,
     Fault.CERTIFICATION_DATA_LEAF_ONLY: _leaf_only,
@@ -233,7 +236,6 @@ _QUOTE_EDITS: Final[Edits[Quote]] = {
 _BYTE_EDITS: Final[Edits[bytes]] = {
     Fault.REPORT_ALTERED: lambda raw: _flip(raw, HEADER_SIZE + 64),  # MRENCLAVE
     Fault.HEADER_ALTERED: lambda raw: _flip(raw, 28),  # the user data
-    Fault.QE_REPORT_ALTERED: lambda raw: _flip(raw, raw.index(QE_MR_SIGNER) - 64),  # the QE's MRENCLAVE
     Fault.UNKNOWN_VERSION: _put(0, "0900"),
     Fault.UNKNOWN_ATTESTATION_KEY_TYPE: _put(2, "0300"),
     Fault.UNKNOWN_TEE_TYPE: _put(4, "07000000"),
