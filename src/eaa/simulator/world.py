@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Unpack
+from typing import Final, Unpack
 
 from eaa.collateral.bundle import Collateral
 from eaa.simulator.faults import Fault, Stage, faults_of
 from eaa.simulator.model import PlatformOptions
 from eaa.simulator.platform import Enclave, Platform
 
-DEFAULT_REPORT_DATA = bytes(range(64))
+DEFAULT_REPORT_DATA: Final = bytes(range(64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
