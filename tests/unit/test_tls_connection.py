@@ -336,6 +336,14 @@ def test_an_accepted_for_another_peer_opens_nothing(pair: Wire, result: Accepted
     assert reason_of(lambda: pair.client.send(b"x")) is Reason.GATE_CLOSED
 
 
+def test_an_accepted_document_opens_nothing(pair: Wire) -> None:
+    """`shelter verify` accepts a file: genuine, known, and bound to no session. Whoever holds it may show it anywhere."""
+    pair.client.expect(DIGEST, REPORT_DATA)
+    document = replace(ACCEPTED, binding=BindingLevel.NONE)
+    assert reason_of(lambda: pair.client.accept(document)) is Reason.RESULT_FOR_OTHER_EVIDENCE
+    assert reason_of(lambda: pair.client.send(b"x")) is Reason.GATE_CLOSED
+
+
 def test_an_accepted_opens_nothing_before_this_peer_has_shown_evidence(pair: Wire) -> None:
     assert reason_of(lambda: pair.client.accept(ACCEPTED)) is Reason.RESULT_FOR_OTHER_EVIDENCE
 

@@ -29,7 +29,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
-from eaa.appraise.result import Accepted
+from eaa.appraise.result import Accepted, BindingLevel
 from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
 
@@ -331,8 +331,8 @@ class Connection:
         """Open the gate for a peer that was judged.
 
         Raises:
-            Misuse: RESULT_FOR_OTHER_EVIDENCE unless `result` was made for the evidence and report data of `expect`;
-                GATE_CLOSED unless it is an `Accepted` at all.
+            Misuse: RESULT_FOR_OTHER_EVIDENCE unless `result` was made for the evidence and report data of `expect`,
+                and in a session, not for a document; GATE_CLOSED unless it is an `Accepted` at all.
         """
         self._require_established()
         if not isinstance(result, Accepted):
@@ -341,6 +341,11 @@ class Connection:
             raise Misuse(
                 Reason.RESULT_FOR_OTHER_EVIDENCE,
                 "the appraisal result was made for other evidence than this peer's, or for another session",
+            )
+        if result.binding is BindingLevel.NONE:
+            raise Misuse(
+                Reason.RESULT_FOR_OTHER_EVIDENCE,
+                "the appraisal result was made for a document: it says nothing of who is at the other end",
             )
         self._gate_open = True
 
