@@ -160,6 +160,24 @@ def test_a_certificate_with_one_odd_field_is_refused(old: str, new: str) -> None
     refused(lambda: Certificate.parse(raw), Reason.CERTIFICATE_MALFORMED, Reason.DER_MALFORMED)
 
 
+ECDSA_WITH_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+
+
+def test_both_names_of_the_algorithm_count(world: World) -> None:
+    """One stands inside of what is signed and one outside."""
+    other = ECDSA_WITH_SHA256[:-1] + b"\3"
+    for raw, parse, reason in (
+        (world.pck.der(), Certificate.parse, Reason.CERTIFICATE_MALFORMED),
+        (world.pck_crl.der(), CRL.parse, Reason.CRL_MALFORMED),
+    ):
+        inside = raw.replace(ECDSA_WITH_SHA256, other, 1)
+        outside = other.join(raw.rsplit(ECDSA_WITH_SHA256, 1))
+        for changed in (inside, outside):
+            with pytest.raises(MalformedInput) as caught:
+                parse(changed)
+            assert caught.value.reason is reason
+
+
 def test_a_key_off_the_curve_is_refused() -> None:
     raw = foreign_certificate()
     at = raw.index(bytes.fromhex("03420004")) + 4
@@ -208,6 +226,27 @@ def test_bytes_behind_a_certificate_are_refused(world: World) -> None:
 
 def test_an_oversized_certificate_is_refused_unread() -> None:
     refused(lambda: Certificate.parse(bytes(MAX_CERTIFICATE_SIZE + 1)), Reason.CERTIFICATE_MALFORMED)
+
+
+def test_an_issuer_named_by_a_negative_serial_is_refused_without_a_word(world: World) -> None:
+    """The library would warn on stderr; no peer and no PCCS makes our programs speak."""
+    identifier = tlv(0x80, key_id("pck_ca"))
+    for parse, raw, reason in (
+        (Certificate.parse, world.pck.der(), Reason.CERTIFICATE_MALFORMED),
+        (CRL.parse, world.pck_crl.der(), Reason.CRL_MALFORMED),
+    ):
+        changed = replaced(raw, identifier, tlv(0x82, b"\xff" + key_id("pck_ca")[1:]))
+        with pytest.raises(MalformedInput) as caught:
+            parse(changed)
+        assert caught.value.reason is reason
+
+
+def test_an_extension_of_nothing_is_refused(world: World) -> None:
+    for odd in ("301f0503551d23", "301f041d551d23"):
+        raw = replaced(world.tcb_signer.der(), bytes.fromhex("301f0603551d23"), bytes.fromhex(odd))
+        with pytest.raises(MalformedInput) as caught:
+            Certificate.parse(raw)
+        assert caught.value.reason in (Reason.CERTIFICATE_MALFORMED, Reason.DER_MALFORMED)
 
 
 def with_unused_bits(raw: bytes, signature: bytes, count: int) -> bytes:

@@ -44,6 +44,9 @@ _TBS_CERTIFICATE: Final = (0xA0, der.INTEGER, *(der.SEQUENCE,) * 5, 0xA3)
 _TBS_CRL_BEGINS: Final = (der.INTEGER, der.SEQUENCE, der.SEQUENCE)
 _VERSION_3: Final = bytes.fromhex("020102")
 _CRL_VERSION_2: Final = bytes.fromhex("020101")
+_CRL_EXTENSIONS: Final = 0xA0
+_AUTHORITY_KEY_IDENTIFIER: Final = bytes.fromhex("0603551d23")
+_KEY_IDENTIFIER: Final = 0x80
 _COMMON_NAME_OID: Final = "2.5.4.3"
 _UTF8_STRING: Final = 0x0C
 _PRINTABLE_STRING: Final = 0x13
@@ -245,7 +248,7 @@ def _decode_pem_block(block: bytes) -> bytes:
 def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
     """Return issuer, subject and key as they stand, having checked what the library reads too loosely."""
     tbs = _signed_part(raw, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
-    version, serial, algorithm, issuer, _, subject, spki, _ = _fields(
+    version, serial, algorithm, issuer, _, subject, spki, extensions = _fields(
         tbs, _TBS_CERTIFICATE, reason=Reason.CERTIFICATE_MALFORMED
     )
     if version.content != _VERSION_3:
@@ -256,6 +259,7 @@ def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
         raise _bad_certificate("the certificate does not name ecdsa-with-SHA256 twice")
     if not spki.raw.startswith(_P256_SPKI_PREFIX):
         raise _bad_certificate("the certificate's key is not an uncompressed point on P-256")
+    _require_plain_authority(extensions.content, reason=Reason.CERTIFICATE_MALFORMED)
     return issuer.raw, subject.raw, spki.raw
 
 
@@ -267,6 +271,9 @@ def _read_crl_frame(raw: bytes) -> bytes:
         raise _bad_crl("the CRL is not of version 2")
     if algorithm.raw != _ECDSA_WITH_SHA256:
         raise _bad_crl("the CRL does not name ecdsa-with-SHA256 twice")
+    for field_of_crl in der.read_all(tbs.content, what="the CRL"):
+        if field_of_crl.tag == _CRL_EXTENSIONS:
+            _require_plain_authority(field_of_crl.content, reason=Reason.CRL_MALFORMED)
     return issuer.raw
 
 
@@ -280,6 +287,16 @@ def _signed_part(raw: bytes, *, what: str, reason: Reason) -> der.Element:
     if not signature.content.startswith(b"\0"):
         raise MalformedInput(reason, f"the signature of the {what} is not a whole number of bytes")
     return tbs
+
+
+def _require_plain_authority(extensions: bytes, *, reason: Reason) -> None:
+    """Refuse an authority key identifier that is more than an identifier: the library warns aloud of odd ones."""
+    whole = der.read_only(extensions, tag=der.SEQUENCE, what="the extensions")
+    for item in der.read_all(whole.content, what="the extensions"):
+        parts = der.read_all(item.content, what="an extension", maximum=3)
+        if len(parts) > 1 and parts[0].raw == _AUTHORITY_KEY_IDENTIFIER:
+            identifier = der.read_only(parts[-1].content, tag=der.SEQUENCE, what="an authority key identifier")
+            _fields(identifier, (_KEY_IDENTIFIER,), reason=reason)
 
 
 def _fields(sequence: der.Element, tags: Sequence[int], *, reason: Reason, more: bool = False) -> list[der.Element]:
