@@ -22,6 +22,8 @@ from eaa.tls.certificate import create_certificate
 
 CERTIFICATE_LIFETIME: Final = timedelta(hours=24)
 RENEW_AFTER: Final = CERTIFICATE_LIFETIME / 2
+RETRY_RENEWAL: Final = timedelta(minutes=1)
+"""How long after a failed renewal the next one is tried: quoting is slow, and callers would wait for it each time."""
 CLOCK_TOLERANCE: Final = timedelta(hours=1)
 """How far notBefore lies in the past, as rats-tls peers do it."""
 
@@ -55,6 +57,7 @@ class Identity:
         self._quoting = threading.Lock()
         self._renewing = threading.Lock()
         self._credentials = self._make()
+        self._renew_at = self._credentials.made + RENEW_AFTER
 
     @property
     def has_evidence(self) -> bool:
@@ -62,11 +65,28 @@ class Identity:
         return self._attester is not None
 
     def credentials(self) -> Credentials:
-        """Return the current credentials, making new ones when half of their life is over."""
+        """Return the current credentials, making new ones when half of their life is over.
+
+        Where the platform does not quote just then, the current ones serve on until they expire.
+
+        Raises:
+            Unavailable: QUOTE_UNAVAILABLE, and the current ones have expired.
+        """
         with self._renewing:
-            if self._clock() - self._credentials.made >= RENEW_AFTER:
-                self._credentials = self._make()
+            if self._clock() >= self._renew_at:
+                self._renew()
             return self._credentials
+
+    def _renew(self) -> None:
+        now = self._clock()
+        expires = self._credentials.made + CERTIFICATE_LIFETIME
+        try:
+            self._credentials = self._make()
+            self._renew_at = self._credentials.made + RENEW_AFTER
+        except Unavailable:
+            if now >= expires:
+                raise
+            self._renew_at = min(now + RETRY_RENEWAL, expires)
 
     def quote(self, report_data: bytes) -> bytes | None:
         """Return a quote over these 64 bytes, or None where there is no attester.

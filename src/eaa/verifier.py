@@ -56,7 +56,7 @@ class Judgement:
 @dataclass(frozen=True, slots=True)
 class _Cached:
     collateral: Collateral
-    until: datetime
+    since: datetime
 
 
 class Verifier:
@@ -159,17 +159,18 @@ class Verifier:
     def _collateral_for(self, model: _Model, now: datetime) -> Collateral:
         with self._fetching[hash(model) % _LOCKS]:
             cached = self._cache.get(model)
-            if cached is None or cached.until <= now:
+            # A difference cannot overflow as a date in the year 9999 plus a lifetime would.
+            if cached is None or now - cached.since >= COLLATERAL_LIFETIME:
                 tee, fmspc, ca = model
                 fetched = self._source.fetch(tee=TEEType(tee), fmspc=fmspc, ca=ca)
-                cached = _Cached(fetched, now + COLLATERAL_LIFETIME)
+                cached = _Cached(fetched, now)
                 self._remember(model, cached)
         return cached.collateral
 
     def _remember(self, model: _Model, cached: _Cached) -> None:
         with self._guard:
             if len(self._cache) >= MAX_CACHED_COLLATERAL:
-                del self._cache[min(self._cache, key=lambda known: self._cache[known].until)]
+                del self._cache[min(self._cache, key=lambda known: self._cache[known].since)]
             self._cache[model] = cached
 
     def _forget(self, model: _Model) -> None:
