@@ -7,12 +7,12 @@ from typing import NoReturn
 import click
 
 from eaa import __version__
-from eaa.appraise.result import Role
+from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import Misuse, Reason
 from eaa.inclavared.service import DEFAULT_WORKLOAD, Relay, fetch_once, serve
 from eaa.program.address import ADDRESS, Address, NamedAddressType
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.options import Attesting, Judging, attesting_options, judging_options, reference_engine
+from eaa.program.options import Attesting, Judging, attesting_options, judging_options, level_option, reference_engine
 from eaa.program.run import run
 
 PROGRAM = "inclavared"
@@ -38,11 +38,13 @@ PROGRAM = "inclavared"
 )
 @click.option("-m", "--mutual", is_flag=True, help="Show this relay's own evidence to the workload as well.")
 @click.option("--attest-clients", is_flag=True, help="Judge Shelter too: serve only clients with accepted evidence.")
+@level_option
 @attesting_options(enclave_names=("-e", "--enclave"))
 @judging_options()
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
 @log_level_option("info")
+@click.option("--json", "as_json", is_flag=True, help="With --connect: print the verdict as one JSON object.")
 def cli(
     *,
     listen: Address | None,
@@ -51,11 +53,13 @@ def cli(
     legacy_listen: Address | None,
     mutual: bool,
     attest_clients: bool,
+    level: BindingLevel,
     attesting: Attesting,
     judging: Judging,
     tls: str | None,
     crypto: str | None,
     log_level: str,
+    as_json: bool,
 ) -> int:
     """Relay attested sessions between Shelter and the workload of this node.
 
@@ -79,10 +83,14 @@ def cli(
     roles = [role for role, judged in ((Role.WORKLOAD, xfer or connect), (Role.CLIENT, attest_clients)) if judged]
     verifier = None if judging.judges_nobody else judging.open(*roles, flags_for=Role.WORKLOAD)
     relay = Relay.create(
-        attester=attesting.open(default="sgx_ecdsa"), verifier=verifier, mutual=mutual, attest_clients=attest_clients
+        attester=attesting.open(default="sgx_ecdsa"),
+        verifier=verifier,
+        mutual=mutual,
+        attest_clients=attest_clients,
+        level=level,
     )
     if connect is not None:
-        return fetch_once(relay, connect)
+        return fetch_once(relay, connect, as_json=as_json)
     return serve(relay, listen=listen, legacy_listen=legacy_listen, workloads=workloads)
 
 

@@ -15,7 +15,7 @@ from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.relay import pump
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
-from eaa.appraise.result import Role
+from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.errors import EAAError, Reason, Rejection, Unavailable
 from eaa.identity import Identity
@@ -47,10 +47,18 @@ class Relay:
     """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too."""
     verifier: Verifier | None
     attest_clients: bool
+    level: BindingLevel
+    """What is asked of every peer."""
 
     @classmethod
     def create(
-        cls, *, attester: Attester | None, verifier: Verifier | None, mutual: bool, attest_clients: bool
+        cls,
+        *,
+        attester: Attester | None,
+        verifier: Verifier | None,
+        mutual: bool = True,
+        attest_clients: bool = False,
+        level: BindingLevel = BindingLevel.FRESH,
     ) -> Relay:
         """Make the identities and endpoints. Raises Unavailable where the attester does not answer."""
         identity = Identity(attester)
@@ -61,6 +69,7 @@ class Relay:
             legacy=Endpoint(identity, server_side=True, clock=wall_clock, alpn=None),
             verifier=verifier,
             attest_clients=attest_clients,
+            level=level,
         )
 
     @property
@@ -87,7 +96,7 @@ class Relay:
     async def _open_channel(self, workload: Address) -> AttestedStream:
         sock = await connect(workload)
         judge = judge_by(self.verifier, Role.WORKLOAD) if self.verifier else None
-        terms = Terms.relay_to_workload()
+        terms = Terms.relay_to_workload(level=self.level)
         channel = await self.downstream.secure(sock, terms, judge)
         try:
             await channel.complete()
@@ -107,7 +116,8 @@ class Upstream:
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of Shelter's."""
         judge = self._relay.judge_of_clients
-        client = await self._relay.upstream.secure(sock, Terms.relay_to_shelter(judges=judge is not None), judge)
+        terms = Terms.relay_to_shelter(judges=judge is not None, level=self._relay.level)
+        client = await self._relay.upstream.secure(sock, terms, judge)
         try:
             channel = await self._open(client, await client.wait_for_open())
             await client.opened()
@@ -157,9 +167,10 @@ class Legacy:
 async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]:
     """Attest the workload end to end as a client would, and return the judgement and its greeting."""
     assert relay.verifier is not None
+    judge = judge_by(relay.verifier, Role.WORKLOAD)
     channel = await relay.open_channel(workload)
     try:
-        inner = await enter_workload(channel, judge=judge_by(relay.verifier, Role.WORKLOAD), clock=wall_clock)
+        inner = await enter_workload(channel, judge=judge, clock=wall_clock, level=relay.level)
         await inner.write(b"hello from inclavared")
         greeting = await inner.read(255)
         await inner.close()
@@ -170,7 +181,7 @@ async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]
     return judgement, greeting.decode(errors="replace")
 
 
-def fetch_once(relay: Relay, workload: Address) -> int:
+def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
     """Attest the workload once, print the verdict, and return its exit code."""
     try:
         judgement, greeting = asyncio.run(ask_workload(relay, workload))
@@ -179,9 +190,9 @@ def fetch_once(relay: Relay, workload: Address) -> int:
             raise
         judgement, greeting = error.result, ""
     verdict = verdict_of_judgement(judgement)
-    if greeting:
+    if greeting and not as_json:
         click.echo(f"Server: {greeting.rstrip()}")
-    print_verdict(verdict, program=PROGRAM, as_json=False)
+    print_verdict(verdict, program=PROGRAM, as_json=as_json)
     return verdict.exit_code
 
 

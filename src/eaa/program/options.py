@@ -35,6 +35,18 @@ def default_reference_values() -> Path:
     return config_home() / "reference-values.toml"
 
 
+def level_option(function: Any) -> Any:
+    """Add `--level`: the binding that is asked of peers."""
+    return click.option(
+        "--level",
+        type=click.Choice([level.label for level in _OFFERED_LEVELS]),
+        default=BindingLevel.FRESH.label,
+        show_default=True,
+        callback=lambda _context, _parameter, label: BindingLevel.from_label(label),
+        help="The binding to ask of a peer: evidence of its TLS key, or made for this very session.",
+    )(function)
+
+
 def not_implemented(option: str, value: str, offered: str) -> Misuse:
     """Return the refusal of a reference value of an option that we do not implement: never ignored."""
     return Misuse(

@@ -26,6 +26,7 @@ from eaa.program.options import (
     Judging,
     attesting_options,
     judging_options,
+    level_option,
     reference_engine,
 )
 from eaa.program.output import SUCCESS, json_option, print_verdict
@@ -51,13 +52,7 @@ REPLY_TIMEOUT: Final = 30.0
     help="The node's Inclavared: tcp://HOST:PORT or unix://PATH.",
 )
 @click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
-@click.option(
-    "--level",
-    type=click.Choice([BindingLevel.CERT.label, BindingLevel.FRESH.label]),
-    default=BindingLevel.FRESH.label,
-    show_default=True,
-    help="The binding to ask for: evidence of the TLS key, or made for this very session.",
-)
+@level_option
 @judging_options()
 @click.option("--mutual", is_flag=True, help="Show evidence of this side too, where the node asks for it.")
 @attesting_options()
@@ -70,7 +65,7 @@ def remoteattestation_command(
     *,
     addr: Address,
     workload: str,
-    level: str,
+    level: BindingLevel,
     judging: Judging,
     mutual: bool,
     attesting: Attesting,
@@ -91,7 +86,7 @@ def remoteattestation_command(
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = Identity(attester) if mutual else None
-    visit = _Visit(address=addr, workload=workload, level=BindingLevel.from_label(level))
+    visit = _Visit(address=addr, workload=workload, level=level)
     verdict, reply = asyncio.run(_attest(visit, verifier, identity))
     _print(verdict, reply, as_json=as_json, explain=explain)
     return verdict.exit_code

@@ -7,10 +7,10 @@ from typing import NoReturn
 import click
 
 from eaa import __version__
-from eaa.appraise.result import Role
+from eaa.appraise.result import BindingLevel, Role
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.options import Attesting, Judging, attesting_options, judging_options, reference_engine
+from eaa.program.options import Attesting, Judging, attesting_options, judging_options, level_option, reference_engine
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements
 from eaa.program.run import run
 from eaa.workload.service import serve
@@ -24,6 +24,7 @@ PROGRAM = "enclave-tls-server"
 @click.option("-p", "--port", type=click.IntRange(0, 0xFFFF), default=1234, show_default=True, help="And this port.")
 @click.option("--listen", type=ADDRESS, metavar="ADDRESS", help="Listen here instead: tcp://HOST:PORT or unix://PATH.")
 @click.option("-m", "--mutual", is_flag=True, help="Also judge the relay: demand its evidence and appraise it.")
+@level_option
 @attesting_options(attester_names=("-a", "--attester"))
 @judging_options(verifier_names=("-v", "--verifier"))
 @click.option("-t", "--tls", metavar="NAME", help="openssl, the only engine.")
@@ -38,6 +39,7 @@ def cli(
     port: int,
     listen: Address | None,
     mutual: bool,
+    level: BindingLevel,
     attesting: Attesting,
     judging: Judging,
     tls: str | None,
@@ -60,7 +62,8 @@ def cli(
     judging.require_known_verifier()
     judges = mutual and not judging.judges_nobody
     verifier = judging.open(Role.RELAY, flags_for=Role.RELAY) if judges else None
-    return serve(listen or TCPAddress(ip, port), attester=attesting.open(default="sgx_ecdsa"), verifier=verifier)
+    attester = attesting.open(default="sgx_ecdsa")
+    return serve(listen or TCPAddress(ip, port), attester=attester, verifier=verifier, level=level)
 
 
 def main() -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Final
 
 from eaa.aio.sessions import Endpoint, judge_by
 from eaa.aio.stream import AttestedStream
-from eaa.appraise.result import Role
+from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.identity import Identity
 from eaa.program.address import Address
@@ -31,15 +31,17 @@ logger = logging.getLogger(__name__)
 class Workload:
     """Serves channels of relays. `verifier` is None where the relay is taken as it comes."""
 
-    def __init__(self, identity: Identity, verifier: Verifier | None) -> None:
+    def __init__(
+        self, identity: Identity, verifier: Verifier | None, *, level: BindingLevel = BindingLevel.FRESH
+    ) -> None:
         self._outer = Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=True)
         self._inner = Endpoint(identity, server_side=True, clock=wall_clock, alpn=ALPN_INNER)
         self._judge = None if verifier is None else judge_by(verifier, Role.RELAY)
+        self._terms = Terms.workload_to_relay(judges=self._judge is not None, level=level)
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one channel: the relay's exchange, then one inner session, then the application."""
-        terms = Terms.workload_to_relay(judges=self._judge is not None)
-        channel = await self._outer.secure(sock, terms, self._judge)
+        channel = await self._outer.secure(sock, self._terms, self._judge)
         try:
             await channel.complete()
             logger.info("%s: channel open, relay %s", peer, "accepted" if self._judge else "not judged")
@@ -59,14 +61,20 @@ async def greet(stream: AttestedStream) -> None:
             await stream.write(GREETING.encode())
 
 
-def serve(address: Address, *, attester: Attester | None, verifier: Verifier | None) -> int:
+def serve(
+    address: Address,
+    *,
+    attester: Attester | None,
+    verifier: Verifier | None,
+    level: BindingLevel = BindingLevel.FRESH,
+) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
     if attester is None:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    return asyncio.run(_serve(address, attester, verifier))
+    return asyncio.run(_serve(address, attester, verifier, level))
 
 
-async def _serve(address: Address, attester: Attester | None, verifier: Verifier | None) -> int:
+async def _serve(address: Address, attester: Attester | None, verifier: Verifier | None, level: BindingLevel) -> int:
     service = Service()
-    names = service.listen(address, Workload(Identity(attester), verifier).handle)
+    names = service.listen(address, Workload(Identity(attester), verifier, level=level).handle)
     return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
