@@ -27,18 +27,15 @@ COMMANDS: Final = {
     cls=LazyGroup,
     commands_at=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit codes: 0 accepted or done, 1 rejected, 2 misuse, 3 unverifiable or misbehaving peer, 4 unavailable, "
+    "70 a bug of ours, 130 interrupted, 143 terminated.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="shelter")
 @click.option(
     "--verbose", is_flag=True, help="Accepted as in the reference program; --log-level says how much is said."
 )
 def cli(*, verbose: bool) -> None:
-    r"""Prove that a workload runs in a genuine TEE with the measurement you expect.
-
-    \b
-    Exit codes: 0 accepted or done, 1 rejected, 2 misuse, 3 unverifiable or misbehaving peer,
-    4 unavailable, 70 a bug of ours, 130 interrupted, 143 terminated.
-    """
+    """Prove that a workload runs in a genuine TEE with the measurement you expect."""
     del verbose
 
 
