@@ -124,7 +124,10 @@ def _match(report: EnclaveReport | TDReport, values: ReferenceValues, trust_anch
     same = [value for value in values if value.measurement == measurement]
     in_role = [value for value in same if value.role is role]
     exact = [value for value in in_role if value.trust_anchor == trust_anchor]
-    expected = " or ".join(f"{value.measurement.hex()} ({value.name})" for value in candidates) or f"a {role} value"
+    expected = (
+        " or ".join(f"{value.measurement.hex()} ({value.name})" for value in candidates)
+        or f"a recorded value of role {role}, and there is none"
+    )
     record = f"if this is what you built and expect, `shelter record NAME --role {role}` records it"
     if exact:
         # Two values may share a measurement and differ in signer; the one that fits wins.

@@ -70,7 +70,11 @@ def cli(
     reference_engine(tls, crypto)
     judging.require_known_verifier()
     if (connect is None) == (listen is None and legacy_listen is None):
-        raise Misuse(Reason.USAGE, "give --listen ADDRESS (with --xfer) to serve, or --connect ADDRESS to ask once")
+        raise Misuse(
+            Reason.USAGE,
+            "there is nothing to do",
+            hint="--listen ADDRESS with --xfer ADDRESS serves, --connect ADDRESS asks once",
+        )
     if judging.judges_nobody and (legacy_listen or connect or attest_clients):
         raise Misuse(
             Reason.USAGE,

@@ -35,7 +35,11 @@ COMMANDS: Final = {
     "--verbose", is_flag=True, help="Accepted as in the reference program; --log-level says how much is said."
 )
 def cli(*, verbose: bool) -> None:
-    """Prove that a workload runs in a genuine TEE with the measurement you expect."""
+    """Prove that a workload runs in a genuine TEE with the measurement you expect.
+
+    Exit codes are 0 for accepted or done, 1 rejected, 2 misuse, 3 unverifiable or a misbehaving peer, 4 unavailable,
+    70 a bug of ours, 130 interrupted, 143 terminated.
+    """
     del verbose
 
 

@@ -51,9 +51,10 @@ def verify_command(
         raise Misuse(Reason.USAGE, "--facts judges nothing, so --report-data would go unread", hint="leave one out")
     expected = None if report_data is None else _report_data(report_data)
     now = wall_clock() if at is None else parse_time(at)
+    raw = read_bytes(quote, what="the quote", maximum=2 * MAX_QUOTE_SIZE)
     try:
         verifier = judging.open(flags_for=Role(role), clock=lambda: now)
-        parsed = _parse(read_bytes(quote, what="the quote", maximum=2 * MAX_QUOTE_SIZE), trim_trailing=trim_trailing)
+        parsed = _parse(raw, trim_trailing=trim_trailing)
         verdict = _answer(verifier, parsed, role=Role(role), facts=facts, expected=expected)
     except EAAError as error:
         if isinstance(error, Misuse):
