@@ -6,7 +6,8 @@ from typing import Any
 
 from eaa.appraise.appraisal import identity_of
 from eaa.appraise.result import Accepted, Check, Rejected
-from eaa.program.verdict import ACCEPTED, REJECTED, VERIFIED, Verdict
+from eaa.errors import EAAError, Rejection
+from eaa.program.verdict import ACCEPTED, REJECTED, VERIFIED, Verdict, verdict_of_error
 from eaa.verifier import Judgement, VerifiedQuote
 
 
@@ -38,6 +39,13 @@ def verdict_of_judgement(judgement: Judgement) -> Verdict:
                 **shared,
             )
     raise AssertionError(result)
+
+
+def verdict_of_refusal(error: EAAError) -> Verdict:
+    """Return the answer where a session ended in this error: the judgement in full where it was ours."""
+    if isinstance(error, Rejection) and isinstance(error.result, Judgement):
+        return verdict_of_judgement(error.result)
+    return verdict_of_error(error)
 
 
 def verdict_of_facts(verified: VerifiedQuote) -> Verdict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from eaa.errors import EAAError, Rejection, Unavailable
+from eaa.errors import EAAError, MalformedInput, PeerMisbehaved, Rejection, Unavailable, VerificationError
 
 ACCEPTED = "accepted"
 REJECTED = "rejected"
@@ -16,6 +16,11 @@ VERIFIED = "verified"
 UNVERIFIABLE = "unverifiable"
 UNAVAILABLE = "unavailable"
 
+_WORDS_OF_ERRORS = (
+    (Rejection, REJECTED),
+    (Unavailable, UNAVAILABLE),
+    ((MalformedInput, VerificationError, PeerMisbehaved), UNVERIFIABLE),
+)
 _WORDS = {ACCEPTED: 0, VERIFIED: 0, REJECTED: 1, UNVERIFIABLE: 3, UNAVAILABLE: 4}
 
 
@@ -65,10 +70,8 @@ class Verdict:
 
 
 def verdict_of_error(error: EAAError) -> Verdict:
-    """Return the answer where no judgement was reached."""
-    word = UNVERIFIABLE
-    if isinstance(error, Rejection):
-        word = REJECTED
-    elif isinstance(error, Unavailable):
-        word = UNAVAILABLE
+    """Return the answer where no judgement was reached. Raises Misuse and bugs of ours: they answer nothing."""
+    word = next((word for kinds, word in _WORDS_OF_ERRORS if isinstance(error, kinds)), None)
+    if word is None:
+        raise error
     return Verdict(verdict=word, reason=error.reason.value, message=error.message, hint=error.hint)

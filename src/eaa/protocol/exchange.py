@@ -348,6 +348,14 @@ class Exchange:
             self._send(messages.Reject(reason_class=reason_class))
         self._failed = self._refused = True
 
+    @property
+    def may_open(self) -> bool:
+        """Whether `open` may be sent: not while a relay that has asked for this side's evidence owes its verdict.
+
+        A side that judges asks before it shows its own evidence, so once that is here the answer is final.
+        """
+        return not self._asked_by_peer or self._peer_accepted
+
     def open(self, workload: str, *, early: bytes = b"") -> None:
         """Ask for a channel to `workload`. `early` raw bytes (an inner ClientHello) go with it, unseen by any judge.
 
@@ -355,7 +363,7 @@ class Exchange:
         """
         if self._terms.ending is not Ending.OPEN or self._open_sent or self._failed:
             raise _our_bug("open was sent where no open is due")
-        if self._asked_by_peer and not self._peer_accepted:
+        if not self.may_open:
             raise _our_bug("open was sent to a relay that has not given its verdict")
         if not messages.is_workload_name(workload) or len(early) > MAX_EARLY_BYTES:
             raise Misuse(

@@ -11,10 +11,10 @@ from eaa import __version__
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.appraise.result import Role
 from eaa.attesters import Attester
-from eaa.errors import Rejection
+from eaa.errors import EAAError
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address, TCPAddress
-from eaa.program.judged import verdict_of_judgement
+from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.net import connect
 from eaa.program.options import (
@@ -82,11 +82,9 @@ def cli(
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     try:
         judgement, reply = asyncio.run(_visit(addr or TCPAddress(ip, port), attester if mutual else None, verifier))
-    except Rejection as error:
-        if not isinstance(error.result, Judgement):
-            raise
-        judgement, reply = error.result, ""
-    verdict = verdict_of_judgement(judgement)
+        verdict = verdict_of_judgement(judgement)
+    except EAAError as error:
+        verdict, reply = verdict_of_refusal(error), ""
     print_verdict(verdict, program=PROGRAM, as_json=as_json)
     if verdict.verdict == ACCEPTED and not as_json:
         click.echo(f"Server: {reply.rstrip()}\n{SUCCESS}")
