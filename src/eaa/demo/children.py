@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import re
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final
 
 from eaa.demo.script import PROGRAMS
 from eaa.errors import Reason, Unavailable
@@ -89,68 +90,136 @@ class Service:
         self._lines.put(None)
 
 
-@contextlib.contextmanager
-def workplace() -> Iterator[tuple[Path, Children]]:
-    """Yield a temporary folder and its processes. Afterwards neither is there any more, whatever happened."""
-    folder = Path(tempfile.mkdtemp(prefix="eaa-demo-"))
-    children = Children(folder)
-    previous = signal.signal(signal.SIGHUP, lambda *_: _terminate())
-    try:
-        yield folder, children
-    finally:
-        # A second Ctrl-C must not end the clean-up half way.
-        ignored = {number: signal.signal(number, signal.SIG_IGN) for number in _STOPPING}
-        children.stop_all()
-        shutil.rmtree(folder, ignore_errors=True)
-        for number, handler in ignored.items():
+class Interruptions:
+    """SIGINT, SIGTERM and SIGHUP of the demonstration: each may end it, and none may tear what it does in one piece.
+
+    Outside `held` the first signal raises at once, inside it when the block is over. After that, and during clean-up,
+    signals are ignored: a second Ctrl-C must not leave half of everything behind.
+    """
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._over = False
+        self._arrived: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def take_over(self) -> None:
+        """Handle the signals from now on; one that is ignored (`nohup`) stays ignored."""
+        for number in _STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._arrive)
+
+    def ignore(self) -> None:
+        """Raise no more."""
+        self._over = True
+
+    def give_back(self) -> None:
+        """Leave the signals to whoever had them before."""
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        signal.signal(signal.SIGHUP, previous)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a block come to its end before a signal does anything."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._arrived is not None:
+            self._raise(self._arrived)
+
+    def _arrive(self, number: int, _frame: object) -> None:
+        if self._holding:
+            self._arrived = self._arrived or number
+        else:
+            self._raise(number)
+
+    def _raise(self, number: int) -> None:
+        if self._over:
+            return
+        self._over = True
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
-def _terminate() -> NoReturn:
-    raise Terminated
+@contextlib.contextmanager
+def workplace() -> Iterator[Children]:
+    """Yield what runs processes in a temporary folder. Afterwards nothing of it is left, whatever happened."""
+    interruptions = Interruptions()
+    interruptions.take_over()
+    children = Children(interruptions)
+    try:
+        children.move_in()
+        yield children
+    finally:
+        interruptions.ignore()
+        children.stop_all()
+        interruptions.give_back()
 
 
 class Children:
-    """All service processes of one demonstration, in its folder."""
+    """All processes of one demonstration, and the folder they work in."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, interruptions: Interruptions) -> None:
+        self._interruptions = interruptions
+        self._folder: Path | None = None
         self._services: list[Service] = []
+        self._command: subprocess.Popen[str] | None = None
+
+    def move_in(self) -> None:
+        """Make the folder."""
+        with self._interruptions.held():
+            self._folder = Path(tempfile.mkdtemp(prefix="eaa-demo-"))
 
     def stop_all(self) -> None:
-        """End every service: all are asked first, so that they end side by side."""
+        """End every process, and remove the folder: services are all asked first, so that they end side by side."""
+        if self._command is not None:
+            _kill_session(self._command)
         for service in self._services:
             service.ask_to_stop()
         for service in self._services:
             service.stop()
         self._services.clear()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self, command: list[str]) -> Service:
         """Start a service."""
-        service = Service(command, self._folder)
-        self._services.append(service)
+        assert self._folder is not None
+        with self._interruptions.held():
+            service = Service(command, self._folder)
+            self._services.append(service)
         return service
 
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end and return its exit code and output, stderr after stdout."""
+        with self._interruptions.held():
+            process = self._command = subprocess.Popen(  # noqa: S603  our own programs
+                _resolved(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        try:
+            stdout, stderr = process.communicate(timeout=COMMAND_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(
+                Reason.CONNECTION_FAILED,
+                f"{command[0]} did not end within {COMMAND_TIMEOUT:g} seconds",
+                hint="this machine may be overloaded; try again, or by hand (`eaa demo --print-commands`)",
+            ) from error
+        self._command = None
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and return its exit code and output, stderr after stdout."""
-    process = subprocess.Popen(  # noqa: S603  our own programs
-        _resolved(command),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=COMMAND_TIMEOUT)
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+def _kill_session(process: subprocess.Popen[str]) -> None:
+    """End a command that is still running, and what it has started: the token is made by a pipeline of a shell."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def _resolved(command: list[str]) -> list[str]:

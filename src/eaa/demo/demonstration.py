@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import click
 
-from eaa.demo.children import Children, Service, run, workplace
+from eaa.demo.children import Children, Service, workplace
 from eaa.demo.script import TAMPERED, TEE, Setting, by_hand, shown
 from eaa.errors import Reason, Unavailable
 from eaa.program.output import SUCCESS
@@ -69,8 +68,8 @@ def demo_command(*, print_commands: bool) -> int:
         _print_commands()
         return 0
     started = time.monotonic()
-    with workplace() as (folder, children):
-        good = _Demonstration(folder, children).run()
+    with workplace() as children:
+        good = _Demonstration(children).run()
     if good:
         _say(
             f"All five outcomes are as expected ({time.monotonic() - started:.1f} s). Nothing was left behind.",
@@ -92,8 +91,7 @@ def _print_commands() -> None:
 class _Demonstration:
     """The steps, in order. Each says what it does before it does it."""
 
-    def __init__(self, folder: Path, children: Children) -> None:
-        self._folder = folder
+    def __init__(self, children: Children) -> None:
         self._children = children
         self._setting = Setting(pccs="127.0.0.1:0", workload="tcp://127.0.0.1:0", relay="tcp://127.0.0.1:0")
 
@@ -172,7 +170,7 @@ class _Demonstration:
 
     def _show(self, command: list[str]) -> tuple[int, str]:
         _command(command)
-        done = run(command, self._folder)
+        done = self._children.run(command)
         output = done.stdout + done.stderr
         for line in output.splitlines():
             click.echo(f"  {line}")

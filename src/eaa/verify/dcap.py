@@ -414,7 +414,11 @@ def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_ide
     _verify_qe(quote.qe_report, quote.header.tee_type, qe_identity)
     # n.
     if not raw_signature_is_valid(quote.signature, quote.signed_bytes, _attestation_key(quote)):
-        raise VerificationError(Reason.QUOTE_SIGNATURE, "the quote is not signed by its attestation key")
+        raise VerificationError(
+            Reason.QUOTE_SIGNATURE,
+            "the quote is not signed by its attestation key",
+            hint="it was changed after it was made, or was never made by this platform: trust nothing that it says",
+        )
     # o. A report with a launch and a current TCB (TD report 1.5) is two evaluations here, and their comparison.
     return evaluate_tcb(
         tcb_info,
