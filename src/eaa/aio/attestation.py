@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from eaa.aio.stream import AttestedStream, Judgement, deadline
+from eaa.aio.stream import PARTING_TIMEOUT, AttestedStream, Judgement, deadline
 from eaa.appraise.result import Accepted, Rejected
 from eaa.errors import EAAError, Rejection
 from eaa.protocol.exchange import (
@@ -85,7 +85,8 @@ class Attestation:
     async def opened(self) -> None:
         """Relay: say that the channel is there."""
         self._exchange.opened()
-        await self._flush()
+        async with deadline(EXCHANGE_TIMEOUT, "opening the channel"):
+            await self._flush()
         self._enter()
 
     async def complete(self) -> None:
@@ -94,11 +95,12 @@ class Attestation:
         self._enter()
 
     async def reject(self, error: EAAError) -> None:
-        """Tell the peer the class of what went wrong, where this hop tells it anything."""
+        """Tell the peer the class of what went wrong, where this hop tells it anything, and close the stream."""
         self._exchange.reject(RejectClass.of(error))
-        with contextlib.suppress(EAAError, OSError, TimeoutError):
-            async with asyncio.timeout(1):
+        with contextlib.suppress(EAAError, OSError):
+            async with asyncio.timeout(PARTING_TIMEOUT):
                 await self._flush()
+        await self._stream.part()
 
     async def _run_until(self, done: Callable[[], bool]) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
@@ -14,8 +14,14 @@ from eaa.tls.connection import Connection, Want
 
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds for a TLS handshake."""
+PARTING_TIMEOUT: Final = 1.0
+"""Seconds that a peer gets to read our last words and to hang up; then we do."""
+MAX_UNREAD: Final = 1024 * 1024
+"""Bytes of a peer that are read and dropped while it gets our last words."""
 READ_SIZE: Final = 16 * 1024
 """Bytes of one TLS record."""
+RECORDS_IN_A_ROW: Final = 16
+"""TLS operations on one stream before other tasks have their turn: no peer keeps the loop by being always ready."""
 
 _T = TypeVar("_T")
 
@@ -28,52 +34,88 @@ class Judgement(Protocol):
         """The appraisal."""
 
 
+class _Readiness:
+    """One direction of a socket: who waits for it, and whether the event loop watches it."""
+
+    def __init__(
+        self, sock: socket.socket, watch: Callable[..., object], unwatch: Callable[[socket.socket], object]
+    ) -> None:
+        self._socket = sock
+        self._watch = watch
+        self._unwatch = unwatch
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        if self._socket.fileno() < 0:
+            raise _closed_here()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._watch(self._socket, self._wake)
+        self._waiting.append(future)
+        try:
+            await future
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+                self._rest()
+
+    def close(self) -> None:
+        """Wake who waits with an error. Comes before the socket is closed: its number may be reused at once."""
+        for future in self._take():
+            future.set_exception(_closed_here())
+
+    def _wake(self) -> None:
+        for future in self._take():
+            future.set_result(None)
+
+    def _take(self) -> list[asyncio.Future[None]]:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._rest()
+        return [future for future in waiting if not future.done()]
+
+    def _rest(self) -> None:
+        if not self._waiting:
+            self._unwatch(self._socket)
+
+
 class _SocketLink:
     """Waits for a non-blocking socket; the TLS object reads and writes the file descriptor itself."""
 
     def __init__(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         self._socket = sock
-        self._loop = asyncio.get_running_loop()
-        self._readers: set[asyncio.Future[None]] = set()
-        self._writers: set[asyncio.Future[None]] = set()
+        self._reading = _Readiness(sock, loop.add_reader, loop.remove_reader)
+        self._writing = _Readiness(sock, loop.add_writer, loop.remove_writer)
 
     async def readable(self, _connection: Connection) -> None:
-        await self._wait(self._readers, self._loop.add_reader, self._loop.remove_reader)
+        await self._reading.wait()
 
     async def writable(self, _connection: Connection) -> None:
-        await self._wait(self._writers, self._loop.add_writer, self._loop.remove_writer)
+        await self._writing.wait()
 
     async def flush(self, _connection: Connection) -> None:
         """Do nothing: bytes are on the socket already."""
 
+    async def part(self) -> None:
+        """Send no more, and drop what the peer still sends until it hangs up.
+
+        Closing a socket over unread bytes resets the connection, and a reset takes from the peer what it has not read.
+        """
+        dropped = 0
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while dropped < MAX_UNREAD:
+                await self._reading.wait()
+                data = self._socket.recv(READ_SIZE)
+                if not data:
+                    return
+                dropped += len(data)
+
     def close(self) -> None:
-        for future in (*self._readers, *self._writers):
-            future.cancel()
+        self._reading.close()
+        self._writing.close()
         self._socket.close()
-
-    async def _wait(
-        self,
-        waiting: set[asyncio.Future[None]],
-        add: Callable[..., None],
-        remove: Callable[[socket.socket], object],
-    ) -> None:
-        if self._socket.fileno() < 0:
-            raise PeerMisbehaved(Reason.PEER_CLOSED, "the connection is closed")
-        future: asyncio.Future[None] = self._loop.create_future()
-        waiting.add(future)
-        add(self._socket, _wake, waiting)
-        try:
-            await future
-        finally:
-            waiting.discard(future)
-            if not waiting and self._socket.fileno() >= 0:
-                remove(self._socket)
-
-
-def _wake(waiting: set[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_result(None)
 
 
 class _StreamLink:
@@ -81,6 +123,7 @@ class _StreamLink:
 
     def __init__(self, outer: AttestedStream) -> None:
         self._outer = outer
+        self._flushing = asyncio.Lock()
 
     async def readable(self, connection: Connection) -> None:
         connection.feed(await self._outer.read(READ_SIZE))
@@ -89,8 +132,13 @@ class _StreamLink:
         await self.flush(connection)
 
     async def flush(self, connection: Connection) -> None:
-        while data := connection.take():
-            await self._outer.write(data)
+        # A reader and a writer may both come here: what OpenSSL put out first has to go first.
+        async with self._flushing:
+            while data := connection.take():
+                await self._outer.write(data)
+
+    async def part(self) -> None:
+        await self._outer.close()
 
     def close(self) -> None:
         self._outer.abort()
@@ -109,6 +157,8 @@ class AttestedStream:
         self._connection = connection
         self._link = link
         self._early = b""
+        self._in_a_row = 0
+        self._finished = False
         self.judgement: Judgement | None = None
         """What the judge said of the peer; None where the peer was not judged."""
         self.level = BindingLevel.NONE
@@ -121,10 +171,7 @@ class AttestedStream:
 
     async def read(self, size: int = READ_SIZE) -> bytes:
         """Return up to `size` application bytes, b"" at the end. Raises PeerMisbehaved."""
-        if self._early:
-            data, self._early = self._early[:size], self._early[size:]
-            return data
-        return await self._step(lambda: self._connection.receive(size))
+        return await self._step(lambda: self.receive_now(size))
 
     async def write(self, data: bytes | memoryview) -> None:
         """Write all of these application bytes; returns when the transport has taken them."""
@@ -137,17 +184,65 @@ class AttestedStream:
         """Put bytes in front of what is read next: raw bytes that came in one piece with a message."""
         self._early = data + self._early
 
+    # The same without waiting, for who moves many bytes: what cannot go on says what it wants, `wait` waits for it.
+
+    def receive_now(self, size: int) -> bytes | Want:
+        """Return application bytes that are there, b"" at the end, or what reading waits for. Raises PeerMisbehaved."""
+        if self._early:
+            data, self._early = self._early[:size], self._early[size:]
+            return data
+        return self._connection.receive(size)
+
+    def send_now(self, data: bytes | memoryview) -> int | Want:
+        """Send what there is room for; return how many bytes, or what sending waits for. Raises PeerMisbehaved."""
+        return self._connection.send(data)
+
+    async def wait(self, want: Want) -> None:
+        """Send off what OpenSSL holds, and wait for what an operation wants."""
+        self._in_a_row = 0
+        await self._flush()
+        if want is Want.READ:
+            await self._link.readable(self._connection)
+        elif want is Want.WRITE:
+            await self._link.writable(self._connection)
+
+    # Ends.
+
+    async def finish(self) -> None:
+        """Say that this side sends no more (close_notify). It may go on reading. Raises PeerMisbehaved."""
+        if self._finished:
+            return
+        # What comes after close_notify is the peer's, which need not be waited for here.
+        while self._connection.shutdown() is Want.WRITE:
+            await self.wait(Want.WRITE)
+        self._finished = True
+        await self._flush()
+
     async def close(self) -> None:
-        """Say goodbye (close_notify) where the peer still listens, and close."""
-        with contextlib.suppress(EAAError, OSError, TimeoutError):
-            async with asyncio.timeout(1):
-                self._connection.shutdown()
-                await self._link.flush(self._connection)
-        self.abort()
+        """Say goodbye, let the peer read that and whatever came before, and close. Takes PARTING_TIMEOUT at most."""
+        await self._leave(self.finish)
+
+    async def part(self) -> None:
+        """Close without a goodbye, but let the peer read our last words: an alert, or a message of the exchange."""
+        await self._leave(self._flush)
 
     def abort(self) -> None:
         """Close at once."""
         self._link.close()
+
+    async def _leave(self, last_words: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with contextlib.suppress(EAAError, OSError):
+                async with asyncio.timeout(PARTING_TIMEOUT):
+                    await last_words()
+                    await self._link.part()
+        finally:
+            self.abort()
+
+    # For this room.
+
+    async def _flush(self) -> None:
+        await self._link.flush(self._connection)
 
     async def _handshake(self) -> None:
         async with deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
@@ -160,32 +255,21 @@ class AttestedStream:
             view = view[sent:]
 
     async def _receive_control(self, size: int) -> bytes:
-        data = await self._step(lambda: self._connection.receive_control(size))
-        if not data:
-            raise PeerMisbehaved(
-                Reason.PEER_CLOSED,
-                "the peer closed the connection in the middle of the exchange",
-                hint="its log says why; a peer that refuses this side may close without a word",
-            )
-        return data
+        return await self._step(lambda: self._connection.receive_control(size))
 
     async def _step(self, operation: Callable[[], _T | Want]) -> _T:
         """Repeat one TLS operation until it neither wants to read nor to write."""
         while True:
-            try:
-                outcome = operation()
-            except EAAError:
-                # An alert that explains the failure may be waiting to go out.
-                with contextlib.suppress(EAAError, OSError):
-                    await self._link.flush(self._connection)
-                raise
-            await self._link.flush(self._connection)
-            if outcome is Want.READ:
-                await self._link.readable(self._connection)
-            elif outcome is Want.WRITE:
-                await self._link.writable(self._connection)
-            else:
-                return outcome  # type: ignore[return-value]
+            if self._in_a_row >= RECORDS_IN_A_ROW:
+                self._in_a_row = 0
+                await asyncio.sleep(0)
+            self._in_a_row += 1
+            outcome = operation()
+            if outcome is Want.READ or outcome is Want.WRITE:
+                await self.wait(outcome)
+                continue
+            await self._flush()
+            return outcome  # type: ignore[return-value]
 
 
 async def secure(connection: Connection, sock: socket.socket) -> AttestedStream:
@@ -194,13 +278,17 @@ async def secure(connection: Connection, sock: socket.socket) -> AttestedStream:
 
 
 async def secure_inside(connection: Connection, outer: AttestedStream) -> AttestedStream:
-    """Run a TLS handshake inside an attested stream: the session that ends in the workload."""
+    """Run a TLS handshake inside an attested stream: the session that ends in the workload. `outer` ends with it."""
     return await _handshaken(AttestedStream(connection, _StreamLink(outer)))
 
 
 async def _handshaken(stream: AttestedStream) -> AttestedStream:
     try:
         await stream._handshake()  # noqa: SLF001  one module
+    except EAAError:
+        # OpenSSL has put an alert out that explains the failure.
+        await stream.part()
+        raise
     except BaseException:
         stream.abort()
         raise
@@ -219,3 +307,7 @@ async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
             f"{what} did not finish in {seconds:g} seconds",
             hint="the peer stalls or is overloaded; check what runs at that address",
         ) from error
+
+
+def _closed_here() -> PeerMisbehaved:
+    return PeerMisbehaved(Reason.PEER_CLOSED, "this side has closed the connection")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from eaa.aio.stream import AttestedStream
+from eaa.aio.stream import AttestedStream, deadline
 from eaa.appraise.appraisal import identity_of
 from eaa.errors import Reason, VerificationError
 from eaa.protocol.legacy import (
@@ -28,7 +27,7 @@ Inquiry = Callable[[], Awaitable[tuple[Judgement, str]]]
 
 async def answer_legacy(stream: AttestedStream, inquire: Inquiry | None) -> None:
     """Read one request and answer it. Raises PeerMisbehaved for one that the original drops as well."""
-    async with asyncio.timeout(REQUEST_TIMEOUT):
+    async with deadline(REQUEST_TIMEOUT, "the request of a client of 2021"):
         request = parse_legacy_request(await stream.read(MAX_LEGACY_REQUEST))
     await stream.write(await _reply(request, inquire))
 

@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from eaa.aio.attestation import Attestation, Judge
-from eaa.aio.relay import pump
+from eaa.aio.relay import Relayed, pump
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import BindingLevel, Role
@@ -120,10 +120,12 @@ class Upstream:
         client = await self._relay.upstream.secure(sock, terms, judge)
         try:
             channel = await self._open(client, await client.wait_for_open())
-            await client.opened()
-            logger.info("%s: relaying", peer)
-            await pump(client.stream, channel)
-            logger.info("%s: done", peer)
+            try:
+                await client.opened()
+                logger.info("%s: relaying", peer)
+                _report(peer, await pump(client.stream, channel))
+            finally:
+                channel.abort()
         finally:
             client.stream.abort()
 
@@ -140,6 +142,15 @@ class Upstream:
         except EAAError as error:
             await client.reject(error)
             raise
+
+
+def _report(peer: str, relayed: Relayed) -> None:
+    amount = f"{relayed.forth} bytes to the workload, {relayed.back} back"
+    if relayed.failure is None:
+        logger.info("%s: done: %s", peer, amount)
+    else:
+        # Not a warning: clients go away, those that refuse the workload at once.
+        logger.info("%s: ended after %s: %s [%s]", peer, amount, relayed.failure.message, relayed.failure.reason)
 
 
 class Legacy:

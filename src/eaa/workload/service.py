@@ -8,7 +8,7 @@ import socket
 from typing import Final
 
 from eaa.aio.sessions import Endpoint, judge_by
-from eaa.aio.stream import AttestedStream
+from eaa.aio.stream import AttestedStream, deadline
 from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.identity import Identity
@@ -56,7 +56,7 @@ class Workload:
 
 async def greet(stream: AttestedStream) -> None:
     """Answer one request with the reference greeting."""
-    async with asyncio.timeout(APPLICATION_TIMEOUT):
+    async with deadline(APPLICATION_TIMEOUT, "the greeting application"):
         if await stream.read(MAX_REQUEST):
             await stream.write(GREETING.encode())
 
