@@ -40,6 +40,16 @@ def read_text(path: Path, *, what: str) -> str:
         raise Misuse(Reason.FILE_UNREADABLE, f"{what} {path} is not UTF-8 text") from error
 
 
+def read_text_if_there(path: Path, *, what: str) -> str | None:
+    """Return the file's text, or None where there is no such file. Raises as `read_text` for every other defect."""
+    try:
+        return read_text(path, what=what)
+    except Misuse as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Replace a file atomically, making its folder where it is missing. Raises Unavailable (PERMISSION_DENIED)."""
     try:

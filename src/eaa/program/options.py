@@ -17,7 +17,7 @@ from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester, open_attester
 from eaa.errors import Misuse, Reason
-from eaa.program.files import config_home, read_text, read_trust_anchor
+from eaa.program.files import config_home, read_text, read_text_if_there, read_trust_anchor
 from eaa.sources import CollateralSource, open_source
 from eaa.verifier import INTEL, TrustAnchors, Verifier, wall_clock
 
@@ -122,9 +122,8 @@ class Judging:
     def values(self) -> ReferenceValues:
         """Return the recorded values; a default file that is not there holds none, a named one must be there."""
         path = self.reference_values or default_reference_values()
-        if self.reference_values is None and not path.exists():
-            return ReferenceValues()
-        return ReferenceValues.parse(read_text(path, what="the reference-value file"))
+        read = read_text_if_there if self.reference_values is None else read_text
+        return ReferenceValues.parse(read(path, what="the reference-value file") or "")
 
     def source(self) -> CollateralSource:
         """Return where collateral comes from: a file, a named PCCS, or the one of sgx_default_qcnl.conf."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from eaa.program.verdict import ACCEPTED, VERIFIED, Verdict
+from eaa.errors import EAAError, Misuse
+from eaa.program.verdict import ACCEPTED, VERIFIED, Verdict, verdict_of_error
 
 SUCCESS = "Remote attestation is successful."
 
@@ -22,6 +23,19 @@ def json_option(function: Any) -> Any:
 def print_json(document: dict[str, Any]) -> None:
     """Print one object on one line."""
     click.echo(json.dumps(document, separators=(",", ":"), ensure_ascii=False))
+
+
+def print_failure(error: EAAError, *, as_json: bool) -> int:
+    """Print a failure in the form that `--json` promises, and return its exit code.
+
+    Raises:
+        EAAError: the same one, where people read; and Misuse, which is no answer but a wrong question.
+    """
+    if not as_json or isinstance(error, Misuse):
+        raise error
+    verdict = verdict_of_error(error)
+    print_json(verdict.to_json())
+    return verdict.exit_code
 
 
 def print_record(record: dict[str, Any], *, indent: int = 0) -> None:

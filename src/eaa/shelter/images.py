@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eaa.measure.sgx import ImageFormat, Measurement, identify_image, measure_image
-from eaa.measure.sigstruct import SIGSTRUCT, SIGSTRUCT_SIZE
+from eaa.measure.sigstruct import SIGSTRUCT
 from eaa.program.files import read_bytes
 
 
@@ -40,7 +40,7 @@ class MeasuredImage:
 
 def read_sigstruct(path: Path) -> SIGSTRUCT:
     """Return the SIGSTRUCT in a file. Raises Misuse or MalformedInput (SIGSTRUCT_MALFORMED)."""
-    return SIGSTRUCT.parse(read_bytes(path, what="the SIGSTRUCT", maximum=2 * SIGSTRUCT_SIZE))
+    return SIGSTRUCT.parse(read_bytes(path, what="the SIGSTRUCT"))
 
 
 def measure_file(

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from eaa.errors import MalformedInput, Reason, Rejection, VerificationError
-from eaa.program.output import json_option, print_json, print_record, print_verdict
+from eaa.errors import EAAError, MalformedInput, Reason, Rejection, VerificationError
+from eaa.program.output import json_option, print_failure, print_json, print_record, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error
 from eaa.shelter.images import MeasuredImage, measure_file
 
@@ -56,13 +56,19 @@ def measure_command(
     miscselect: int | None,
     mmap_min_addr: int | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Compute the MRENCLAVE of an enclave IMAGE (SGXS page stream, or the flat skeleton format)."""
-    measured = measure_file(image, sigstruct=sigstruct, xfrm=xfrm, misc_select=miscselect, mmap_min_addr=mmap_min_addr)
+    try:
+        measured = measure_file(
+            image, sigstruct=sigstruct, xfrm=xfrm, misc_select=miscselect, mmap_min_addr=mmap_min_addr
+        )
+    except EAAError as error:
+        return print_failure(error, as_json=as_json)
     if as_json:
         print_json(measured.to_json())
     else:
         print_record({name: value for name, value in measured.to_json().items() if value is not None})
+    return 0
 
 
 @click.command("mrverify")

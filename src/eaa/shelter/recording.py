@@ -11,11 +11,11 @@ import click
 
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues, append_value
 from eaa.appraise.result import Attests, Role
-from eaa.errors import Misuse, Reason, Rejection
+from eaa.errors import EAAError, Misuse, Reason, Rejection
 from eaa.program.address import ADDRESS, Address
-from eaa.program.files import read_text, write_whole
+from eaa.program.files import read_text_if_there, write_whole
 from eaa.program.options import Judging, default_reference_values, judging_options, parse_digest
-from eaa.program.output import json_option, print_json
+from eaa.program.output import json_option, print_failure, print_json
 from eaa.shelter.images import measure_file
 from eaa.shelter.measuring import require_signed
 
@@ -49,7 +49,7 @@ from eaa.shelter.measuring import require_signed
 @json_option
 def record_command(
     *, name: str, role: str, attests: str, replace: bool, judging: Judging, as_json: bool, **given: Any
-) -> None:
+) -> int:
     """Record the reference value NAME: a measurement that you expect, its role, and the root it was seen under."""
     source = _Source(**given)
     source.require_one()
@@ -61,11 +61,15 @@ def record_command(
         mr_enclave=bytes(32),
     )
     path = judging.reference_values or default_reference_values()
-    text = read_text(path, what="the reference-value file") if path.exists() else ""
-    _require_free(text, name, may_replace=replace)
-    value = source.fill(value, judging)
-    write_whole(path, append_value(text, value, replace=replace).encode())
+    _require_free(_recorded(path), name, may_replace=replace)
+    try:
+        value = source.fill(value, judging)
+        # Read again: asking a person takes long enough for somebody else to record another value.
+        write_whole(path, append_value(_recorded(path), value, replace=replace).encode())
+    except EAAError as error:
+        return print_failure(error, as_json=as_json)
     _print(value, path, as_json=as_json)
+    return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,8 @@ class _Source:
             raise Misuse(Reason.USAGE, "give exactly one of --image, --mrenclave and --from")
         if self.expect is not None and self.node is None:
             raise Misuse(Reason.USAGE, "--expect goes with --from")
+        if self.workload and self.node is None:
+            raise Misuse(Reason.USAGE, "--workload goes with --from")
         if self.sigstruct is not None and self.image is None:
             raise Misuse(Reason.USAGE, "--sigstruct goes with --image")
 
@@ -140,6 +146,10 @@ def _single_anchor(judging: Judging) -> bytes:
             hint="name it with --trust-anchor",
         )
     return next(iter(fingerprints))
+
+
+def _recorded(path: Path) -> str:
+    return read_text_if_there(path, what="the reference-value file") or ""
 
 
 def _require_free(text: str, name: str, *, may_replace: bool) -> None:

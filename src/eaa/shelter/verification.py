@@ -9,7 +9,7 @@ import click
 
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, Misuse, Reason
-from eaa.evidence.quote import MAX_QUOTE_SIZE, Quote
+from eaa.evidence.quote import Quote
 from eaa.program.files import read_bytes
 from eaa.program.judged import verdict_of_facts, verdict_of_judgement
 from eaa.program.options import Judging, judging_options, parse_digest
@@ -51,7 +51,7 @@ def verify_command(
         raise Misuse(Reason.USAGE, "--facts judges nothing, so --report-data would go unread", hint="leave one out")
     expected = None if report_data is None else _report_data(report_data)
     now = wall_clock() if at is None else parse_time(at)
-    raw = read_bytes(quote, what="the quote", maximum=2 * MAX_QUOTE_SIZE)
+    raw = read_bytes(quote, what="the quote")
     try:
         verifier = judging.open(flags_for=Role(role), clock=lambda: now)
         parsed = _parse(raw, trim_trailing=trim_trailing)
