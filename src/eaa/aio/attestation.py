@@ -67,7 +67,7 @@ class Attestation:
             await self._run_until(lambda: self._exchange.finished)
         else:
             # With a certificate of our own the relay may judge us; then open has to wait for its verdict.
-            await self._run_until(lambda: self._stream.judgement is not None)
+            await self._run_until(lambda: self._stream.judgement is not None and self._exchange.may_open)
             self._exchange.open(workload)
             await self._run_until(lambda: self._exchange.finished)
         self._enter()

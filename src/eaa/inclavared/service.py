@@ -14,23 +14,28 @@ import click
 from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.relay import Relayed, pump
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
-from eaa.aio.stream import AttestedStream
+from eaa.aio.stream import AttestedStream, deadline
 from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
-from eaa.errors import EAAError, Reason, Rejection, Unavailable
+from eaa.errors import EAAError, Reason, Unavailable
 from eaa.identity import Identity
 from eaa.inclavared.legacy import answer_legacy
 from eaa.program.address import Address
-from eaa.program.judged import verdict_of_judgement
+from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.net import Service, connect
 from eaa.program.output import print_verdict
 from eaa.program.run import say
 from eaa.protocol.exchange import Terms
+from eaa.protocol.legacy import HELLO
 from eaa.verifier import Judgement, Verifier, wall_clock
 
 PROGRAM: Final = "inclavared"
 DEFAULT_WORKLOAD: Final = "default"
 """The name of the only workload of a relay with a single --xfer."""
+GREETING_TIMEOUT: Final = 30.0
+"""Seconds in which a workload's application has to answer a greeting."""
+MAX_GREETING: Final = 255
+"""Bytes of that answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +83,13 @@ class Relay:
         return judge_by(self.verifier, Role.CLIENT) if self.verifier and self.attest_clients else None
 
     async def open_channel(self, workload: Address) -> AttestedStream:
-        """Return a mutually attested channel to the workload, ready for one inner session.
+        """Do what `channel` does on a client's behalf, who is not told what its relay thinks of the workload.
 
         Raises:
             Unavailable: WORKLOAD_UNAVAILABLE, whatever kept the channel from opening; the log has the cause.
         """
         try:
-            return await self._open_channel(workload)
+            return await self.channel(workload)
         except EAAError as error:
             logger.warning("workload %s: %s [%s]", workload, error.message, error.reason)
             raise Unavailable(
@@ -93,7 +98,8 @@ class Relay:
                 hint=error.hint,
             ) from error
 
-    async def _open_channel(self, workload: Address) -> AttestedStream:
+    async def channel(self, workload: Address) -> AttestedStream:
+        """Return a mutually attested channel to the workload, ready for one inner session. Raises EAAError."""
         sock = await connect(workload)
         judge = judge_by(self.verifier, Role.WORKLOAD) if self.verifier else None
         terms = Terms.relay_to_workload(level=self.level)
@@ -179,11 +185,12 @@ async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]
     """Attest the workload end to end as a client would, and return the judgement and its greeting."""
     assert relay.verifier is not None
     judge = judge_by(relay.verifier, Role.WORKLOAD)
-    channel = await relay.open_channel(workload)
+    channel = await relay.channel(workload)
     try:
         inner = await enter_workload(channel, judge=judge, clock=wall_clock, level=relay.level)
-        await inner.write(b"hello from inclavared")
-        greeting = await inner.read(255)
+        async with deadline(GREETING_TIMEOUT, "the workload's answer to a greeting"):
+            await inner.write(HELLO)
+            greeting = await inner.read(MAX_GREETING)
         await inner.close()
     finally:
         channel.abort()
@@ -196,11 +203,9 @@ def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
     """Attest the workload once, print the verdict, and return its exit code."""
     try:
         judgement, greeting = asyncio.run(ask_workload(relay, workload))
-    except Rejection as error:
-        if not isinstance(error.result, Judgement):
-            raise
-        judgement, greeting = error.result, ""
-    verdict = verdict_of_judgement(judgement)
+        verdict = verdict_of_judgement(judgement)
+    except EAAError as error:
+        verdict, greeting = verdict_of_refusal(error), ""
     if greeting and not as_json:
         click.echo(f"Server: {greeting.rstrip()}")
     print_verdict(verdict, program=PROGRAM, as_json=as_json)
