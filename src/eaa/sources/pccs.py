@@ -10,13 +10,13 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError, SSLError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseError, SSLError
 
 from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
 from eaa.collateral.intel import SignedMember, split_signed_document
@@ -39,6 +39,7 @@ INTEL_ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/Inte
 _TDX: Final = 0x81
 _DER_SEQUENCE: Final = b"\x30"
 _API_PATH: Final = re.compile(r"(?P<prefix>.*)/(?:sgx|tdx)/certification/(?P<version>v[0-9]+)/*", re.IGNORECASE)
+_URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]?#-]{1,2000}")
 _NOT_FOUND: Final = frozenset({404, 461})
 _RETRIED: Final = frozenset({503})
 _log = logging.getLogger(__name__)
@@ -55,12 +56,8 @@ class BaseURL:
     @classmethod
     def parse(cls, text: str) -> BaseURL:
         """Accept a base URL with or without its API path. Raises Misuse (ADDRESS_INVALID)."""
-        parts = urlsplit(text)
-        try:
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[<>\s]", text):
+        parts = _split_url(text)
+        if parts is None:
             raise Misuse(
                 Reason.ADDRESS_INVALID,
                 f"{text!r} is no base URL of a PCCS",
@@ -80,6 +77,18 @@ class BaseURL:
         """Whether this is Intel's own service and not a cache."""
         host = urlsplit(self.root).hostname or ""
         return host == INTEL_PCS_DOMAIN or host.endswith(f".{INTEL_PCS_DOMAIN}")
+
+
+def _split_url(text: str) -> SplitResult | None:
+    """Return the parts of an http(s) URL with a host and nothing behind its path, or None."""
+    if not _URL_CHARACTERS.fullmatch(text):
+        return None
+    try:
+        parts = urlsplit(text)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_usable and not (parts.query or parts.fragment or "@" in parts.netloc) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +115,6 @@ class _Client:
     retry_delay: float
     """Seconds; 0 doubles from one second, as Intel's library does."""
     sleep: Callable[[float], object]
-    headers: dict[str, str] = field(default_factory=dict)
 
     def request(self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str]) -> _Answer:
         """Return the answer, whatever its status, after the retries that a status 503 or a dead line earn."""
@@ -157,7 +165,8 @@ class _Client:
 def _read_bounded(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    for chunk in response.stream(64 * 1024, decode_content=True):
+    # Not read(): that waits for a whole block, and a server that trickles would hold it past every deadline.
+    while chunk := response.read1(64 * 1024, decode_content=True):
         size += len(chunk)
         if size > MAX_BODY:
             raise _error(url, f"sent more than {MAX_BODY} bytes")
@@ -185,19 +194,24 @@ def _tls_context(ca_file: Path | None, *, verify: bool) -> ssl.SSLContext:
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        # Whoever chose this was told so; the library would repeat it with each request.
+        urllib3.disable_warnings(InsecureRequestWarning)
     return context
 
 
 def _make_client(
-    ca_file: Path | None,
+    base: BaseURL,
     *,
+    ca_file: Path | None,
     verify: bool,
     timeout: float,
     retries: int,
     retry_delay: float,
     sleep: Callable[[float], object],
 ) -> _Client:
-    pool = urllib3.PoolManager(ssl_context=_tls_context(ca_file, verify=verify), maxsize=4)
+    # Reading the system's CAs takes longer than a request: not for plain http.
+    context = _tls_context(ca_file, verify=verify) if ca_file or base.root.startswith("https") else None
+    pool = urllib3.PoolManager(ssl_context=context, maxsize=4)
     return _Client(pool=pool, timeout=timeout, retries=retries, retry_delay=retry_delay, sleep=sleep)
 
 
@@ -237,7 +251,8 @@ class PCCSSource:
         if dangerous_skip_tls_verification:
             _log.warning("the TLS certificate of the PCCS at %s is NOT verified", self.base_url.root)
         self._client = _make_client(
-            ca_file,
+            self.base_url,
+            ca_file=ca_file,
             verify=not dangerous_skip_tls_verification,
             timeout=timeout,
             retries=retries,
@@ -423,8 +438,11 @@ def upload(
         MalformedInput: COLLATERAL_MALFORMED, the PCCS refuses the document.
         Unavailable: PCCS_UNREACHABLE, PERMISSION_DENIED (the token), PCCS_ERROR.
     """
-    url = f"{BaseURL.parse(base_url).of('sgx')}platformcollateral"
-    client = _make_client(ca_file, verify=True, timeout=timeout, retries=0, retry_delay=0, sleep=time.sleep)
+    base = BaseURL.parse(base_url)
+    url = f"{base.of('sgx')}platformcollateral"
+    client = _make_client(
+        base, ca_file=ca_file, verify=True, timeout=timeout, retries=0, retry_delay=0, sleep=time.sleep
+    )
     answer = client.request("PUT", url, body=body, headers={"content-type": "application/json", "admin-token": token})
     if answer.status != 200:
         raise _upload_refused(url, answer)

@@ -129,8 +129,8 @@ def _from_json(text: str, name: str) -> QCNLConfig:
             f"is not JSON at line {error.lineno}, column {error.colno}: {error.msg}",
             hint="a missing comma between two keys is the usual cause",
         ) from error
-    except RecursionError as error:
-        raise _invalid(name, "is nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise _invalid(name, "holds a number that is too long, or is nested too deeply") from error
     values = {key: read(document[key], key, name) for key, read in _JSON_KEYS.items() if key in document}
     options = _member(document, "custom_request_options", name)
     get_cert = _member(options, "get_cert", name)
@@ -172,8 +172,12 @@ def _url(value: Any, key: str, name: str) -> str:
             f"still holds a placeholder in {key}: {value}",
             hint="put the region's own name in its place, as the cloud's documentation gives it",
         )
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_usable = False
+    if not is_usable:
         raise _invalid(name, f"gives {key} something that is no http(s) URL: {value}")
     return value
 
