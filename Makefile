@@ -47,7 +47,8 @@ coverage: $(DEV_READY)  ## branch coverage of the pure rooms; fails under 95 %
 	@$(RUN) -m pytest -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
 	@$(RUN) tests/support/branch_coverage.py 95
 
-docs: $(DEV_READY)  ## the links, help blocks and change log of the documents
+docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
+	@$(RUN) tools/write_help.py
 	@$(RUN) -m pytest -q tests/unit/test_documentation.py
 
 clean:  ## remove the virtual environment and everything generated
