@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from OpenSSL import SSL
 
@@ -14,9 +15,13 @@ from eaa.aio.attestation import Attestation, Hop, Judge
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import BindingLevel, Role
+from eaa.errors import Reason, Unavailable
 from eaa.protocol.exchange import ALPN, ALPN_INNER, EvidenceReceived, EvidenceWanted, Terms
 from eaa.tls.certificate import PrivateKey
 from eaa.tls.connection import Connection, make_context
+
+MAX_WAITING_QUOTES: Final = 256
+"""Peers that wait for a quote at one endpoint; one more is told at once that there is no room."""
 
 
 class Credentials(Protocol):
@@ -64,6 +69,38 @@ def judge_by(verifier: Verifier, role: Role) -> Judge:
     return judge
 
 
+class _Desk:
+    """Asks an identity without holding up the event loop, nor one question by another.
+
+    A quote takes milliseconds on one host and seconds on the next, and platforms make one at a time.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._waiting = 0
+        self._quoting = ThreadPoolExecutor(1, "quoting")
+        # While one caller waits for new credentials, the others go on with those there are.
+        self._keeping = ThreadPoolExecutor(2, "credentials")
+
+    async def credentials(self) -> Credentials:
+        return await asyncio.get_running_loop().run_in_executor(self._keeping, self._identity.credentials)
+
+    async def quote(self, report_data: bytes) -> bytes | None:
+        """Raise Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE."""
+        if self._waiting >= MAX_WAITING_QUOTES:
+            raise Unavailable(
+                Reason.OVERLOADED,
+                f"{self._waiting} quotes are being waited for",
+                hint="try again later; this host makes quotes more slowly than they are asked for",
+            )
+        self._waiting += 1
+        try:
+            # Whoever gives up waiting leaves the queue, so that no quote is made for nobody.
+            return await asyncio.get_running_loop().run_in_executor(self._quoting, self._identity.quote, report_data)
+        finally:
+            self._waiting -= 1
+
+
 class Endpoint:
     """One side of one kind of hop: makes TLS connections with the current credentials, one context for each of them."""
 
@@ -76,7 +113,7 @@ class Endpoint:
         alpn: bytes | None = ALPN,
         demand_client_certificate: bool = False,
     ) -> None:
-        self._identity = identity
+        self._desk = None if identity is None else _Desk(identity)
         self._server_side = server_side
         self._clock = clock
         # Without a name it is an endpoint for peers of 2021.
@@ -111,8 +148,7 @@ class Endpoint:
         return Attestation(stream, self._hop(hop_terms, judge, credentials))
 
     async def _connection(self, sock: socket.socket | None) -> tuple[Connection, Credentials | None]:
-        # Renewing credentials may need a quote, which is slow: never on the event loop.
-        credentials = None if self._identity is None else await asyncio.to_thread(self._identity.credentials)
+        credentials = None if self._desk is None else await self._desk.credentials()
         if self._context is None or credentials is not self._credentials:
             self._context = make_context(
                 server_side=self._server_side,
@@ -129,11 +165,11 @@ class Endpoint:
 
     def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None) -> Hop:
         async def quote(wanted: EvidenceWanted) -> bytes | None:
-            if self._identity is None or credentials is None:
+            if self._desk is None or credentials is None:
                 return None
             if wanted.level is BindingLevel.CERT:
                 return credentials.quote
-            return await asyncio.to_thread(self._identity.quote, wanted.report_data)
+            return await self._desk.quote(wanted.report_data)
 
         return Hop(terms=terms, quoter=quote, judge=judge)
 

@@ -7,12 +7,14 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from eaa.errors import EAAError, Reason, Unavailable
 from eaa.program.address import Address, TCPAddress, UnixAddress
@@ -20,9 +22,15 @@ from eaa.program.run import unavailable_from_os_error
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for one address to answer."""
+BACKLOG_PAUSE: Final = 0.01
+"""Seconds after which a full unix socket is tried again."""
 BACKLOG: Final = 512
 MAX_CONNECTIONS: Final = 1024
 """Connections served at once; one more is closed at once, so that a flood costs its sender and not the others."""
+DESCRIPTORS: Final = 4 * MAX_CONNECTIONS
+"""Descriptors that a service asks the system for: a relayed connection has two, and there are files beside."""
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds after which accepting is tried again where the system has nothing left to accept with."""
 DRAIN: Final = 5.0
 """Seconds that live connections get to finish when a service is told to stop."""
 
@@ -44,7 +52,7 @@ async def connect(address: Address) -> socket.socket:
         sock.setblocking(False)  # noqa: FBT003  the standard library's signature
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await asyncio.get_running_loop().sock_connect(sock, target)
+                await _connect(sock, target)
         except OSError as error:
             sock.close()
             failure = error
@@ -58,6 +66,21 @@ async def connect(address: Address) -> socket.socket:
     if isinstance(failure, TimeoutError):
         failure = OSError(errno.ETIMEDOUT, f"no answer in {CONNECT_TIMEOUT:g} seconds")
     raise unavailable_from_os_error(failure, doing=f"{address} cannot be reached") from failure
+
+
+async def _connect(sock: socket.socket, target: tuple[str, int] | str) -> None:
+    if sock.family != socket.AF_UNIX:
+        await asyncio.get_running_loop().sock_connect(sock, target)
+        return
+    # A full backlog is EAGAIN on a unix socket, and nothing says when there is room. asyncio would take it for a
+    # connection that is being made, and then for one that is there.
+    while True:
+        try:
+            sock.connect(target)
+        except BlockingIOError:
+            await asyncio.sleep(BACKLOG_PAUSE)
+        else:
+            return
 
 
 async def _targets(address: Address) -> list[tuple[socket.AddressFamily, tuple[str, int] | str]]:
@@ -170,6 +193,36 @@ Handler = Callable[[socket.socket, str], Awaitable[None]]
 """Serves one accepted connection; the second argument names the peer for logs."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listener:
+    sock: socket.socket
+    handler: Handler
+    path: _BoundPath | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BoundPath:
+    """The path of a unix socket as it was bound: what lies there later may be somebody else's."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> _BoundPath | None:
+        if sock.family != socket.AF_UNIX:
+            return None
+        path = Path(sock.getsockname())
+        status = path.lstat()
+        return cls(path=path, device=status.st_dev, inode=status.st_ino)
+
+    def unlink(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            status = self.path.lstat()
+            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+                self.path.unlink()
+
+
 class Service:
     """Accepts on some sockets and serves each connection in a task of its own until told to stop.
 
@@ -178,12 +231,13 @@ class Service:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listeners: list[tuple[socket.socket, Handler]] = []
+        self._listeners: list[_Listener] = []
+        self._refused = 0
 
     def listen(self, address: Address, handler: Handler) -> list[str]:
         """Bind an address; return the names it is bound to. Raises Unavailable."""
         sockets = bind(address)
-        self._listeners.extend((sock, handler) for sock in sockets)
+        self._listeners.extend(_Listener(sock=sock, handler=handler, path=_BoundPath.of(sock)) for sock in sockets)
         return [bound_name(sock) for sock in sockets]
 
     async def run(self, announce: Callable[[], None]) -> int:
@@ -192,47 +246,68 @@ class Service:
         Returns:
             The exit code: 143 after SIGTERM, 130 after SIGINT.
         """
+        _allow_descriptors()
         loop = asyncio.get_running_loop()
         stopped: asyncio.Future[int] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _settle, stopped, 128 + number)
-        accepting = [asyncio.create_task(self._accept(sock, handler)) for sock, handler in self._listeners]
+        accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
         announce()
-        code = await stopped
-        for task in accepting:
-            task.cancel()
-        await asyncio.gather(*accepting, return_exceptions=True)
-        self.close()
-        await self._drain()
-        return code
+        ends: list[asyncio.Future[Any]] = [stopped, *accepting]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in accepting:
+                if task.done():
+                    # It never ends by itself: a bug of ours, and better no service than one that has gone deaf.
+                    task.result()
+            return stopped.result()
+        finally:
+            for task in accepting:
+                task.cancel()
+            await asyncio.gather(*accepting, return_exceptions=True)
+            self.close()
+            await self._drain()
 
     def close(self) -> None:
         """Close the listening sockets; a unix socket's path goes with it."""
-        for sock, _ in self._listeners:
-            name = sock.getsockname() if sock.family == socket.AF_UNIX and sock.fileno() >= 0 else None
-            sock.close()
-            if name:
-                Path(name).unlink(missing_ok=True)
+        for listener in self._listeners:
+            listener.sock.close()
+            if listener.path:
+                listener.path.unlink()
         self._listeners.clear()
 
-    async def _accept(self, listener: socket.socket, handler: Handler) -> None:
-        loop = asyncio.get_running_loop()
+    async def _accept(self, listener: _Listener) -> None:
+        failing = False
         while True:
             try:
-                sock, peer = await loop.sock_accept(listener)
+                sock, peer = await asyncio.get_running_loop().sock_accept(listener.sock)
             except OSError as error:
                 # Out of descriptors or memory: what is served goes on, and accepting is tried again.
-                logger.error("cannot accept: %s", error.strerror)  # noqa: TRY400  one line, no trace
-                await asyncio.sleep(0.1)
+                if not failing:
+                    logger.error("cannot accept: %s [%s]", error.strerror, Reason.OVERLOADED)  # noqa: TRY400  one line
+                failing = True
+                await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            if len(self._tasks) >= MAX_CONNECTIONS:
-                logger.warning("a connection refused: %d are being served [%s]", len(self._tasks), Reason.OVERLOADED)
-                sock.close()
-                continue
-            _no_delay(sock)
-            task = asyncio.create_task(_serve(handler, sock, _peer_name(peer)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            failing = False
+            if len(self._tasks) < MAX_CONNECTIONS:
+                self._start(listener.handler, sock, _peer_name(peer))
+            else:
+                self._refuse(sock)
+
+    def _start(self, handler: Handler, sock: socket.socket, peer: str) -> None:
+        if self._refused:
+            logger.warning("%d connections were refused [%s]", self._refused, Reason.OVERLOADED)
+            self._refused = 0
+        task = asyncio.create_task(_serve(handler, sock, peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, sock: socket.socket) -> None:
+        if not self._refused:
+            # One line for a flood, not one for each of its connections.
+            logger.warning("connections are refused: %d are being served [%s]", len(self._tasks), Reason.OVERLOADED)
+        self._refused += 1
+        sock.close()
 
     async def _drain(self) -> None:
         if self._tasks:
@@ -242,8 +317,17 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def _allow_descriptors() -> None:
+    """Raise the soft limit of open files, which is 1024 on most systems, as far as we may and have use for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _serve(handler: Handler, sock: socket.socket, peer: str) -> None:
     try:
+        _no_delay(sock)
         await handler(sock, peer)
     except EAAError as error:
         logger.warning("%s: %s [%s]", peer, error.message, error.reason)
