@@ -67,15 +67,22 @@ class Identity:
     def credentials(self) -> Credentials:
         """Return the current credentials, making new ones when half of their life is over.
 
-        Where the platform does not quote just then, the current ones serve on until they expire.
+        Where the platform does not quote just then, or another caller is waiting for its quote, the current ones serve
+        on until they expire.
 
         Raises:
             Unavailable: QUOTE_UNAVAILABLE, and the current ones have expired.
         """
-        with self._renewing:
-            if self._clock() >= self._renew_at:
-                self._renew()
-            return self._credentials
+        now = self._clock()
+        expired = now >= self._credentials.made + CERTIFICATE_LIFETIME
+        if now >= self._renew_at and self._renewing.acquire(blocking=expired):
+            try:
+                # Another caller may have been quicker.
+                if self._clock() >= self._renew_at:
+                    self._renew()
+            finally:
+                self._renewing.release()
+        return self._credentials
 
     def _renew(self) -> None:
         now = self._clock()
