@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import ssl
@@ -148,6 +149,16 @@ def test_junk_costs_its_own_connection_and_nothing_else(pccs: RunningPCCS, junk:
         answer = client.recv(4096)
         assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert pccs.get(TCB).status == 200
+
+
+def test_a_service_out_of_descriptors_recovers(tmp_path: Path) -> None:
+    with running_pccs(tmp_path) as running:
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (40, 40))
+        with contextlib.ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+            time.sleep(0.2)
+        assert running.get(f"{V4}/rootcacrl").status == 404
 
 
 def test_clients_that_stall_keep_nobody_waiting(pccs: RunningPCCS) -> None:

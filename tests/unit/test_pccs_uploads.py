@@ -94,6 +94,13 @@ def test_members_of_others_may_stand_anywhere() -> None:
     assert parse_upload(encode(document), api_version=4).platforms
 
 
+def test_a_manifest_may_be_null_and_a_number_may_be_written_as_a_fraction() -> None:
+    document = upload_document()
+    document["platforms"][0]["platform_manifest"] = None
+    document["collaterals"]["tcbinfos"][0]["sgx_tcbinfo"]["tcbInfo"]["version"] = 3.0
+    assert parse_upload(encode(document), api_version=4).platforms[0].platform_manifest == ""
+
+
 def test_chains_may_be_missing() -> None:
     document = upload_document()
     document["collaterals"]["certificates"] = {"SGX-PCK-Certificate-Issuer-Chain": {}}

@@ -122,6 +122,19 @@ def test_the_first_value_of_a_parameter_counts(query: str, value: str | None) ->
     assert request(query=query).parameters().get("a") == value
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "shown"),
+    [
+        ("GET", "/sgx/certification/v4/tcb", "GET /sgx/certification/v4/tcb"),
+        ("GET", "/\r\neaa-pccs: error: forged\x1b[2J", "GET /%0D%0Aeaa-pccs:%20error:%20forged%1B%5B2J"),
+        ("G\nT", "/", "? /"),
+        ("GET", "/" + "x" * 10_000, "GET /" + "x" * 199),
+    ],
+)
+def test_a_request_is_logged_in_one_line_without_its_parameters(method: str, path: str, shown: str) -> None:
+    assert str(request(method, path, "qeid=00")) == shown
+
+
 @pytest.mark.parametrize("query", ["a=" + "x" * 20_000, "&".join(f"p{index}=1" for index in range(1001))])
 def test_a_query_is_bounded(query: str) -> None:
     with pytest.raises(Refusal) as refused:

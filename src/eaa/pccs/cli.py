@@ -89,7 +89,14 @@ def serve(
     token = None if admin_token_file is None else read_token(admin_token_file)
     database = db or default_database(os.environ)
     # Imported late: --help has no use for an HTTP engine and a database.
-    from eaa.pccs.server import TLSFiles  # noqa: PLC0415
+    try:
+        from eaa.pccs.server import TLSFiles  # noqa: PLC0415
+    except ImportError as error:
+        raise Misuse(
+            Reason.USAGE,
+            f"serving needs packages that are not installed: {error.name}",
+            hint="`pip install 'inclavare-eaa[pccs]'` installs them",
+        ) from error
 
     tls = None if tls_cert is None or tls_key is None else TLSFiles(certificate=tls_cert, key=tls_key)
     return _serve(listen, database, token, tls)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -43,6 +44,8 @@ BODY_TIMEOUT: Final = 15.0
 DRAIN_TIMEOUT: Final = 0.7
 """Seconds that requests in progress get when the service is stopped."""
 START_TIMEOUT: Final = 10.0
+_OWN_DESCRIPTORS: Final = 64
+"""Set aside for the database and everything else."""
 _LINGER: Final = 0.1
 _REQUEST_TIMEOUT: Final = 408
 WORKERS: Final = 4
@@ -210,7 +213,7 @@ class _Engine(EmbeddedServer):
             http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE * 1000, max_buffer_size=MAX_HEAD),
             websockets=False,
             backlog=BACKLOG,
-            backpressure=MAX_CONNECTIONS,
+            backpressure=_connections_allowed(),
             log_enabled=False,
             ssl_cert=None if tls is None else tls.certificate,
             ssl_key=None if tls is None else tls.key,
@@ -228,6 +231,20 @@ class _Engine(EmbeddedServer):
     def finish(self) -> None:
         """Stop accepting, and let requests in progress come to their end."""
         self.stop()  # type: ignore[no-untyped-call]
+
+
+def _connections_allowed() -> int:
+    """Return how many connections may be open at once, having asked for as many descriptors as we may have.
+
+    Past it, new ones wait in the kernel's queue; out of descriptors, nothing else of ours could open a file either.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + _OWN_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allowed = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
+    return max(allowed - _OWN_DESCRIPTORS, 1)
 
 
 class _Application:
@@ -259,10 +276,10 @@ class _Application:
         except TimeoutError:
             response = Response(status=_REQUEST_TIMEOUT, headers=(("Connection", "close"), ("Content-Length", "0")))
         except (RSGIProtocolClosed, RSGIProtocolError):
-            _log.debug("%s %s: the client went away", request.method, request.path)
+            _log.debug("%s: the client went away", request)
             return
         except Exception:  # noqa: BLE001  a bug of ours costs this request, and is logged as what it is
-            _log.exception("%s %s: an error of ours", request.method, request.path)
+            _log.exception("%s: an error of ours", request)
             response = self._service.refused(request, Status.INTERNAL_ERROR)
         finally:
             self._in_progress -= 1

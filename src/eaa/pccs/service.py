@@ -108,11 +108,11 @@ class Service:
         try:
             response = self._dispatch(request)
         except Refusal as refusal:
-            _log.info("%s %s: %d, %s", request.method, request.path, refusal.status, refusal.cause)
+            _log.info("%s: %d, %s", request, refusal.status, refusal.cause)
             response = sentence(refusal.status)
         except SQLAlchemyError as error:
             # The cause, which an operator needs: locked, full, gone.
-            _log.error("%s %s: the database fails: %s", request.method, request.path, getattr(error, "orig", error))
+            _log.error("%s: the database fails: %s", request, getattr(error, "orig", error))
             response = sentence(Status.INTERNAL_ERROR)
         return self._finish(request, response)
 

@@ -78,6 +78,11 @@ class Request:
     body: bytes = field(default=b"", repr=False)
     """What was read of it; empty for routes that take none."""
 
+    def __str__(self) -> str:
+        """Method and path, encoded anew: fit for one line of a log, and without parameters, which name platforms."""
+        method = self.method if self.method.isalpha() else "?"
+        return f"{method[:16]} {quote(self.path[:200], safe=_PATH_CHARACTERS)}"
+
     def parameters(self) -> dict[str, str]:
         """Return the query's parameters; of a repeated one the first counts. Raises Refusal (400)."""
         if len(self.query) > MAX_QUERY:
