@@ -117,12 +117,8 @@ def append_value(text: str, value: ReferenceValue, *, replace: bool = False) -> 
 
 def _require_reads_back(text: str, meant: list[ReferenceValue]) -> None:
     """Refuse a text that does not hold exactly what was meant; the file then stays as it was."""
-    by_name = {value.name: value for value in meant}
-    try:
-        written = {value.name: value for value in ReferenceValues.parse(text)}
-    except Misuse:
-        written = {}
-    if written != by_name:
+    written = {value.name: value for value in ReferenceValues.parse(text)}
+    if written != {value.name: value for value in meant}:
         raise Misuse(
             Reason.REFERENCE_VALUES_INVALID,
             f"the table of {meant[-1].name} cannot be written in this file's form",
