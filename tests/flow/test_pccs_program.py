@@ -145,7 +145,9 @@ def test_junk_costs_its_own_connection_and_nothing_else(pccs: RunningPCCS, junk:
     client = socket.create_connection(("127.0.0.1", pccs.port), timeout=5)
     with client, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         client.sendall(junk)
-        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            # It may have hung up already.
+            client.shutdown(socket.SHUT_WR)
         answer = client.recv(4096)
         assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert pccs.get(TCB).status == 200
