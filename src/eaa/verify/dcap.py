@@ -397,11 +397,34 @@ def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_ide
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    # e, f, g. The letters before these are parsing, and what step 4 did.
+    # e, f, g, i. The letters before these are parsing, and what step 4 did.
+    verify_model(quote, pck, tcb_info)
+    # j, k, l, m.
+    attestation_key = verify_attestation_key(quote, pck, qe_identity)
+    # n.
+    verify_quote_signature(quote, attestation_key)
+    # o.
+    return evaluate_quote(quote, pck, tcb_info, qe_identity)
+
+
+def verify_model(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo) -> None:
+    """Letters e, f, g and i of step 7: TCB Info is for this kind of TEE, this platform model and its TDX module.
+
+    Raises:
+        VerificationError: TCB_INFO_MISMATCH, TDX_MODULE_MISMATCH.
+    """
     _verify_tcb_info_fits(quote.header.tee_type, pck, tcb_info)
-    # i.
     if isinstance(quote.body, TDReport):
         _verify_tdx_module(quote.body, tcb_info)
+
+
+def verify_attestation_key(quote: Quote, pck: PCKCertificate, qe_identity: QEIdentity) -> EllipticCurvePublicKey:
+    """Letters j to m of step 7: return the attestation key, which the PCK vouches for through the right enclave.
+
+    Raises:
+        MalformedInput: the key is no point on the curve.
+        VerificationError: QE_REPORT_SIGNATURE, QE_REPORT_BINDING, QE_IDENTITY_MISMATCH.
+    """
     # j.
     pck_key = pck.record.public_key
     if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck_key):
@@ -412,14 +435,22 @@ def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_ide
     _verify_attestation_key_is_bound(quote)
     # l, m.
     _verify_qe(quote.qe_report, quote.header.tee_type, qe_identity)
-    # n.
-    if not raw_signature_is_valid(quote.signature, quote.signed_bytes, _attestation_key(quote)):
+    return _attestation_key(quote)
+
+
+def verify_quote_signature(quote: Quote, attestation_key: EllipticCurvePublicKey) -> None:
+    """Letter n of step 7. Raises VerificationError (QUOTE_SIGNATURE)."""
+    if not raw_signature_is_valid(quote.signature, quote.signed_bytes, attestation_key):
         raise VerificationError(
             Reason.QUOTE_SIGNATURE,
             "the quote is not signed by its attestation key",
             hint="it was changed after it was made, or was never made by this platform: trust nothing that it says",
         )
-    # o. A report with a launch and a current TCB (TD report 1.5) is two evaluations here, and their comparison.
+
+
+def evaluate_quote(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBEvaluation:
+    """Letter o of step 7. Raises VerificationError (TCB_NOT_SUPPORTED, TCB_REVOKED)."""
+    # A report with a launch and a current TCB (TD report 1.5) is two evaluations here, and their comparison.
     return evaluate_tcb(
         tcb_info,
         qe_identity,
