@@ -187,7 +187,7 @@ def test_it_is_one_process_and_leaves_none_behind_when_it_is_killed(tmp_path: Pa
             socket.create_connection(("127.0.0.1", running.port), timeout=5)
 
 
-@pytest.mark.parametrize(("with_signal", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("with_signal", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_it_stops_within_a_second_whatever_its_clients_do(
     tmp_path: Path, with_signal: signal.Signals, code: int
 ) -> None:
@@ -233,7 +233,7 @@ def test_an_answer_in_progress_is_finished_before_it_stops(tmp_path: Path) -> No
             time.sleep(0.1)
             client.sendall(body[-1:])
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        assert running.process.wait(timeout=5) == 0
+        assert running.process.wait(timeout=5) == 143
 
 
 def test_serve_may_be_left_out_or_said(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_https_speaks_tls_1_2_and_1_3_and_nothing_older(tmp_path: Path, tls_file
             context.minimum_version = context.maximum_version = version
             answer = running.request("GET", f"{V4}/rootcacrl", context=context)
             assert answer.status == 404
-        assert running.stop() == 0
+        assert running.stop() == 143
 
 
 def test_the_upload_command_verifies_the_server(tmp_path: Path, tls_files: TLSFiles) -> None:

@@ -18,7 +18,7 @@ from eaa.errors import EAAError, Misuse, Reason
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.files import read_bytes
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.run import EXIT_INTERRUPTED, run, unavailable_from_os_error
+from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED, run, unavailable_from_os_error
 
 MAX_TOKEN: Final = 1024
 """Bytes of a token file."""
@@ -43,8 +43,8 @@ class _DefaultServe(click.Group):
 def cli() -> None:
     """A provisioning certificate caching service (PCCS) with Intel's own REST API.
 
-    `eaa-pccs` alone is `eaa-pccs serve`. Stopped by SIGTERM it lets requests in progress finish and exits 0; Ctrl-C
-    exits 130.
+    `eaa-pccs` alone is `eaa-pccs serve`. Stopped by SIGTERM (exit code 143) or Ctrl-C (130) it lets
+    requests in progress finish first.
     """
 
 
@@ -121,7 +121,7 @@ def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any) -> i
             stopped_by = server.serve(service, listener, tls=tls, ready=_announce)
         finally:
             store.close()
-    code = 0 if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
+    code = EXIT_TERMINATED if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
     server.leave_if_engine_lingers(code)
     return code
 
