@@ -129,8 +129,17 @@ class Judging:
         """Return where collateral comes from: a file, a named PCCS, or the one of sgx_default_qcnl.conf."""
         return open_source(pccs=self.pccs, ca_file=self.pccs_ca, file=self.collateral, environ=os.environ)
 
-    def open(self, *roles: Role, flags_for: Role | None = None, clock: Callable[[], datetime] = wall_clock) -> Verifier:
-        """Return the verifier, refusing to start where a role that must be judged has no reference value."""
+    def open(
+        self,
+        *roles: Role,
+        flags_for: Role | None = None,
+        values: ReferenceValues | None = None,
+        clock: Callable[[], datetime] = wall_clock,
+    ) -> Verifier:
+        """Return the verifier, refusing to start where a role that must be judged has no reference value.
+
+        `values` are taken in place of the file's, by a command that is about to write that file.
+        """
         self.require_known_verifier()
         if self.judges_nobody:
             raise not_implemented(
@@ -141,7 +150,7 @@ class Judging:
             self.source(),
             trust_anchors=self.anchors(policy),
             policy=policy,
-            reference_values=self.values(),
+            reference_values=self.values() if values is None else values,
             clock=clock,
         )
         for role in roles:

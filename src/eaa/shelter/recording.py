@@ -52,7 +52,7 @@ def record_command(
 ) -> int:
     """Record the reference value NAME: a measurement that you expect, its role, and the root it was seen under."""
     source = _Source(**given)
-    source.require_one()
+    source.require_one(Role(role))
     value = ReferenceValue(
         name=name,
         role=Role(role),
@@ -61,9 +61,10 @@ def record_command(
         mr_enclave=bytes(32),
     )
     path = judging.reference_values or default_reference_values()
-    _require_free(_recorded(path), name, may_replace=replace)
+    recorded = ReferenceValues.parse(_recorded(path))
+    _require_free(recorded, name, may_replace=replace)
     try:
-        value = source.fill(value, judging)
+        value = source.fill(value, judging, recorded)
         # Read again: asking a person takes long enough for somebody else to record another value.
         write_whole(path, append_value(_recorded(path), value, replace=replace).encode())
     except EAAError as error:
@@ -83,24 +84,36 @@ class _Source:
     workload: str
     expect: str | None
 
-    def require_one(self) -> None:
+    def require_one(self, role: Role) -> None:
         if sum(source is not None for source in (self.image, self.mrenclave, self.node)) != 1:
             raise Misuse(Reason.USAGE, "give exactly one of --image, --mrenclave and --from")
         if self.expect is not None and self.node is None:
             raise Misuse(Reason.USAGE, "--expect goes with --from")
-        if self.workload and self.node is None:
-            raise Misuse(Reason.USAGE, "--workload goes with --from")
+        if self.workload and (self.node is None or role is not Role.WORKLOAD):
+            raise Misuse(Reason.USAGE, "--workload goes with --from and --role workload")
+        if self.node is not None and role is Role.CLIENT:
+            raise Misuse(
+                Reason.USAGE,
+                "a node shows its relay and its workload, no client",
+                hint="take a client's measurement from its --image, or give it with --mrenclave",
+            )
         if self.sigstruct is not None and self.image is None:
             raise Misuse(Reason.USAGE, "--sigstruct goes with --image")
 
-    def fill(self, value: ReferenceValue, judging: Judging) -> ReferenceValue:
+    def fill(self, value: ReferenceValue, judging: Judging, recorded: ReferenceValues) -> ReferenceValue:
         if self.mrenclave is not None:
             return replace(value, mr_enclave=parse_digest("--mrenclave", self.mrenclave))
         if self.image is not None:
             return _from_image(value, self.image, self.sigstruct)
         assert self.node is not None
         expected = None if self.expect is None else parse_digest("--expect", self.expect)
-        return _from_node(value, self.node, self.workload, expected, judging)
+        if expected is None:
+            _require_terminal()
+        mr_enclave, mr_signer = _seen_at(
+            self.node, role=value.role, workload=self.workload, judging=judging, recorded=recorded
+        )
+        _require_confirmed(f"{value.role} at {self.node}", mr_enclave, mr_signer, expected)
+        return replace(value, mr_enclave=mr_enclave, mr_signer=mr_signer)
 
 
 def _from_image(value: ReferenceValue, image: Path, sigstruct: Path | None) -> ReferenceValue:
@@ -111,30 +124,35 @@ def _from_image(value: ReferenceValue, image: Path, sigstruct: Path | None) -> R
     return replace(value, mr_enclave=measured.measurement.mr_enclave, mr_signer=measured.sigstruct.mr_signer)
 
 
-def _from_node(
-    value: ReferenceValue, node: Address, workload: str, expected: bytes | None, judging: Judging
-) -> ReferenceValue:
-    """Attest the node at level fresh; every check but the measurement must pass; then show it and ask."""
+def _seen_at(node: Address, **visit: Any) -> tuple[bytes, bytes]:
+    """Attest the node at level fresh; every check but the measurement must pass."""
     # Imported here: everything else of this command works without a network.
     from eaa.shelter.remote import observe_measurement  # noqa: PLC0415
 
-    if expected is None and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    return observe_measurement(node, **visit)
+
+
+def _require_terminal() -> None:
+    # A stream is None where the caller closed it (`shelter … <&-`).
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise Misuse(
             Reason.NOT_CONFIRMED,
             "there is no terminal on which the measurement could be confirmed",
             hint="give the measurement you expect with --expect HEX",
         )
-    mr_enclave, mr_signer = observe_measurement(node, role=value.role, workload=workload, judging=judging)
+
+
+def _require_confirmed(who: str, mr_enclave: bytes, mr_signer: bytes, expected: bytes | None) -> None:
+    """Raise unless it is what was expected, or what a person says is expected after having seen it."""
     if expected is not None and mr_enclave != expected:
         raise Rejection(
             Reason.MEASUREMENT_MISMATCH,
-            f"the {value.role} measures to {mr_enclave.hex()}, expected was {expected.hex()}",
+            f"the {who} measures to {mr_enclave.hex()}, expected was {expected.hex()}",
             hint="nothing was recorded",
         )
-    click.echo(f"{value.role} at {node}\n  mr enclave: {mr_enclave.hex()}\n  mr signer:  {mr_signer.hex()}", err=True)
+    click.echo(f"{who}\n  mr enclave: {mr_enclave.hex()}\n  mr signer:  {mr_signer.hex()}", err=True)
     if expected is None and not click.confirm("Is this what you built and expect?", err=True):
         raise Misuse(Reason.NOT_CONFIRMED, "the measurement was not confirmed, nothing was recorded")
-    return replace(value, mr_enclave=mr_enclave, mr_signer=mr_signer)
 
 
 def _single_anchor(judging: Judging) -> bytes:
@@ -152,9 +170,9 @@ def _recorded(path: Path) -> str:
     return read_text_if_there(path, what="the reference-value file") or ""
 
 
-def _require_free(text: str, name: str, *, may_replace: bool) -> None:
+def _require_free(recorded: ReferenceValues, name: str, *, may_replace: bool) -> None:
     """Refuse a taken name before any work is done for it."""
-    if not may_replace and any(value.name == name for value in ReferenceValues.parse(text)):
+    if not may_replace and any(value.name == name for value in recorded):
         raise Misuse(
             Reason.REFERENCE_VALUE_EXISTS,
             f"a reference value named {name} is there already",

@@ -197,7 +197,9 @@ The relay's verdict says what runs on its node; it protects no secret of the wor
 workload sits behind it. The workload serves any client: a relay's yes is admission, not access control."""
 
 
-def observe_measurement(node: Address, *, role: Role, workload: str, judging: Judging) -> tuple[bytes, bytes]:
+def observe_measurement(
+    node: Address, *, role: Role, workload: str, judging: Judging, recorded: ReferenceValues
+) -> tuple[bytes, bytes]:
     """Return MRENCLAVE and MRSIGNER of a node's relay or workload, after every other check has passed at level fresh.
 
     Raises:
@@ -205,7 +207,7 @@ def observe_measurement(node: Address, *, role: Role, workload: str, judging: Ju
         EAAError: the evidence is not genuine, or the node cannot be reached.
     """
     strict = {"dangerous_accept_debug_enclaves": False, "minimum_binding": BindingLevel.FRESH}
-    verifier = replace(judging, all_roles=judging.all_roles | strict).open(flags_for=role)
+    verifier = replace(judging, all_roles=judging.all_roles | strict).open(flags_for=role, values=recorded)
     visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, level=BindingLevel.FRESH)
     return asyncio.run(_observe(visit, verifier, role))
 
@@ -235,7 +237,9 @@ async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> tuple[bytes
     return identity["mr_enclave"], identity["mr_signer"]
 
 
-_MAY_BE_UNKNOWN: Final = (Reason.NO_REFERENCE_VALUE, Reason.MEASUREMENT_MISMATCH, Reason.TRUST_ANCHOR_MISMATCH)
+_MAY_BE_UNKNOWN: Final = frozenset(
+    {Reason.NO_REFERENCE_VALUE, Reason.MEASUREMENT_MISMATCH, Reason.TRUST_ANCHOR_MISMATCH}
+)
 
 
 def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
@@ -245,8 +249,9 @@ def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
     async def judge(shown: EvidenceReceived) -> Judgement:
         judgement = await strict(shown)
         assert isinstance(judgement, Judgement)
-        failed = [check for check in judgement.result.checks if not check.passed]
-        if judgement.verified and len(failed) == 1 and failed[0].reason in _MAY_BE_UNKNOWN:
+        failed = {check.reason for check in judgement.result.checks if not check.passed and check.name == "measurement"}
+        if judgement.verified and failed & _MAY_BE_UNKNOWN:
+            # Judged again as if it were known, so that the answer tells of what else is wrong, if anything is.
             provisional = ReferenceValue(
                 name="seen-now",
                 role=role,
