@@ -22,6 +22,7 @@ from eaa.identity import Identity
 from eaa.inclavared.legacy import answer_legacy
 from eaa.program.address import Address
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
+from eaa.program.loop import run_service
 from eaa.program.net import Service, connect
 from eaa.program.output import print_verdict
 from eaa.program.run import say
@@ -216,7 +217,7 @@ def serve(
     relay: Relay, *, listen: Address | None, legacy_listen: Address | None, workloads: Mapping[str, Address]
 ) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
-    return asyncio.run(_serve(relay, listen, legacy_listen, workloads))
+    return run_service(_serve(relay, listen, legacy_listen, workloads))
 
 
 async def _serve(

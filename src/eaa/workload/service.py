@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from typing import Final
@@ -13,6 +12,7 @@ from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.identity import Identity
 from eaa.program.address import Address
+from eaa.program.loop import run_service
 from eaa.program.net import Service
 from eaa.program.run import say
 from eaa.protocol.exchange import ALPN_INNER, Terms
@@ -71,7 +71,7 @@ def serve(
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
     if attester is None:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    return asyncio.run(_serve(address, attester, verifier, level))
+    return run_service(_serve(address, attester, verifier, level))
 
 
 async def _serve(address: Address, attester: Attester | None, verifier: Verifier | None, level: BindingLevel) -> int:
