@@ -7,7 +7,7 @@ from typing import Final
 
 from eaa.aio.stream import AttestedStream, deadline
 from eaa.appraise.appraisal import identity_of
-from eaa.errors import Reason, VerificationError
+from eaa.errors import PeerMisbehaved, Reason, VerificationError
 from eaa.protocol.legacy import (
     MAX_LEGACY_REQUEST,
     NO_WORKLOAD_REPLY,
@@ -29,6 +29,13 @@ async def answer_legacy(stream: AttestedStream, inquire: Inquiry | None) -> None
     """Read one request and answer it. Raises PeerMisbehaved for one that the original drops as well."""
     async with deadline(REQUEST_TIMEOUT, "the request of a client of 2021"):
         request = parse_legacy_request(await stream.read(MAX_LEGACY_REQUEST))
+    if request in (LegacyRequest.HELLO, LegacyRequest.GREETING):
+        # No JSON, so the original drops the connection.
+        raise PeerMisbehaved(
+            Reason.MESSAGE_MALFORMED,
+            "a greeting that a workload would answer",
+            hint="this is the address of a relay; the sample client belongs on the workload's",
+        )
     await stream.write(await _reply(request, inquire))
 
 

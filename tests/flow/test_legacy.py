@@ -1,0 +1,236 @@
+"""Peers of 2021: served on an address of their own with verified values, and never taken for peers of today."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from eaa.errors import Reason
+from support.flow import answer_of
+from support.system import Running, Site, run, running
+from support.tls_world import make_identity
+
+ENCLAVE_INFO: Final = b'{"type":"GETENCLAVEINFO"}'
+OTHER_REPLY: Final = b"hello from inclavared!\n"
+NO_WORKLOAD_REPLY: Final = b"reply from inclavared!\n"
+GREETING: Final = "Hello and welcome to Enclave TLS!\n"
+VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+ANY_TLS: Final = VERSIONS[1]
+PATIENCE: Final = 20.0
+
+
+def client_of_2021(address: str, request: bytes, *, version: ssl.TLSVersion = ANY_TLS) -> bytes:
+    """Send one request as shelter of 2021 does, and return every byte of the answer.
+
+    It believes any certificate, offers no protocol name, and reads until the other side closes.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    answer = b""
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as sock,
+        context.wrap_socket(sock) as stream,
+    ):
+        stream.sendall(request)
+        while data := stream.recv(4096):
+            answer += data
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A relay with both addresses."""
+
+    main: str
+    legacy: str
+    relay: Running
+
+
+@contextmanager
+def legacy_node(site: Site, *options: str) -> Iterator[Node]:
+    listen = ("--listen", "tcp://127.0.0.1:0", "--legacy-listen", "tcp://127.0.0.1:0", "--mutual")
+    with running("inclavared", *listen, *options, *site.attested("relay"), *site.judging) as relay:
+        said = relay.wait_for(r"listening on (\S+), (\S+) \(legacy\)")
+        yield Node(said[1], said[2], relay)
+
+
+@pytest.fixture(scope="module")
+def node(site: Site) -> Iterator[Node]:
+    with site.workload() as workload, legacy_node(site, "--xfer", workload.address()) as node:
+        yield node
+
+
+# --- a client of 2021
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_a_client_of_2021_gets_its_answer_byte_for_byte(site: Site, node: Node, version: ssl.TLSVersion) -> None:
+    sigstruct = (site.tee / "workload.sigstruct").read_bytes()
+    mr_enclave, mr_signer = sigstruct[960:992].hex(), hashlib.sha256(sigstruct[128:512]).hexdigest()
+    assert (
+        client_of_2021(node.legacy, ENCLAVE_INFO, version=version)
+        == (
+            '{"id":"123456","message":"Hello and welcome to Enclave TLS!\\n",'
+            f'"mrenclave":"{mr_enclave}","mrsigner":"{mr_signer}","msgtype":"ENCLAVEINFO","version":1}}'
+        ).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"{}", b"[]", b"null", b'"text"', b"12", b'{"type":"GETKEY"}', b'{"msgtype":"GETENCLAVEINFO"}'],
+    ids=bytes.decode,
+)
+def test_other_json_is_greeted(node: Node, request_bytes: bytes) -> None:
+    assert client_of_2021(node.legacy, request_bytes) == OTHER_REPLY
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"junk", b"\x00\xff", b'{"type":', b"GET / HTTP/1.1\r\n\r\n", b"hello from inclavared", GREETING.encode()],
+    ids=["junk", "binary", "cut off", "http", "meant for a workload", "meant for a sample server"],
+)
+def test_what_is_no_json_is_dropped(node: Node, request_bytes: bytes) -> None:
+    """And the next client is served as if nothing had been."""
+    assert client_of_2021(node.legacy, request_bytes) == b""
+    assert client_of_2021(node.legacy, b"{}") == OTHER_REPLY
+
+
+def test_without_a_workload_there_is_another_text(site: Site) -> None:
+    with legacy_node(site) as node:
+        assert client_of_2021(node.legacy, ENCLAVE_INFO) == NO_WORKLOAD_REPLY
+
+
+def test_each_answer_is_logged_as_legacy(node: Node) -> None:
+    client_of_2021(node.legacy, ENCLAVE_INFO)
+    node.relay.wait_for("warning: .*legacy")
+
+
+@pytest.mark.parametrize(
+    ("enclave", "reason"),
+    [("impostor", Reason.MEASUREMENT_MISMATCH), (None, Reason.NO_EVIDENCE)],
+)
+def test_a_workload_that_is_not_accepted_gives_no_values(site: Site, enclave: str | None, reason: Reason) -> None:
+    """What is answered comes from evidence that was accepted just now, and from nowhere else."""
+    attested = site.attested(enclave) if enclave else ("--attester", "nullattester")
+    with (
+        running("enclave-tls-server", "--port", "0", *attested) as workload,
+        legacy_node(site, "--xfer", workload.address()) as node,
+    ):
+        assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+        node.relay.wait_for(reason)
+
+
+def test_values_are_those_of_the_workload_that_is_there_now(site: Site) -> None:
+    """Nothing is remembered of a workload that was accepted before."""
+    with site.workload() as workload:
+        address = workload.address()
+        with legacy_node(site, "--xfer", address) as node:
+            assert json.loads(client_of_2021(node.legacy, ENCLAVE_INFO))["mrenclave"] == site.mr_enclaves["workload"]
+            workload.stop()
+            assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+            with site.workload(enclave="impostor", listen=address) as impostor:
+                impostor.address()
+                assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+
+
+# --- a client of 2021 at the door of today
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+@pytest.mark.parametrize("request_bytes", [ENCLAVE_INFO, GREETING.encode()], ids=["relay", "sample"])
+def test_a_client_of_2021_gets_nothing_at_the_main_address(
+    site: Site, node: Node, version: ssl.TLSVersion, request_bytes: bytes
+) -> None:
+    try:
+        answer = client_of_2021(node.main, request_bytes, version=version)
+    except (ssl.SSLError, ConnectionError):
+        answer = b""
+    assert answer == b""
+    assert site.shelter(node.main).code == 0
+
+
+# --- a client of today at the door of 2021
+
+
+def test_our_shelter_does_not_speak_the_exchange_of_2021(site: Site, node: Node) -> None:
+    done = site.shelter(node.legacy, "--json")
+    answer = answer_of(done)
+    assert (done.code, answer["verdict"], answer["reason"]) == (3, "unverifiable", Reason.PEER_IS_LEGACY)
+    assert answer["evidence"] == []
+
+
+def test_our_relay_and_sample_client_do_not_speak_it_either(site: Site, node: Node) -> None:
+    client = run("enclave-tls-client", "--addr", node.legacy, *site.judging)
+    assert (client.code, client.reason) == (3, Reason.PEER_IS_LEGACY)
+    asked = run("inclavared", "--connect", node.legacy, *site.attested("relay"), *site.judging)
+    assert (asked.code, asked.reason) == (3, Reason.PEER_IS_LEGACY)
+
+
+class ServerOf2021:
+    """A TLS server without a protocol name that keeps every byte it is sent, and would answer as inclavared did."""
+
+    def __init__(self, folder: Path) -> None:
+        now = datetime.now(UTC)
+        identity = make_identity(start=now - timedelta(hours=1), end=now + timedelta(hours=1))
+        (folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(identity.certificate))
+        key = identity.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / "key.pem").write_bytes(key)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
+        self.received = b""
+        self.shaken_hands = False
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @contextmanager
+    def serving_once(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._serve_once)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(PATIENCE)
+            self._listener.close()
+        assert not thread.is_alive()
+
+    def _serve_once(self) -> None:
+        sock, _ = self._listener.accept()
+        sock.settimeout(PATIENCE)
+        with closing(sock):
+            try:
+                with self._context.wrap_socket(sock, server_side=True) as stream:
+                    self.shaken_hands = True
+                    while data := stream.recv(4096):
+                        self.received += data
+            except (ssl.SSLError, ConnectionError):
+                pass
+
+
+def test_our_shelter_says_not_a_word_to_a_server_of_2021(site: Site, tmp_path: Path) -> None:
+    """It never sends the JSON: neither to be told something nor to tell who it is."""
+    server = ServerOf2021(tmp_path)
+    with server.serving_once():
+        done = site.shelter(server.address)
+    assert server.shaken_hands
+    assert server.received == b""
+    assert (done.code, done.reason) == (3, Reason.PEER_IS_LEGACY)
