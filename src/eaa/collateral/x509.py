@@ -8,12 +8,11 @@ Source: RFC 5280; Intel SGX PCK Certificate and Certificate Revocation List Prof
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -36,6 +35,7 @@ MAX_SERIAL_SIZE: Final = 20
 SGX_EXTENSION_OID: Final = "1.2.840.113741.1.13.1"
 """Marks a PCK certificate, and holds what it says of its platform."""
 
+_SGX_EXTENSION: Final = x509.ObjectIdentifier(SGX_EXTENSION_OID)
 _ECDSA_WITH_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
 _P256_SPKI_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 _SIGNED: Final = (der.SEQUENCE, der.SEQUENCE, der.BIT_STRING)
@@ -46,8 +46,10 @@ _VERSION_3: Final = bytes.fromhex("020102")
 _CRL_VERSION_2: Final = bytes.fromhex("020101")
 _CRL_EXTENSIONS: Final = 0xA0
 _AUTHORITY_KEY_IDENTIFIER: Final = bytes.fromhex("0603551d23")
+_COMMON_NAME: Final = bytes.fromhex("0603550403")
+_TRUE: Final = bytes.fromhex("0101ff")
+"""Nothing is critical where this does not occur. Extensions of CRL entries are slow to read, and there are many."""
 _KEY_IDENTIFIER: Final = 0x80
-_COMMON_NAME_OID: Final = "2.5.4.3"
 _UTF8_STRING: Final = 0x0C
 _PRINTABLE_STRING: Final = 0x13
 _MAX_NAME_PARTS: Final = 16
@@ -111,14 +113,14 @@ class Certificate:
             MalformedInput: CERTIFICATE_MALFORMED or DER_MALFORMED; `raw` is not one certificate of Intel's profile.
         """
         _limit(raw, maximum=MAX_CERTIFICATE_SIZE, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
-        issuer, subject, spki = _read_frame(raw)
+        frame = _read_frame(raw)
         try:
-            return cls._from_library(raw, issuer=issuer, subject=subject, spki=spki)
+            return cls._from_library(raw, frame)
         except _LIBRARY_ERRORS as error:
             raise _bad_certificate(f"the certificate cannot be read: {error}") from error
 
     @classmethod
-    def _from_library(cls, raw: bytes, *, issuer: bytes, subject: bytes, spki: bytes) -> Certificate:
+    def _from_library(cls, raw: bytes, frame: _Frame) -> Certificate:
         certificate = x509.load_der_x509_certificate(raw)
         public_key = certificate.public_key()
         if not isinstance(public_key, EllipticCurvePublicKey):  # pragma: no cover - the frame fixed the algorithm
@@ -131,22 +133,22 @@ class Certificate:
         return cls(
             der=raw,
             parsed=certificate,
-            common_name=_common_name(subject),
-            issuer_common_name=_common_name(issuer),
-            subject=subject,
-            issuer=issuer,
+            common_name=_common_name(frame.subject),
+            issuer_common_name=_common_name(frame.issuer),
+            subject=frame.subject,
+            issuer=frame.issuer,
             serial_number=certificate.serial_number,
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
             public_key=public_key,
-            spki=spki,
+            spki=frame.spki,
             subject_key_id=None if subject_key_id is None else subject_key_id.digest,
             authority_key_id=None if authority is None else authority.key_identifier,
             is_ca=None if constraints is None else constraints.ca,
             path_length=None if constraints is None else constraints.path_length,
             key_usage=_key_usage(_extension(extensions, x509.KeyUsage)),
             sgx_extension=_sgx_extension(extensions),
-            tbs_bytes=certificate.tbs_certificate_bytes,
+            tbs_bytes=frame.tbs,
             signature=certificate.signature,
         )
 
@@ -182,21 +184,22 @@ class CRL:
         if not raw:
             raise _bad_crl("the CRL is empty", hint="a CRL that revokes nothing still has a signature: fetch it again")
         _limit(raw, maximum=MAX_CRL_SIZE, what="CRL", reason=Reason.CRL_MALFORMED)
-        issuer = _read_crl_frame(raw)
+        tbs, issuer = _read_crl_frame(raw)
         try:
-            return cls._from_library(raw, issuer=issuer)
+            return cls._from_library(raw, tbs=tbs, issuer=issuer)
         except _LIBRARY_ERRORS as error:
             raise _bad_crl(f"the CRL cannot be read: {error}") from error
 
     @classmethod
-    def _from_library(cls, raw: bytes, *, issuer: bytes) -> CRL:
+    def _from_library(cls, raw: bytes, *, tbs: bytes, issuer: bytes) -> CRL:
         crl = x509.load_der_x509_crl(raw)
         # An unknown critical extension may say that the list is partial, or speaks for another issuer (RFC 5280, 5.2).
-        unknown = {item.oid for item in crl.extensions if item.critical} - _UNDERSTOOD_IF_CRITICAL_IN_CRL
-        if unknown or any(item.critical for entry in crl for item in entry.extensions):
+        extensions = crl.extensions
+        unknown = {item.oid for item in extensions if item.critical} - _UNDERSTOOD_IF_CRITICAL_IN_CRL
+        if unknown or (_TRUE in tbs and _has_critical_entries(crl)):
             raise _bad_crl("the CRL has a critical extension that is not understood")
-        number = _extension(crl.extensions, x509.CRLNumber)
-        authority = _extension(crl.extensions, x509.AuthorityKeyIdentifier)
+        number = _extension(extensions, x509.CRLNumber)
+        authority = _extension(extensions, x509.AuthorityKeyIdentifier)
         if number is None or authority is None or authority.key_identifier is None:
             raise _bad_crl("the CRL lacks its number or its authority key identifier")
         if crl.next_update_utc is None:
@@ -209,13 +212,17 @@ class CRL:
             this_update=crl.last_update_utc,
             next_update=crl.next_update_utc,
             revoked_serials=frozenset(entry.serial_number for entry in crl),
-            tbs_bytes=crl.tbs_certlist_bytes,
+            tbs_bytes=tbs,
             signature=crl.signature,
         )
 
     def lists(self, certificate: Certificate) -> bool:
         """Whether this list revokes `certificate`. It speaks only for what its own issuer issued."""
         return certificate.serial_number in self.revoked_serials
+
+
+def _has_critical_entries(crl: x509.CertificateRevocationList) -> bool:
+    return any(item.critical for entry in crl for item in entry.extensions)
 
 
 def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[bytes, ...]:
@@ -240,17 +247,25 @@ def _decode_pem_block(block: bytes) -> bytes:
     if not end or behind.strip():
         raise _bad_certificate("the PEM chain is cut off or holds something else than certificates")
     try:
-        return base64.b64decode(b"".join(body.split()), validate=True)
+        return binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
     except ValueError as error:
         raise _bad_certificate("a certificate of the PEM chain is not base64") from error
 
 
-def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return issuer, subject and key as they stand, having checked what the library reads too loosely."""
+class _Frame(NamedTuple):
+    """Parts of a certificate as they stand, DER."""
+
+    tbs: bytes
+    issuer: bytes
+    subject: bytes
+    spki: bytes
+
+
+def _read_frame(raw: bytes) -> _Frame:
+    """Return the parts of a certificate, having checked what the library reads too loosely."""
     tbs = _signed_part(raw, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
-    version, serial, algorithm, issuer, _, subject, spki, extensions = _fields(
-        tbs, _TBS_CERTIFICATE, reason=Reason.CERTIFICATE_MALFORMED
-    )
+    fields = _fields(tbs, _TBS_CERTIFICATE, reason=Reason.CERTIFICATE_MALFORMED)
+    version, serial, algorithm, issuer, _, subject, spki, extensions = fields
     if version.content != _VERSION_3:
         raise _bad_certificate("the certificate is not of version 3")
     if not 0 < der.parse_uint(serial.content) < 1 << 8 * MAX_SERIAL_SIZE:
@@ -260,21 +275,21 @@ def _read_frame(raw: bytes) -> tuple[bytes, bytes, bytes]:
     if not spki.raw.startswith(_P256_SPKI_PREFIX):
         raise _bad_certificate("the certificate's key is not an uncompressed point on P-256")
     _require_plain_authority(extensions.content, reason=Reason.CERTIFICATE_MALFORMED)
-    return issuer.raw, subject.raw, spki.raw
+    return _Frame(tbs.raw, issuer.raw, subject.raw, spki.raw)
 
 
-def _read_crl_frame(raw: bytes) -> bytes:
-    """Return the issuer as it stands, having checked version and algorithms."""
+def _read_crl_frame(raw: bytes) -> tuple[bytes, bytes]:
+    """Return what is signed and the issuer as they stand, having checked version and algorithms."""
     tbs = _signed_part(raw, what="CRL", reason=Reason.CRL_MALFORMED)
-    version, algorithm, issuer = _fields(tbs, _TBS_CRL_BEGINS, reason=Reason.CRL_MALFORMED, more=True)
+    version, algorithm, issuer, *more = _fields(tbs, _TBS_CRL_BEGINS, reason=Reason.CRL_MALFORMED, more=True)
     if version.raw != _CRL_VERSION_2:
         raise _bad_crl("the CRL is not of version 2")
     if algorithm.raw != _ECDSA_WITH_SHA256:
         raise _bad_crl("the CRL does not name ecdsa-with-SHA256 twice")
-    for field_of_crl in der.read_all(tbs.content, what="the CRL"):
+    for field_of_crl in more:
         if field_of_crl.tag == _CRL_EXTENSIONS:
             _require_plain_authority(field_of_crl.content, reason=Reason.CRL_MALFORMED)
-    return issuer.raw
+    return tbs.raw, issuer.raw
 
 
 def _signed_part(raw: bytes, *, what: str, reason: Reason) -> der.Element:
@@ -293,18 +308,18 @@ def _require_plain_authority(extensions: bytes, *, reason: Reason) -> None:
     """Refuse an authority key identifier that is more than an identifier: the library warns aloud of odd ones."""
     whole = der.read_only(extensions, tag=der.SEQUENCE, what="the extensions")
     for item in der.read_all(whole.content, what="the extensions"):
-        parts = der.read_all(item.content, what="an extension", maximum=3)
-        if len(parts) > 1 and parts[0].raw == _AUTHORITY_KEY_IDENTIFIER:
+        if item.content.startswith(_AUTHORITY_KEY_IDENTIFIER):
+            parts = der.read_all(item.content, what="an extension", maximum=3)
             identifier = der.read_only(parts[-1].content, tag=der.SEQUENCE, what="an authority key identifier")
             _fields(identifier, (_KEY_IDENTIFIER,), reason=reason)
 
 
-def _fields(sequence: der.Element, tags: Sequence[int], *, reason: Reason, more: bool = False) -> list[der.Element]:
-    """Return the fields of `sequence`, which must have these tags in this order; `more` may follow, unread."""
+def _fields(sequence: der.Element, tags: tuple[int, ...], *, reason: Reason, more: bool = False) -> list[der.Element]:
+    """Return the fields of `sequence`, which must have these tags in this order; `more` may follow."""
     fields = der.read_all(sequence.content, what="a signed structure")
-    if [item.tag for item in fields[: len(tags)]] != list(tags) or (len(fields) > len(tags) and not more):
+    if tuple([item.tag for item in fields[: len(tags)]]) != tags or (len(fields) > len(tags) and not more):
         raise MalformedInput(reason, "a signed structure is not built of the fields that it must have")
-    return fields[: len(tags)]
+    return fields
 
 
 def _common_name(name: bytes) -> str:
@@ -314,21 +329,13 @@ def _common_name(name: bytes) -> str:
     for part in der.read_all(parts, what="a name", maximum=_MAX_NAME_PARTS):
         attributes = der.expect(part, tag=der.SET, what="a part of a name").content
         for attribute in der.read_all(attributes, what="a part of a name", maximum=_MAX_NAME_PARTS):
-            oid, value = _attribute(attribute)
-            if oid == _COMMON_NAME_OID:
-                found.append(_text(value))
+            content = der.expect(attribute, tag=der.SEQUENCE, what="an attribute of a name").content
+            # The library has read every attribute, whatever its type; only this one means something to us.
+            if content.startswith(_COMMON_NAME):
+                found.append(_text(der.read_all(content, what="an attribute of a name", maximum=2)[-1]))
     if len(found) != 1:
         raise _bad_certificate(f"a name has {len(found)} common names, exactly one is expected")
     return found[0]
-
-
-def _attribute(attribute: der.Element) -> tuple[str, der.Element]:
-    content = der.expect(attribute, tag=der.SEQUENCE, what="an attribute of a name").content
-    oid, rest = der.read_one(content, what="an attribute of a name")
-    value, rest = der.read_one(rest, what="an attribute of a name")
-    if rest:
-        raise _bad_certificate("an attribute of a name has more than a type and a value")
-    return der.parse_oid(der.expect(oid, tag=der.OBJECT_IDENTIFIER, what="the type of an attribute").content), value
 
 
 def _text(value: der.Element) -> str:
@@ -372,7 +379,7 @@ def _key_usage(usage: x509.KeyUsage | None) -> frozenset[str] | None:
 
 def _sgx_extension(extensions: x509.Extensions) -> bytes | None:
     for item in extensions:
-        if item.oid.dotted_string == SGX_EXTENSION_OID and isinstance(item.value, x509.UnrecognizedExtension):
+        if item.oid == _SGX_EXTENSION and isinstance(item.value, x509.UnrecognizedExtension):
             return item.value.value
     return None
 
