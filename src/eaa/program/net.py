@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ ACCEPT_PAUSE: Final = 0.1
 """Seconds after which accepting is tried again where the system has nothing left to accept with."""
 DRAIN: Final = 5.0
 """Seconds that live connections get to finish when a service is told to stop."""
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""Linux's struct ucred: process, user, group."""
 
 logger = logging.getLogger(__name__)
 
@@ -232,6 +236,7 @@ class Service:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[_Listener] = []
+        self._accepted = 0
         self._refused = 0
 
     def listen(self, address: Address, handler: Handler) -> list[str]:
@@ -290,7 +295,8 @@ class Service:
                 continue
             failing = False
             if len(self._tasks) < MAX_CONNECTIONS:
-                self._start(listener.handler, sock, _peer_name(peer))
+                self._accepted += 1
+                self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted))
             else:
                 self._refuse(sock)
 
@@ -330,7 +336,7 @@ async def _serve(handler: Handler, sock: socket.socket, peer: str) -> None:
         _no_delay(sock)
         await handler(sock, peer)
     except EAAError as error:
-        logger.warning("%s: %s [%s]", peer, error.message, error.reason)
+        logger.warning("%s: %s [%s]", peer, "; ".join(filter(None, (error.message, error.hint))), error.reason)
     except OSError as error:
         logger.warning("%s: %s [%s]", peer, error.strerror or error, Reason.PEER_CLOSED)
     except Exception:
@@ -339,12 +345,15 @@ async def _serve(handler: Handler, sock: socket.socket, peer: str) -> None:
         sock.close()
 
 
-def _peer_name(peer: object) -> str:
+def _peer_name(sock: socket.socket, peer: object, number: int) -> str:
+    """Return what tells peers apart in a log: address and port, or a number and the process of a unix peer."""
     match peer:
         case (str(host), int(port), *_):
             return str(TCPAddress(host, port)).removeprefix("tcp://")
-        case _:
-            return "unix peer"
+    with contextlib.suppress(OSError):
+        process, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        return f"unix peer {number} (process {process})"
+    return f"unix peer {number}"
 
 
 def _settle(future: asyncio.Future[int], code: int) -> None:

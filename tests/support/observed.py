@@ -1,0 +1,56 @@
+"""Run one of the services as it is, and tell on SIGUSR1 how many tasks live in it.
+
+    python -m support.observed PROGRAM [OPTION ...]
+
+EAA_TEST_PATIENCE=SECONDS cuts its patience with peers short, so that a test of stalling peers need not wait as long as
+an operator would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from eaa.aio import attestation, relay, stream
+from eaa.program.net import Service
+from eaa.workload import service
+
+_run = Service.run
+
+
+async def _observed_run(service: Service, announce: Callable[[], None]) -> int:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell)
+    return await _run(service, announce)
+
+
+def _tell() -> None:
+    sys.stderr.write(f"tasks: {len(asyncio.all_tasks())}\n")
+
+
+def _be_impatient(patience: float) -> None:
+    constants = (
+        (stream, "HANDSHAKE_TIMEOUT"),
+        (attestation, "EXCHANGE_TIMEOUT"),
+        (service, "APPLICATION_TIMEOUT"),
+    )
+    for module, name in constants:
+        assert hasattr(module, name)
+        setattr(module, name, patience)
+    relay.pump.__kwdefaults__ = {"idle_timeout": patience}
+
+
+def main() -> None:
+    if "EAA_TEST_PATIENCE" in os.environ:
+        _be_impatient(float(os.environ["EAA_TEST_PATIENCE"]))
+    Service.run = _observed_run  # type: ignore[method-assign, assignment]
+    program = sys.argv.pop(1)
+    (entry,) = entry_points(group="console_scripts", name=program)
+    entry.load()()
+
+
+if __name__ == "__main__":
+    main()
