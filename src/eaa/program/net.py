@@ -240,8 +240,16 @@ class Service:
         self._refused = 0
 
     def listen(self, address: Address, handler: Handler) -> list[str]:
-        """Bind an address; return the names it is bound to. Raises Unavailable."""
-        sockets = bind(address)
+        """Bind an address; return the names it is bound to.
+
+        Raises:
+            Unavailable: it cannot be had. Those that were bound before are given back: a service has all or none.
+        """
+        try:
+            sockets = bind(address)
+        except BaseException:
+            self.close()
+            raise
         self._listeners.extend(_Listener(sock=sock, handler=handler, path=_BoundPath.of(sock)) for sock in sockets)
         return [bound_name(sock) for sock in sockets]
 
