@@ -221,6 +221,7 @@ def test_a_shell_can_complete_the_commands(script: list[str]) -> None:
         (errno.EADDRINUSE, Reason.ADDRESS_IN_USE),
         (errno.EACCES, Reason.PERMISSION_DENIED),
         (errno.EPERM, Reason.PERMISSION_DENIED),
+        (errno.EROFS, Reason.PERMISSION_DENIED),
         (errno.ECONNREFUSED, Reason.CONNECTION_FAILED),
         (errno.ENETUNREACH, Reason.CONNECTION_FAILED),
     ],

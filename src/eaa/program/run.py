@@ -130,10 +130,10 @@ def unavailable_from_os_error(error: OSError, *, doing: str) -> EAAError:
             f"{doing}: the address is in use",
             hint="stop what listens there (`ss -ltnp` names it), or choose another address",
         )
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Unavailable(
             Reason.PERMISSION_DENIED,
-            f"{doing}: permission denied",
-            hint="ports below 1024 and other users' folders need rights; choose another or grant them",
+            f"{doing}: {detail}",
+            hint="ports below 1024, other users' folders and system folders need rights; choose another or grant them",
         )
     return Unavailable(Reason.CONNECTION_FAILED, f"{doing}: {detail}", hint="check the address and what runs there")
