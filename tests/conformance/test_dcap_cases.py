@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from eaa.collateral.bundle import Collateral
-from eaa.errors import EAAError, MalformedInput, Reason, VerificationError
-from eaa.evidence.quote import Quote, TEEType
+from eaa.errors import EAAError, Reason, VerificationError
+from eaa.evidence.quote import BodyType, Quote, TEEType
 from eaa.verify.dcap import INTEL, INTEL_ROOTS, VerifiedQuote, verify_collateral, verify_quote
 from support.vectors import AVAILABLE, cases, require, vector
 
 Case = dict[str, Any]
-TEE_OF_KIND = {"sgx-v3": TEEType.SGX, "sgx-v4": TEEType.SGX, "tdx-v4": TEEType.TDX}
-IN_SCOPE = [case for case in cases() if case["kind"] in TEE_OF_KIND]
-VERSION_5 = [case for case in cases() if "-v5" in case["kind"]]
-WITH_STATUS = [case for case in IN_SCOPE if case["expect"]["tcb_status"] is not None]
-WITH_ERROR = [case for case in IN_SCOPE if case["expect"]["tcb_status"] is None]
+FORMAT_OF_KIND = {
+    "sgx-v3": (TEEType.SGX, 3, BodyType.SGX_REPORT),
+    "tdx-v4": (TEEType.TDX, 4, BodyType.TD_REPORT_10),
+    "tdx-v5-body3": (TEEType.TDX, 5, BodyType.TD_REPORT_15),
+}
+WITH_STATUS = [case for case in cases() if case["expect"]["tcb_status"] is not None]
+WITH_ERROR = [case for case in cases() if case["expect"]["tcb_status"] is None]
 
 
 def case_id(case: Case) -> str:
@@ -41,10 +44,10 @@ def verify(case: Case, *, now: datetime | None = None, grace: timedelta = timede
 
 def test_the_vectors_cover_what_is_claimed() -> None:
     require("the folder of vectors", available=AVAILABLE, how="set EAA_VECTORS to it")
-    assert len(IN_SCOPE) + len(VERSION_5) == len(cases())
-    assert len(WITH_STATUS) >= 20
+    assert len(cases()) == len(WITH_STATUS) + len(WITH_ERROR) == 42
+    for kind in FORMAT_OF_KIND:
+        assert [case for case in WITH_STATUS if case["kind"] == kind], kind
     assert WITH_ERROR
-    assert VERSION_5
 
 
 @pytest.mark.parametrize("case", WITH_STATUS, ids=case_id)
@@ -61,7 +64,7 @@ def test_facts_are_those_of_the_vendors_root(case: Case) -> None:
     facts = verify(case)
     assert facts.trust_anchor in INTEL_ROOTS
     assert not facts.simulated
-    assert facts.tee is TEE_OF_KIND[case["kind"]]
+    assert (facts.tee, facts.quote.header.version, facts.quote.body_type) == FORMAT_OF_KIND[case["kind"]]
     assert facts.collateral_expired == ()
     assert facts.earliest_expiration == datetime.fromisoformat(case["collateral_valid"][1])
     assert facts.earliest_expiration in [moment for _, moment in facts.expirations]
@@ -74,14 +77,20 @@ def test_an_error_of_intels_is_an_error_here(case: Case) -> None:
     assert caught.value.reason == Reason[case["expect"]["error"]]
 
 
-@pytest.mark.parametrize("case", VERSION_5, ids=case_id)
-def test_version_5_is_refused_by_name(case: Case) -> None:
-    with pytest.raises(MalformedInput) as caught:
-        verify(case)
-    assert caught.value.reason is Reason.QUOTE_VERSION_UNSUPPORTED
+@pytest.mark.parametrize("case", WITH_STATUS, ids=case_id)
+def test_what_a_better_status_asks_for_is_told(case: Case) -> None:
+    """A next level exists just where something falls short of it, and raising all of that reaches it."""
+    evaluation = verify(case).tcb.current
+    for match in (evaluation.platform, evaluation.quoting_enclave, evaluation.tdx_module):
+        if match is None:
+            continue
+        assert (match.next_level is None) is (match.shortfalls == ())
+        assert all(shortfall.actual < shortfall.needed for shortfall in match.shortfalls)
+    if case["expect"]["tcb_status"] == "UpToDate":
+        assert evaluation.shortfalls == ()
 
 
-@pytest.mark.parametrize("case", IN_SCOPE, ids=case_id)
+@pytest.mark.parametrize("case", cases(), ids=case_id)
 def test_collateral_alone_verifies(case: Case) -> None:
     verified = verify_collateral(collateral_of(case), trust_anchors=INTEL, now=at(case))
     assert min(moment for _, moment in verified.expirations) == datetime.fromisoformat(case["collateral_valid"][1])
@@ -115,13 +124,33 @@ def test_a_real_quote_keeps_its_bytes(case: Case) -> None:
     assert quote.padding in (0, len(trailing))
 
 
-def test_the_type_3_quote_is_refused_by_name() -> None:
-    """A real quote whose certification data is an encrypted PPID: nothing here vouches for its keys."""
+def test_the_type_3_quote_waits_for_its_pck_certificate() -> None:
+    """A real quote whose certification data is an encrypted PPID: nothing in it vouches for its keys."""
     quote = Quote.parse(vector("oasis-core/quote_v3_ecdsa_p256_eppid.bin").read_bytes())
-    collateral = collateral_of(WITH_STATUS[0])
-    with pytest.raises(MalformedInput) as caught:
-        verify_quote(quote, collateral, trust_anchors=INTEL, now=at(WITH_STATUS[0]))
-    assert caught.value.reason is Reason.CERTIFICATION_DATA_UNSUPPORTED
+    case = next(case for case in WITH_STATUS if case["quote"] == "automata/quotev3.bin")
+    collateral = collateral_of(case)
+    chain, _ = Quote.parse_prefix(vector(case["quote"]).read_bytes())
+    others = dataclasses.replace(collateral, pck_certificate_chain=chain.certification_data)
+    for offered, reason in (
+        (collateral, Reason.PCK_CERTIFICATE_MISSING),
+        (others, Reason.PCK_CERTIFICATE_MISMATCH),
+    ):
+        with pytest.raises(VerificationError) as caught:
+            verify_quote(quote, offered, trust_anchors=INTEL, now=at(case))
+        assert caught.value.reason is reason
+
+
+def test_a_real_quote_of_type_4_verifies_with_its_chain_from_the_collateral() -> None:
+    """The same quote, its chain moved to where hosts with small quotes leave it: nothing else changes."""
+    case = next(case for case in WITH_STATUS if case["kind"] == "sgx-v3")
+    quote, _ = Quote.parse_prefix(vector(case["quote"]).read_bytes())
+    chain = quote.certification_data
+    leaf, end, _ = chain.partition(b"-----END CERTIFICATE-----")
+    small = dataclasses.replace(quote, certification_data_type=4, certification_data=leaf + end)
+    collateral = dataclasses.replace(collateral_of(case), pck_certificate_chain=chain)
+    facts = verify_quote(Quote.parse(small.encode()), collateral, trust_anchors=INTEL, now=at(case))
+    assert facts.pck_certificate_from == "collateral"
+    assert dataclasses.replace(facts, quote=quote, pck_certificate_from="quote") == verify(case)
 
 
 @pytest.mark.parametrize("case", WITH_STATUS[:2], ids=case_id)

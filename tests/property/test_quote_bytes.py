@@ -21,7 +21,7 @@ from support.dcap_world import World
 from support.vectors import cases, vector
 
 WORLDS = [(TEEType.SGX, 3), (TEEType.SGX, 4), (TEEType.TDX, 4)]
-REAL = [case for case in cases() if case["expect"]["tcb_status"] is not None and "-v5" not in case["kind"]]
+REAL = [case for case in cases() if case["expect"]["tcb_status"] is not None]
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from eaa.collateral.bundle import Collateral
 from eaa.evidence.quote import Quote, QuoteHeader, TEEType
 from eaa.evidence.sgx import EnclaveReport
-from eaa.evidence.tdx import TDReport
+from eaa.evidence.tdx import TDReport, TDReport15
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import VerifiedQuote, verify_quote
 
@@ -41,8 +41,8 @@ LEVELS: Final = (
 
 @functools.cache
 def key(name: str) -> ec.EllipticCurvePrivateKey:
-    """The key of that name, one for the whole run."""
-    return ec.generate_private_key(ec.SECP256R1())
+    """The key of that name, the same in every run: who mutates this world can show a mutant again."""
+    return ec.derive_private_key(int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1, ec.SECP256R1())
 
 
 def raw_public(name: str) -> bytes:
@@ -51,7 +51,7 @@ def raw_public(name: str) -> bytes:
 
 
 def raw_sign(name: str, message: bytes) -> bytes:
-    r, s = decode_dss_signature(key(name).sign(message, ec.ECDSA(SHA256())))
+    r, s = decode_dss_signature(key(name).sign(message, ec.ECDSA(SHA256(), deterministic_signing=True)))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
@@ -238,7 +238,8 @@ class CRLTemplate:
             builder = builder.add_extension(x509.AuthorityKeyIdentifier(authority, None, None), critical=False)
         for extension, critical in self.extra:
             builder = builder.add_extension(extension, critical=critical)
-        return builder.sign(key(self.signed_by or self.issuer.key), SHA256()).public_bytes(Encoding.DER)
+        signed = builder.sign(key(self.signed_by or self.issuer.key), SHA256(), ecdsa_deterministic=True)
+        return signed.public_bytes(Encoding.DER)
 
 
 def pem(*ders: bytes) -> bytes:
@@ -349,9 +350,13 @@ class World:
         self.attestation_key: bytes | None = None
         """None: the key that signs."""
         self.quote_signed_by = "attestation"
-        self.body = td_report() if self.tee is TEEType.TDX else enclave_report()
+        self.body: EnclaveReport | TDReport = td_report() if self.tee is TEEType.TDX else enclave_report()
+        if self.version == 5 and isinstance(self.body, TDReport):
+            self.body = td_report_15(self.body)
         self.header = QuoteHeader(version=self.version, attestation_key_type=2, tee_type=self.tee)
         self.certification_data_type = 5
+        self.certification_data: bytes | None = None
+        """None: the chain."""
         self.change_quote: Callable[[Quote], Quote] = lambda quote: quote
         """Applied to the finished quote."""
         self.change_collateral: Callable[[Collateral], Collateral] = lambda collateral: collateral
@@ -362,21 +367,27 @@ class World:
         digest = hashlib.sha256(attestation_key + self.qe_auth_data).digest()
         report_data = digest + bytes(32) if self.qe_report_data is None else self.qe_report_data
         qe_report = dataclasses.replace(self.qe_report, report_data=report_data)
-        signed = self.header.encode() + self.body.encode()
-        return self.change_quote(
-            Quote(
-                header=self.header,
-                body=self.body,
-                signature=raw_sign(self.quote_signed_by, signed),
-                attestation_key=attestation_key,
-                qe_report=qe_report,
-                qe_report_signature=raw_sign(self.qe_report_signed_by, qe_report.encode()),
-                qe_auth_data=self.qe_auth_data,
-                certification_data_type=self.certification_data_type,
-                certification_data=pem(*(certificate.der() for certificate in self.quote_chain)) + b"\0",
-                signed_bytes=signed,
-            )
+        chain = pem(*(certificate.der() for certificate in self.quote_chain)) + b"\0"
+        unsigned = Quote(
+            header=self.header,
+            body=self.body,
+            signature=bytes(64),
+            attestation_key=attestation_key,
+            qe_report=qe_report,
+            qe_report_signature=raw_sign(self.qe_report_signed_by, qe_report.encode()),
+            qe_auth_data=self.qe_auth_data,
+            certification_data_type=self.certification_data_type,
+            certification_data=chain if self.certification_data is None else self.certification_data,
+            signed_bytes=self.signed_bytes(),
         )
+        signature = raw_sign(self.quote_signed_by, unsigned.signed_bytes)
+        return self.change_quote(dataclasses.replace(unsigned, signature=signature))
+
+    def signed_bytes(self) -> bytes:
+        """Header and body; between them, from version 5 on, the body's type and size."""
+        kind = {584: 2, 648: 3, 885: 4}.get(len(self.body.encode()), 1)
+        descriptor = kind.to_bytes(2, "little") + len(self.body.encode()).to_bytes(4, "little")
+        return self.header.encode() + (descriptor if self.version == 5 else b"") + self.body.encode()
 
     def collateral(self) -> Collateral:
         info = self.respell_tcb_info(compact(self.tcb_info))
@@ -439,3 +450,10 @@ def td_report() -> TDReport:
         **registers,
         report_data=bytes(range(64)),
     )
+
+
+def td_report_15(report: TDReport, **changes: Any) -> TDReport15:
+    """The same domain, as a newer module reports it."""
+    fields = {name: getattr(report, name) for name, _ in TDReport.LAYOUT}
+    values = {**fields, "tee_tcb_svn_2": report.tee_tcb_svn, "mr_service_td": bytes(48), **changes}
+    return TDReport15(**values)

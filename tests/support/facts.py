@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from eaa.appraise.reference_values import ReferenceValue
 from eaa.appraise.result import Attests, Role
-from eaa.collateral.intel import TCBStatus
+from eaa.collateral.intel import SVNLevel, TCBInfo, TCBLevel, TCBStatus
 from eaa.evidence.quote import ECDSA_P256, Quote, QuoteHeader, TEEType
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
 from eaa.verify.dcap import VerifiedQuote
+from eaa.verify.tcb import PlatformMatch, SVNMatch, TCBEvaluation, TCBFacts
 
 NOW: Final = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ROOT: Final = b"\x0a" * 32
@@ -82,6 +83,32 @@ def quote_of(body: EnclaveReport | TDReport) -> Quote:
     )
 
 
+def tcb_facts(**changes: Any) -> TCBFacts:
+    """The only level there is was reached, by everything."""
+    components = (0,) * 16
+    shared: dict[str, Any] = {"tcb_date": NOW, "tcb_status": TCBStatus.UP_TO_DATE, "advisory_ids": ()}
+    level = TCBLevel(sgx_components=components, pce_svn=13, tdx_components=None, **shared)
+    info = TCBInfo(
+        body=b"",
+        id="SGX",
+        version=3,
+        issue_date=NOW,
+        next_update=NOW,
+        fmspc=bytes(6),
+        pce_id=bytes(2),
+        tcb_evaluation_data_number=17,
+        tdx_module=None,
+        tdx_module_identities=(),
+        tcb_levels=(level,),
+    )
+    platform = PlatformMatch(tcb_components=components, pce_svn=13, tee_tcb_svn=None, level=level, tcb_info=info)
+    qe_level = SVNLevel(isv_svn=8, **shared)
+    qe = SVNMatch(what="quoting enclave", svn=8, level=qe_level, levels=(qe_level,))
+    evaluation = TCBEvaluation(platform=platform, quoting_enclave=qe, tdx_module=None, **shared)
+    facts = TCBFacts(tcb_status=TCBStatus.UP_TO_DATE, tcb_date=NOW, current=evaluation, launch=evaluation)
+    return replace(facts, **changes)
+
+
 def verified(body: EnclaveReport | TDReport | None = None, **changes: Any) -> VerifiedQuote:
     """The facts of an up-to-date platform."""
     quote = quote_of(body or enclave_report())
@@ -92,17 +119,29 @@ def verified(body: EnclaveReport | TDReport | None = None, **changes: Any) -> Ve
         advisory_ids=(),
         launch_advisory_ids=(),
         tcb_date=NOW,
+        tcb=tcb_facts(),
         fmspc=bytes(6),
         pce_id=bytes(2),
         ppid=bytes(16),
         platform_instance_id=None,
+        cpu_svn=bytes(16),
+        pce_svn=13,
+        sgx_type=0,
+        dynamic_platform=None,
+        cached_keys=None,
+        smt_enabled=None,
         ca="processor",
+        pck_certificate_from="quote",
+        certification_path=(("PCK", bytes(32)), ("PCK CA", bytes(32)), ("root", ROOT)),
         trust_anchor=ROOT,
         simulated=True,
         tcb_evaluation_data_number=17,
         tcb_info_evaluation_number=17,
         qe_identity_evaluation_number=17,
         qe_isv_svn=8,
+        root_crl_number=1,
+        pck_crl_number=1,
+        issued=(("TCB Info", NOW),),
         earliest_expiration=NOW,
         expirations=(("TCB Info", NOW),),
         collateral_expired=(),

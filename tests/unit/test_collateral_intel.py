@@ -472,9 +472,12 @@ def test_the_pck_certificate_of_a_quote_is_its_first(world: World) -> None:
     data = world.quote().certification_data
     assert pck_certificate_of(data) == PCKCertificate.parse(world.pck.der())
     assert pck_certificate_of(data, certification_data_type=5).fmspc == FMSPC
+    leaf = pem(world.pck.der())
+    assert pck_certificate_of(leaf, certification_data_type=4) == PCKCertificate.parse(world.pck.der())
+    refused(lambda: pck_certificate_of(data, certification_data_type=4), Reason.CERTIFICATE_MALFORMED)
 
 
-@pytest.mark.parametrize("kind", [1, 2, 3, 4, 6, 7])
+@pytest.mark.parametrize("kind", [1, 2, 3, 6, 7])
 def test_other_certification_data_holds_no_chain(world: World, kind: int) -> None:
     data = world.quote().certification_data
     refused(lambda: pck_certificate_of(data, certification_data_type=kind), Reason.CERTIFICATION_DATA_UNSUPPORTED)

@@ -20,6 +20,7 @@ from eaa.collateral.intel import join_signed_document
 from eaa.errors import MalformedInput, Misuse, Reason
 from eaa.evidence.quote import Quote
 from eaa.evidence.tagged import Endorsements
+from eaa.evidence.tdx import TDReport
 from eaa.identity import Identity
 from eaa.measure.sgx import measure_sgxs
 from eaa.measure.sigstruct import SIGSTRUCT
@@ -134,42 +135,60 @@ def test_a_quote_with_an_odd_header_is_a_quote_with_a_problem(quote: bytes) -> N
 
 
 def version_5(body_type: int, body: bytes, *, tee: int = 0x81, size: int | None = None) -> bytes:
-    """The front of a version 5 quote, with 10 bytes of authentication data."""
+    """A version 5 quote of any body, right or wrong; what signs it is zeros."""
     header = (5).to_bytes(2, "little") + quote_of(td_report()).encode()[2:4] + tee.to_bytes(4, "little")
     header += quote_of(td_report()).encode()[8:48]
     descriptor = body_type.to_bytes(2, "little") + (len(body) if size is None else size).to_bytes(4, "little")
-    return header + descriptor + body + (10).to_bytes(4, "little") + bytes(10)
+    return header + descriptor + body + quote_of(td_report()).encode()[48 + TDReport.SIZE :]
 
 
 @pytest.mark.parametrize(
-    ("body_type", "body", "name"),
+    ("body_type", "tee", "body", "name"),
     [
-        (1, enclave_report().encode(), "SGX enclave report"),
-        (2, td_report().encode(), "TD report 1.0"),
-        (3, td_report().encode() + b"\x05" * 64, "TD report 1.5"),
-        (4, td_report().encode() + b"\x05" * 301, "TD report 1.5, extended"),
-        (9, b"x" * 10, "unknown (9)"),
-        (2, b"too short", "TD report 1.0"),
+        (1, 0, enclave_report().encode(), "SGX enclave report"),
+        (2, 0x81, td_report().encode(), "TD report 1.0"),
+        (3, 0x81, td_report().encode() + b"\x05" * 64, "TD report 1.5"),
+        (4, 0x81, td_report().encode() + b"\x05" * 301, "TD report 1.5, extended"),
     ],
 )
-def test_a_version_5_quote_is_recognised_and_not_pretended_to_be_verified(
-    body_type: int, body: bytes, name: str
-) -> None:
-    found = inspect(version_5(body_type, body) + bytes(3))
+def test_a_version_5_quote_is_told_field_by_field(body_type: int, tee: int, body: bytes, name: str) -> None:
+    found = inspect(version_5(body_type, body, tee=tee) + bytes(3))
     assert (found.format, found.problem) == ("quote", None)
     assert (found.facts["version"], found.facts["body_type"]) == (5, name)
-    assert "not verified" in found.facts["support"]
-    assert (found.facts["authentication_data_size"], found.facts["padding"]) == (10, 3)
-    assert ("report" in found.facts) == (len(body) > 100)
-    if body_type in (3, 4):
-        assert found.facts["report"]["tee_tcb_svn_2"] == "05" * 16
+    assert (found.facts["certification_data"]["type"], found.facts["padding"]) == (5, 3)
+    expected = {3: {"tee_tcb_svn_2", "mr_service_td"}, 4: {"tee_tcb_svn_2", "td_id", "init_tee_fmspc"}}
+    assert expected.get(body_type, set()) <= set(found.facts["report"])
+    assert all(found.facts["report"][field].strip("05") == "" for field in expected.get(body_type, ()))
 
 
-def test_a_version_5_quote_can_be_cut_off_too() -> None:
-    for raw in (version_5(2, td_report().encode())[:100], version_5(2, b"", size=1 << 31)):
-        found = inspect(raw)
-        assert found.problem is not None
-        assert found.problem.reason is Reason.QUOTE_MALFORMED
+@pytest.mark.parametrize(
+    ("raw", "reason", "name", "has_report"),
+    [
+        pytest.param(version_5(9, b"x" * 10), Reason.QUOTE_BODY_UNSUPPORTED, "unknown (9)", False, id="unknown body"),
+        pytest.param(version_5(2, b"short"), Reason.QUOTE_MALFORMED, "TD report 1.0", True, id="another size"),
+        pytest.param(
+            version_5(2, td_report().encode())[:700], Reason.QUOTE_MALFORMED, "TD report 1.0", True, id="cut off"
+        ),
+        pytest.param(
+            version_5(2, td_report().encode())[:100], Reason.QUOTE_MALFORMED, "TD report 1.0", False, id="cut short"
+        ),
+        pytest.param(version_5(2, b"", size=1 << 31)[:60], Reason.QUOTE_MALFORMED, "TD report 1.0", False, id="2 GiB"),
+    ],
+)
+def test_a_version_5_quote_is_told_as_far_as_it_goes(
+    raw: bytes, reason: Reason, name: str, *, has_report: bool
+) -> None:
+    found = inspect(raw)
+    assert found.problem is not None
+    assert found.problem.reason is reason
+    assert found.facts["body_type"] == name
+    assert ("report" in found.facts) is has_report
+
+
+def test_what_a_domain_may_is_told_by_name() -> None:
+    attributes = ((1 << 0) + (1 << 28) + (1 << 40) + (1 << 63)).to_bytes(8, "little")
+    report = inspect(quote_of(td_report(td_attributes=attributes)).encode()).facts["report"]
+    assert (report["attributes"], report["debug"]) == (["DEBUG", "SEPT_VE_DISABLE", "bit 40", "PERFMON"], True)
 
 
 # --- certificates

@@ -14,7 +14,9 @@ import pytest
 
 from eaa.collateral.bundle import Collateral
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, VerificationError
-from eaa.evidence.quote import Quote, TEEType
+from eaa.evidence.ppid import PPIDCertification
+from eaa.evidence.quote import CertificationDataType, Quote, TEEType
+from eaa.evidence.tdx import TDReport
 from eaa.verify.dcap import (
     INTEL,
     TrustAnchors,
@@ -26,21 +28,26 @@ from eaa.verify.dcap import (
     verify_revocation_lists,
     verify_tcb_info,
 )
-from eaa.verify.tcb import TCBStatus
+from eaa.verify.tcb import Shortfall, TCBStatus
 from support.dcap_world import (
     FMSPC,
+    LEVELS,
     NOW,
     CertificateTemplate,
     SGXExtension,
     World,
     ca_template,
+    pem,
+    sgx_tcb_level,
     tcb_info,
+    td_report_15,
     tlv,
 )
 
 Break = Callable[[World], object]
 SECOND = timedelta(seconds=1)
-SGX_3, SGX_4, TDX_4 = (TEEType.SGX, 3), (TEEType.SGX, 4), (TEEType.TDX, 4)
+SGX_3, SGX_4, SGX_5 = (TEEType.SGX, 3), (TEEType.SGX, 4), (TEEType.SGX, 5)
+TDX_4, TDX_5 = (TEEType.TDX, 4), (TEEType.TDX, 5)
 
 
 def refusal(world: World, **keywords: Any) -> Reason:
@@ -92,7 +99,7 @@ def flip(field: str, at: int) -> Break:
 # --- good worlds
 
 
-@pytest.mark.parametrize(("tee", "version"), [SGX_3, SGX_4, TDX_4])
+@pytest.mark.parametrize(("tee", "version"), [SGX_3, SGX_4, SGX_5, TDX_4, TDX_5])
 def test_a_good_world_is_verified(tee: TEEType, version: int) -> None:
     world = World(tee=tee, version=version)
     facts = world.verify()
@@ -105,7 +112,12 @@ def test_a_good_world_is_verified(tee: TEEType, version: int) -> None:
     assert facts.tcb_evaluation_data_number == 17
     assert facts.qe_isv_svn == 5
     assert facts.certification_data_type == 5
-    assert facts.padding == 0
+    assert (facts.pck_certificate_from, facts.padding) == ("quote", 0)
+    assert (facts.cpu_svn, facts.pce_svn, facts.sgx_type) == (bytes([5] * 16), 13, 1)
+    assert (facts.dynamic_platform, facts.cached_keys, facts.smt_enabled) == (True, False, True)
+    assert (facts.root_crl_number, facts.pck_crl_number) == (1, 1)
+    assert facts.quoting_enclave == world.quote().qe_report
+    assert facts.shortfalls == ()
     assert facts.report_data == facts.body.report_data == bytes(range(64))
     assert facts.quote == Quote.parse(facts.quote.encode())
 
@@ -136,6 +148,21 @@ def test_every_document_stands_with_its_end() -> None:
     }
     assert facts.earliest_expiration == datetime(2026, 6, 19, tzinfo=UTC)
     assert facts.collateral_expired == ()
+    assert [name for name, _ in facts.issued] == [name for name, _ in facts.expirations]
+    assert dict(facts.issued)["TCB Info"] == datetime(2026, 5, 20, tzinfo=UTC)
+    assert dict(facts.issued)["PCK CRL"] == NOW - timedelta(days=10)
+
+
+def test_the_certification_path_is_told() -> None:
+    world = World()
+    path = world.verify().certification_path
+    assert [name for name, _ in path] == [
+        "Intel SGX PCK Certificate",
+        "Intel SGX PCK Platform CA",
+        "Intel SGX Root CA",
+    ]
+    ders = (world.pck.der(), world.pck_ca.der(), world.root.der())
+    assert [digest for _, digest in path] == [hashlib.sha256(der).digest() for der in ders]
 
 
 def test_only_the_vendors_root_is_not_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +179,7 @@ def test_facts_do_not_show_the_machine() -> None:
     facts = World().verify()
     assert repr(facts.ppid) not in repr(facts)
     assert repr(facts.platform_instance_id) not in repr(facts)
+    assert repr(facts.certification_path[0][1]) not in repr(facts)
 
 
 def certify_again(world: World) -> None:
@@ -213,8 +241,8 @@ def crl_of_the_same_name(world: World) -> None:
 
 
 FAULTS_OF_THE_CHAIN = [
-    pytest.param(put("certification_data_type", 3), Reason.CERTIFICATION_DATA_UNSUPPORTED, id="encrypted PPID"),
-    pytest.param(put("certification_data_type", 4), Reason.CERTIFICATION_DATA_UNSUPPORTED, id="leaf only"),
+    pytest.param(put("certification_data_type", 0), Reason.CERTIFICATION_DATA_UNSUPPORTED, id="certification data 0"),
+    pytest.param(put("certification_data_type", 6), Reason.CERTIFICATION_DATA_UNSUPPORTED, id="a QE report inside"),
     pytest.param(put("certification_data_type", 7), Reason.CERTIFICATION_DATA_UNSUPPORTED, id="platform manifest"),
     pytest.param(lambda w: w.quote_chain.pop(), Reason.CERTIFICATE_CHAIN, id="chain of two"),
     pytest.param(lambda w: w.quote_chain.append(w.root), Reason.CERTIFICATE_CHAIN, id="chain of four"),
@@ -526,7 +554,11 @@ FAULTS_OF_THE_QUOTE = [
 
 
 @pytest.mark.parametrize(("change", "reason"), FAULTS_OF_THE_QUOTE)
-@pytest.mark.parametrize(("tee", "version"), [SGX_3, SGX_4, TDX_4], ids=["sgx-v3", "sgx-v4", "tdx-v4"])
+@pytest.mark.parametrize(
+    ("tee", "version"),
+    [SGX_3, SGX_4, TDX_4, TDX_5],
+    ids=["sgx-v3", "sgx-v4", "tdx-v4", "tdx-v5"],
+)
 def test_one_fault_of_the_quote_is_named(tee: TEEType, version: int, change: Break, reason: Reason) -> None:
     world = World(tee=tee, version=version)
     change(world)
@@ -579,6 +611,220 @@ def test_a_module_without_a_version_is_judged_by_the_document() -> None:
     assert world.verify().tcb_status is TCBStatus.UP_TO_DATE
     world.tcb_info["tdxModule"]["mrsigner"] = "11" * 48
     assert refusal(world) is Reason.TDX_MODULE_MISMATCH
+
+
+# --- certification data without a chain
+
+
+PPID_DATA = PPIDCertification(
+    kind=CertificationDataType.PPID_PLAIN,
+    ppid=bytes(range(16)),
+    cpu_svn=bytes([5] * 16),
+    pce_svn=13,
+    pce_id=bytes(2),
+)
+PPID_SIZES_BY_TYPE = {1: 16, 2: 256, 3: 384}
+
+
+def chain_of(world: World) -> bytes:
+    return pem(*(certificate.der() for certificate in (world.pck, world.pck_ca, world.root)))
+
+
+def without_chain(world: World, kind: int, **changes: Any) -> World:
+    """The world in which the quote only names its platform, and the collateral has the chain."""
+    world.certification_data_type = kind
+    if kind == 4:
+        world.certification_data = pem(world.pck.der())
+    else:
+        ppid = bytes(range(16)) if kind == 1 else b"\xee" * PPID_SIZES_BY_TYPE[kind]
+        world.certification_data = with_fields(PPID_DATA, ppid=ppid, **changes).encode()
+    world.change_collateral = lambda c: dataclasses.replace(c, pck_certificate_chain=chain_of(world))
+    return world
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+@pytest.mark.parametrize(("tee", "version"), [SGX_3, TDX_4, TDX_5])
+def test_a_quote_without_a_chain_is_verified_with_the_collaterals(tee: TEEType, version: int, kind: int) -> None:
+    facts = without_chain(World(tee=tee, version=version), kind).verify()
+    assert (facts.tcb_status, facts.pck_certificate_from) == (TCBStatus.UP_TO_DATE, "collateral")
+    assert (facts.certification_data_type, facts.fmspc) == (kind, FMSPC)
+    assert "PCK certificate" in dict(facts.expirations)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_without_a_chain_anywhere_there_is_nothing_to_believe(kind: int) -> None:
+    world = without_chain(World(), kind)
+    world.change_collateral = lambda collateral: collateral
+    assert refusal(world) is Reason.PCK_CERTIFICATE_MISSING
+
+
+def test_a_quotes_own_chain_needs_no_other() -> None:
+    """Collateral files are made for platforms, and may hold the chain of another quote."""
+    world = World()
+    other = dataclasses.replace(world.pck, serial=7)
+    foreign = pem(other.der(), world.pck_ca.der(), world.root.der())
+    world.change_collateral = lambda c: dataclasses.replace(c, pck_certificate_chain=foreign)
+    assert world.verify().pck_certificate_from == "quote"
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [{"cpu_svn": bytes([6] * 16)}, {"pce_svn": 12}, {"pce_id": b"\1\0"}],
+    ids=["CPUSVN", "PCE SVN", "PCE-ID"],
+)
+def test_a_pck_certificate_of_another_tcb_is_refused(kind: int, changes: dict[str, Any]) -> None:
+    assert refusal(without_chain(World(), kind, **changes)) is Reason.PCK_CERTIFICATE_MISMATCH
+
+
+def test_a_pck_certificate_of_another_machine_is_refused() -> None:
+    world = without_chain(World(), 1)
+    assert world.pck.sgx is not None
+    world.pck.sgx.fields[1,] = tlv(0x04, bytes(16))
+    assert refusal(world) is Reason.PCK_CERTIFICATE_MISMATCH
+
+
+def test_an_encrypted_ppid_is_bound_by_the_signature_of_the_qe_report() -> None:
+    """Nobody but Intel can compare it; but a certificate of another machine has not signed this enclave's report."""
+    world = without_chain(World(), 3)
+    world.pck.key = "another machine"
+    assert refusal(world) is Reason.QE_REPORT_SIGNATURE
+
+
+def another_leaf(world: World) -> bytes:
+    return pem(dataclasses.replace(world.pck, serial=7).der())
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        pytest.param(4, another_leaf, Reason.PCK_CERTIFICATE_MISMATCH, id="another leaf"),
+        pytest.param(4, chain_of, Reason.CERTIFICATE_MALFORMED, id="a chain as a leaf"),
+        pytest.param(4, lambda _: b"", Reason.CERTIFICATE_MALFORMED, id="no leaf"),
+        pytest.param(1, lambda _: PPID_DATA.encode()[:-1], Reason.QUOTE_MALFORMED, id="PPID data cut off"),
+        pytest.param(1, lambda _: PPID_DATA.encode() + b"\0", Reason.QUOTE_MALFORMED, id="PPID data too long"),
+        pytest.param(2, lambda _: PPID_DATA.encode(), Reason.QUOTE_MALFORMED, id="a plain PPID as an encrypted one"),
+        pytest.param(3, lambda _: bytes(276), Reason.QUOTE_MALFORMED, id="RSA-2048 as RSA-3072"),
+    ],
+)
+def test_certification_data_is_what_its_type_says(kind: int, data: Callable[[World], bytes], reason: Reason) -> None:
+    world = without_chain(World(), kind)
+    world.certification_data = data(world)
+    assert refusal(world) is reason
+
+
+FAULTS_OF_A_CHAIN_FROM_COLLATERAL = [
+    pytest.param(lambda w: pem(w.pck.der(), w.pck_ca.der()), Reason.CERTIFICATE_CHAIN, id="no root"),
+    pytest.param(lambda w: pem(w.pck.der()), Reason.CERTIFICATE_CHAIN, id="the leaf alone"),
+    pytest.param(
+        lambda w: pem(w.pck.der(), w.pck_ca.der(), other_root(w).der()), Reason.ROOT_UNTRUSTED, id="another root"
+    ),
+    pytest.param(
+        lambda w: pem(w.pck.der(), w.tcb_signer.der(), w.root.der()), Reason.CERTIFICATE_ROLE, id="another CA"
+    ),
+    pytest.param(lambda w: pem(w.tcb_signer.der(), w.pck_ca.der(), w.root.der()), Reason.CERTIFICATE_ROLE, id="no PCK"),
+    pytest.param(lambda _: b"", Reason.CERTIFICATE_MALFORMED, id="empty"),
+    pytest.param(lambda _: b"junk", Reason.CERTIFICATE_MALFORMED, id="junk"),
+]
+
+
+@pytest.mark.parametrize(("chain", "reason"), FAULTS_OF_A_CHAIN_FROM_COLLATERAL)
+@pytest.mark.parametrize("kind", [3, 4])
+def test_a_chain_from_collateral_is_verified_as_strictly(
+    kind: int, chain: Callable[[World], bytes], reason: Reason
+) -> None:
+    world = without_chain(World(), kind)
+    world.change_collateral = lambda c: dataclasses.replace(c, pck_certificate_chain=chain(world))
+    assert refusal(world) is reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda w: revoke(w, "pck", "pck_crl"), Reason.CERTIFICATE_REVOKED, id="PCK revoked"),
+        pytest.param(put("pck.not_after", NOW - SECOND), Reason.CERTIFICATE_EXPIRED, id="PCK expired"),
+        pytest.param(put("pck.signed_by", "foreign"), Reason.CERTIFICATE_SIGNATURE, id="PCK not signed by the CA"),
+        pytest.param(crl_of_the_other_ca, Reason.CRL_ISSUER, id="PCK CRL of the other CA"),
+    ],
+)
+def test_no_check_of_a_pck_certificate_is_left_out_for_one_from_collateral(change: Break, reason: Reason) -> None:
+    world = without_chain(World(), 3)
+    change(world)
+    assert refusal(world) is reason
+
+
+# --- TD 1.5: launched under one module, running under another
+
+
+def module_at(svn: int, components: int = 5) -> bytes:
+    return bytes((svn, 1, *(components,) * 14))
+
+
+def with_modules(world: World, launch: bytes, current: bytes) -> World:
+    assert isinstance(world.body, TDReport)
+    world.body = td_report_15(world.body, tee_tcb_svn=launch, tee_tcb_svn_2=current)
+    return world
+
+
+def config_needed(world: World) -> None:
+    world.tcb_info["tcbLevels"][0]["tcbStatus"] = "ConfigurationNeeded"
+
+
+def qe_out_of_date(world: World) -> None:
+    world.qe_identity["tcbLevels"][0] |= {"tcbStatus": "OutOfDate", "advisoryIDs": ["INTEL-SA-00615"]}
+
+
+OLD_MODULE, NEW_MODULE = module_at(4), module_at(5)
+
+
+@pytest.mark.parametrize(
+    ("launch", "current", "change", "expected"),
+    [
+        pytest.param(NEW_MODULE, NEW_MODULE, None, "UpToDate", id="nothing changed"),
+        pytest.param(OLD_MODULE, OLD_MODULE, None, "OutOfDate", id="old and still old"),
+        pytest.param(OLD_MODULE, NEW_MODULE, None, "TDRelaunchAdvised", id="updated under a running domain"),
+        pytest.param(
+            OLD_MODULE, NEW_MODULE, config_needed, "TDRelaunchAdvisedConfigurationNeeded", id="and a configuration"
+        ),
+        pytest.param(OLD_MODULE, NEW_MODULE, qe_out_of_date, "OutOfDate", id="but the quoting enclave is old"),
+        pytest.param(NEW_MODULE, OLD_MODULE, None, "UpToDate", id="an older one than at launch"),
+        pytest.param(NEW_MODULE, bytes(16), None, "UpToDate", id="one without a version"),
+        pytest.param(module_at(5, 4), NEW_MODULE, None, "TDRelaunchAdvised", id="by the platform's components"),
+    ],
+)
+def test_a_domain_is_judged_by_its_launch_and_by_what_runs_now(
+    launch: bytes, current: bytes, change: Break | None, expected: str
+) -> None:
+    world = with_modules(World(tee=TEEType.TDX, version=5), launch, current)
+    if not current[1]:
+        world.tcb_info["tcbLevels"].append(sgx_tcb_level(LEVELS[1] | {"svn": 0}, tdx=True))
+    if change is not None:
+        change(world)
+    assert world.verify().tcb_status == expected
+
+
+@pytest.mark.parametrize(
+    ("current", "reason"),
+    [
+        pytest.param(module_at(1), Reason.TCB_NOT_SUPPORTED, id="module below all levels"),
+        pytest.param(module_at(5, 1), Reason.TCB_NOT_SUPPORTED, id="components below all levels"),
+        pytest.param(module_at(2), Reason.TCB_REVOKED, id="module revoked"),
+        pytest.param(bytes((5, 9, *(5,) * 14)), Reason.TDX_MODULE_MISMATCH, id="unknown module"),
+    ],
+)
+def test_a_module_that_runs_now_is_judged_however_good_the_launch_was(current: bytes, reason: Reason) -> None:
+    assert refusal(with_modules(World(tee=TEEType.TDX, version=5), NEW_MODULE, current)) is reason
+    assert refusal(with_modules(World(tee=TEEType.TDX, version=5), current, NEW_MODULE)) is reason
+
+
+def test_both_sets_of_advisories_are_told_and_the_oldest_date() -> None:
+    world = with_modules(World(tee=TEEType.TDX, version=5), OLD_MODULE, NEW_MODULE)
+    facts = world.verify()
+    assert (facts.advisory_ids, facts.launch_advisory_ids) == ((), ("INTEL-SA-00001",))
+    assert facts.tcb_date == datetime(2024, 3, 13, tzinfo=UTC)
+    assert (facts.tcb.launch.tcb_status, facts.tcb.current.tcb_status) == (TCBStatus.OUT_OF_DATE, TCBStatus.UP_TO_DATE)
+    assert facts.tcb.launch.shortfalls == (Shortfall(component="TDX module", actual=4, needed=5),)
+    assert facts.shortfalls == ()
 
 
 # --- statuses are facts

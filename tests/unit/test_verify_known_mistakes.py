@@ -512,14 +512,23 @@ def test_qe_authentication_data_of_any_length_is_bound(length: int) -> None:
     assert refusal(world) is Reason.QE_REPORT_BINDING
 
 
-@pytest.mark.parametrize("value", [bytes(64), b"\xff" * 64, raw_public("attestation")[:63] + b"\0"])
+@pytest.mark.parametrize(
+    "value",
+    [bytes(64), b"\xff" * 64, raw_public("attestation")[:63] + b"\0"],
+    # Keys are new in each process, and would be part of the names that parallel processes have to agree on.
+    ids=["zero", "too big", "another y"],
+)
 def test_an_attestation_key_off_the_curve_is_refused(value: bytes) -> None:
     world = sgx()
     world.attestation_key = value
     assert refusal(world) is Reason.QUOTE_MALFORMED
 
 
-@pytest.mark.parametrize("signature", [bytes(64), bytes(32) + b"\1" * 32, b"\1" * 32 + bytes(32), b"\xff" * 64])
+@pytest.mark.parametrize(
+    "signature",
+    [bytes(64), bytes(32) + b"\1" * 32, b"\1" * 32 + bytes(32), b"\xff" * 64],
+    ids=["both zero", "r zero", "s zero", "too big"],
+)
 @pytest.mark.parametrize("field", ["signature", "qe_report_signature"])
 def test_r_and_s_are_never_zero_or_beyond_the_order(field: str, signature: bytes) -> None:
     world = sgx()

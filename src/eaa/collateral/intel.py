@@ -50,9 +50,13 @@ MAX_ADVISORIES: Final = 256
 """Advisories of one level."""
 COMPONENTS: Final = 16
 """SVN components of a CPU, and of a TDX module."""
+MAX_COMPONENT_KIND: Final = 64
+"""Characters of the category or type of a component; Intel's have under 30."""
 PCK_CHAIN_LENGTH: Final = 3
 """PCK certificate, PCK CA, root."""
 
+PCK_LEAF_DATA: Final = 4
+"""The type of certification data that holds a PCK certificate in PEM, and no more."""
 PCK_CHAIN_DATA: Final = 5
 """The type of certification data that holds a PCK chain in PEM."""
 
@@ -70,6 +74,7 @@ _SGX_FIELD_NAMES: Final = {
     for arcs in [(arc,) for arc in range(1, 8)] + [(2, arc) for arc in range(1, 19)] + [(7, arc) for arc in range(1, 4)]
 }
 """The fields that are specified, by the content of their OID: a certificate has thirty of them."""
+_NO_KINDS: Final = ("",) * COMPONENTS
 _SPACE: Final = r"[ \t\r\n]*+"
 _SIGNATURE_MEMBER: Final = re.compile(
     rf'{_SPACE},{_SPACE}"signature"{_SPACE}:{_SPACE}"([0-9A-Fa-f]{{128}})"{_SPACE}\}}{_SPACE}'
@@ -88,17 +93,27 @@ _STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTAL
 
 
 class TCBStatus(StrEnum):
-    """What Intel says of a TCB level, in Intel's spelling."""
+    """What Intel says of a TCB, in Intel's spelling, from the best to the worst."""
 
     UP_TO_DATE = "UpToDate"
     SW_HARDENING_NEEDED = "SWHardeningNeeded"
     CONFIGURATION_NEEDED = "ConfigurationNeeded"
     CONFIGURATION_AND_SW_HARDENING_NEEDED = "ConfigurationAndSWHardeningNeeded"
+    TD_RELAUNCH_ADVISED = "TDRelaunchAdvised"
+    """Of a domain and never of a level: it was launched under a TCB that is out of date, and runs under a better."""
+    TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED = "TDRelaunchAdvisedConfigurationNeeded"
+    """Of a domain and never of a level."""
     OUT_OF_DATE = "OutOfDate"
     OUT_OF_DATE_CONFIGURATION_NEEDED = "OutOfDateConfigurationNeeded"
     REVOKED = "Revoked"
 
 
+LEVEL_STATUSES: Final = tuple(
+    status
+    for status in TCBStatus
+    if status not in (TCBStatus.TD_RELAUNCH_ADVISED, TCBStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED)
+)
+"""What a level of TCB Info can say."""
 _ENCLAVE_STATUSES: Final = frozenset({TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED})
 
 
@@ -168,6 +183,10 @@ class TCBInfo:
     tdx_module_identities: tuple[TDXModuleIdentity, ...]
     tcb_levels: tuple[TCBLevel, ...]
     """In the document's order, which is no part of the contract."""
+    sgx_component_kinds: tuple[str, ...] = field(default=_NO_KINDS, repr=False)
+    """16 texts: what has that SVN, `BIOS, Early Microcode Update` for instance; empty where the document is silent."""
+    tdx_component_kinds: tuple[str, ...] = field(default=_NO_KINDS, repr=False)
+    """16 texts."""
 
     @classmethod
     def parse(cls, body: bytes) -> TCBInfo:
@@ -192,6 +211,8 @@ class TCBInfo:
             tdx_module=TDXModule(**_module_fields(members.child("tdxModule"))) if kind == "TDX" else None,
             tdx_module_identities=_module_identities(members) if kind == "TDX" else (),
             tcb_levels=_platform_levels(members, version=version, kind=kind),
+            sgx_component_kinds=_component_kinds(members, "sgxtcbcomponents") if version == 3 else _NO_KINDS,
+            tdx_component_kinds=_component_kinds(members, "tdxtcbcomponents") if kind == "TDX" else _NO_KINDS,
         )
 
 
@@ -321,16 +342,16 @@ def pck_certificate_of(certification_data: bytes, *, certification_data_type: in
     """Return the PCK certificate inside a quote's certification data, unverified: to know what collateral to fetch.
 
     Raises:
-        MalformedInput: CERTIFICATION_DATA_UNSUPPORTED for other data than a PCK chain; else as PCKCertificate.parse.
+        MalformedInput: CERTIFICATION_DATA_UNSUPPORTED for data without a certificate; else as PCKCertificate.parse.
     """
-    if certification_data_type != PCK_CHAIN_DATA:
+    if certification_data_type not in (PCK_LEAF_DATA, PCK_CHAIN_DATA):
         raise MalformedInput(
             Reason.CERTIFICATION_DATA_UNSUPPORTED,
-            f"the quote carries certification data of type {certification_data_type}; only type 5, "
-            "a PCK certificate chain, is understood",
+            f"the quote carries certification data of type {certification_data_type}, which holds no PCK certificate",
             hint="configure the quoting host so that it puts the PCK certificate chain into its quotes",
         )
-    return PCKCertificate.parse(parse_pem_chain(certification_data, maximum=PCK_CHAIN_LENGTH)[0])
+    maximum = PCK_CHAIN_LENGTH if certification_data_type == PCK_CHAIN_DATA else 1
+    return PCKCertificate.parse(parse_pem_chain(certification_data, maximum=maximum)[0])
 
 
 def split_signed_document(raw: bytes, member: SignedMember) -> tuple[bytes, bytes]:
@@ -586,6 +607,22 @@ def _components(tcb: _Members, name: str) -> tuple[int, ...]:
     return components
 
 
+def _component_kinds(members: _Members, name: str) -> tuple[str, ...]:
+    """Return what kind each component is of. Levels do not differ in that, so the first one speaks for all."""
+    levels = members.children("tcbLevels", maximum=MAX_LEVELS)
+    if not levels:
+        return _NO_KINDS
+    components = levels[0].child("tcb").children(name, maximum=COMPONENTS)
+    return tuple(_component_kind(component) for component in components)
+
+
+def _component_kind(component: _Members) -> str:
+    words = [component.text(name) for name in ("category", "type") if name in component]
+    if any(len(word) > MAX_COMPONENT_KIND or not word.isprintable() for word in words):
+        raise component.bad("has a kind that cannot be printed, or is too long")
+    return ", ".join(word for word in words if word)
+
+
 def _components_v2(tcb: _Members) -> tuple[int, ...]:
     return tuple(tcb.uint(f"sgxtcbcomp{index:02}svn", maximum=0xFF) for index in range(1, COMPONENTS + 1))
 
@@ -597,7 +634,7 @@ def _common(level: _Members) -> dict[str, Any]:
         raise level.bad("names an advisory in a form that none has")
     return {
         "tcb_date": level.date("tcbDate"),
-        "tcb_status": TCBStatus(level.choice("tcbStatus", tuple(TCBStatus))),
+        "tcb_status": TCBStatus(level.choice("tcbStatus", LEVEL_STATUSES)),
         "advisory_ids": tuple(advisories),
     }
 

@@ -1,6 +1,6 @@
-"""DCAP quotes, versions 3 and 4: bytes to frozen records and back, exactly.
+"""DCAP quotes, versions 3, 4 and 5: bytes to frozen records and back, exactly.
 
-Source: Intel SGX ECDSA QuoteLib Reference (version 3); Intel TDX DCAP Quoting Library API (version 4).
+Source: Intel SGX ECDSA QuoteLib Reference (version 3); Intel TDX DCAP Quoting Library API (versions 4 and 5).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 from eaa.errors import MalformedInput, Reason
 from eaa.evidence.layout import Reader
 from eaa.evidence.sgx import REPORT_SIZE, EnclaveReport
-from eaa.evidence.tdx import TD_REPORT_10_SIZE, TDReport
+from eaa.evidence.tdx import TDReport, TDReport15, TDReport15Extended
 
 MAX_QUOTE_SIZE: Final = 128 * 1024
 """The TDX driver's buffer; nothing that produces quotes returns more."""
@@ -21,9 +21,11 @@ MAX_QE_AUTH_DATA: Final = 64 * 1024 - 1
 HEADER_SIZE: Final = 48
 INTEL_QE_VENDOR_ID: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 ECDSA_P256: Final = 2
-"""The only attestation key type of versions 3 and 4 that Intel issues."""
+"""The only attestation key type that Intel issues."""
+BODY_DESCRIPTOR_SIZE: Final = 6
+"""Bytes between header and body of a version 5 quote: the body's type, u16, and size, u32."""
+QUOTE_VERSIONS: Final = (3, 4, 5)
 _QE_REPORT_CERTIFICATION: Final = 6
-_SUPPORTED_VERSIONS: Final = (3, 4)
 
 
 class TEEType(IntEnum):
@@ -31,6 +33,15 @@ class TEEType(IntEnum):
 
     SGX = 0x00
     TDX = 0x81
+
+
+class BodyType(IntEnum):
+    """What is quoted, in the body descriptor of a version 5 quote."""
+
+    SGX_REPORT = 1
+    TD_REPORT_10 = 2
+    TD_REPORT_15 = 3
+    TD_REPORT_15_EXTENDED = 4
 
 
 class CertificationDataType(IntEnum):
@@ -41,6 +52,17 @@ class CertificationDataType(IntEnum):
     PPID_RSA_3072 = 3
     PCK_LEAF = 4
     PCK_CHAIN = 5
+
+
+Body = EnclaveReport | TDReport
+"""What is quoted; the newer TD reports are TDReports too."""
+_BODIES: Final[dict[BodyType, type[EnclaveReport | TDReport]]] = {
+    BodyType.SGX_REPORT: EnclaveReport,
+    BodyType.TD_REPORT_10: TDReport,
+    BodyType.TD_REPORT_15: TDReport15,
+    BodyType.TD_REPORT_15_EXTENDED: TDReport15Extended,
+}
+_BODY_TYPES: Final = {body: kind for kind, body in _BODIES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +84,10 @@ class QuoteHeader:
         """Raise MalformedInput unless `raw` is the header of a quote that this code understands."""
         reader = Reader(raw, what="the quote", reason=Reason.QUOTE_MALFORMED)
         version = reader.uint(2, "the version")
-        if version not in _SUPPORTED_VERSIONS:
+        if version not in QUOTE_VERSIONS:
             raise MalformedInput(
                 Reason.QUOTE_VERSION_UNSUPPORTED,
-                f"the input is no quote of version 3 or 4: its version field says {version}",
+                f"the input is no quote of version 3, 4 or 5: its version field says {version}",
                 hint="`shelter inspect` tells what a file is",
             )
         key_type = reader.uint(2, "the attestation key type")
@@ -110,12 +132,12 @@ class QuoteHeader:
 class Quote:
     """One quote with its authentication data.
 
-    `body` is an EnclaveReport for SGX and a TDReport for TDX. Signatures and keys are raw: r||s and x||y, 32 bytes
-    each, big-endian.
+    `body` is an EnclaveReport for SGX, and a TDReport, TDReport15 or TDReport15Extended for TDX. Signatures and keys
+    are raw: r||s and x||y, 32 bytes each, big-endian.
     """
 
     header: QuoteHeader
-    body: EnclaveReport | TDReport
+    body: Body
     signature: bytes
     """64 bytes, by the attestation key over `signed_bytes`."""
     attestation_key: bytes
@@ -130,7 +152,7 @@ class Quote:
     padding: int = 0
     """Zero bytes found after the quote's end and left out. Attesters return fixed buffers."""
     signed_bytes: bytes = field(repr=False)
-    """Header and body exactly as they were received."""
+    """Header, body descriptor where there is one, and body, exactly as they were received."""
 
     @classmethod
     def parse(cls, raw: bytes) -> Quote:
@@ -156,16 +178,26 @@ class Quote:
                 Reason.QUOTE_MALFORMED, f"{len(raw)} bytes are too many for a quote, the limit is {MAX_QUOTE_SIZE}"
             )
         header = QuoteHeader.parse(raw[:HEADER_SIZE])
-        body_size = REPORT_SIZE if header.tee_type is TEEType.SGX else TD_REPORT_10_SIZE
         reader = Reader(raw[HEADER_SIZE:], what="the quote", reason=Reason.QUOTE_MALFORMED)
-        body_bytes = reader.take(body_size, "the report body")
-        body = EnclaveReport.parse(body_bytes) if header.tee_type is TEEType.SGX else TDReport.parse(body_bytes)
+        body = _parse_body(reader, header)
+        signed = raw[: len(raw) - reader.remaining]
         auth = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
         trailing = reader.take(reader.remaining, "what follows")
         fields = _parse_authentication_data(auth, version=header.version)
         padding = 0 if trailing.strip(b"\0") else len(trailing)
-        signed = raw[: HEADER_SIZE + body_size]
         return cls(header=header, body=body, padding=padding, signed_bytes=signed, **fields), trailing
+
+    @property
+    def body_type(self) -> BodyType:
+        """What is quoted; versions before 5 do not spell it out."""
+        return _BODY_TYPES[type(self.body)]
+
+    def encode_signed_part(self) -> bytes:
+        """Return header, body descriptor where the version has one, and body: what the attestation key signs."""
+        body = self.body.encode()
+        if self.header.version < 5:
+            return self.header.encode() + body
+        return self.header.encode() + self.body_type.to_bytes(2, "little") + _u32_prefixed(body)
 
     def encode(self) -> bytes:
         """Return the quote's bytes, without padding."""
@@ -175,8 +207,33 @@ class Quote:
             tail = qe + certification
         else:
             tail = _QE_REPORT_CERTIFICATION.to_bytes(2, "little") + _u32_prefixed(qe + certification)
-        body = self.header.encode() + self.body.encode()
-        return body + _u32_prefixed(self.signature + self.attestation_key + tail)
+        return self.encode_signed_part() + _u32_prefixed(self.signature + self.attestation_key + tail)
+
+
+def _parse_body(reader: Reader, header: QuoteHeader) -> Body:
+    """Take the report: by the TEE type in versions 3 and 4, by the body descriptor in version 5."""
+    if header.version < 5:
+        body = EnclaveReport if header.tee_type is TEEType.SGX else TDReport
+        return body.parse(reader.take(body.SIZE, "the report body"))
+    number, size = reader.uint(2, "the body type"), reader.uint(4, "the body size")
+    known = {int(kind): kind for kind in _BODIES}
+    if number not in known:
+        raise MalformedInput(
+            Reason.QUOTE_BODY_UNSUPPORTED,
+            f"the quote's body is of type {number}; 1 (SGX) and 2 to 4 (TDX) are defined",
+        )
+    kind = known[number]
+    if (kind is BodyType.SGX_REPORT) is not (header.tee_type is TEEType.SGX):
+        raise MalformedInput(
+            Reason.QUOTE_MALFORMED,
+            f"the header says that the quote is of {header.tee_type.name}, its body is of type {number}",
+        )
+    if size != _BODIES[kind].SIZE:
+        raise MalformedInput(
+            Reason.QUOTE_MALFORMED,
+            f"the quote's body of type {number} declares {size} bytes, it has {_BODIES[kind].SIZE}",
+        )
+    return _BODIES[kind].parse(reader.take(size, "the report body"))
 
 
 def _tee_type(word: int, version: int) -> TEEType:
@@ -189,18 +246,18 @@ def _tee_type(word: int, version: int) -> TEEType:
 
 
 def _parse_authentication_data(auth: bytes, *, version: int) -> dict[str, Any]:
-    """Take apart the signature data: version 3 in one row, version 4 with the QE's part inside type 6."""
+    """Take apart the signature data: version 3 in one row, later ones with the QE's part inside type 6."""
     reader = Reader(auth, what="the quote's authentication data", reason=Reason.QUOTE_MALFORMED)
     fields: dict[str, Any] = {
         "signature": reader.take(64, "the quote signature"),
         "attestation_key": reader.take(64, "the attestation key"),
     }
-    if version == 4:
+    if version > 3:
         outer_type = reader.uint(2, "the outer certification data type")
         if outer_type != _QE_REPORT_CERTIFICATION:
             raise MalformedInput(
                 Reason.QUOTE_MALFORMED,
-                f"the outer certification data of a version 4 quote must be of type 6, this one is {outer_type}",
+                f"the outer certification data of a version {version} quote is of type {outer_type}; it must be of 6",
             )
         inner = reader.sized(4, MAX_QUOTE_SIZE, "the QE report certification data")
         reader.end()

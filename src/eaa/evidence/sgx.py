@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Final
+from typing import ClassVar, Final
 
 from eaa.errors import MalformedInput, Reason
 
@@ -29,6 +29,8 @@ class EnclaveReport:
 
     Source: Intel SGX ECDSA QuoteLib Reference, "Enclave Report Body"; with KSS, the fields that were reserved before.
     """
+
+    SIZE: ClassVar[int] = REPORT_SIZE
 
     cpu_svn: bytes
     """16 bytes, one SVN per component; compare component by component, not as a number."""

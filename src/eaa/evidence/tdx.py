@@ -1,17 +1,22 @@
-"""The TD report: what a trust domain is, as the TDX module measured it."""
+"""The TD report: what a trust domain is, as the TDX module measured it. Versions 1.0, 1.5 and 1.5 extended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from enum import IntFlag
+from typing import ClassVar, Final, Self
 
 from eaa.errors import MalformedInput, Reason
 
 TD_REPORT_10_SIZE: Final = 584
-"""Bytes of a TD report 1.0, the body of a version 4 quote of a trust domain."""
+"""Bytes of a TD report 1.0: the body of a version 4 quote of a trust domain, and body type 2 of version 5."""
+TD_REPORT_15_SIZE: Final = 648
+"""Bytes of a TD report 1.5, body type 3 of version 5."""
+TD_REPORT_15_EXTENDED_SIZE: Final = 885
+"""Bytes of an extended TD report 1.5, body type 4 of version 5."""
 
-_UNTRUSTED_BITS = 0xFF
-_FIELDS: Final = (
+_Layout = tuple[tuple[str, int], ...]
+_FIELDS_10: Final[_Layout] = (
     ("tee_tcb_svn", 16),
     ("mr_seam", 48),
     ("mr_signer_seam", 48),
@@ -28,14 +33,49 @@ _FIELDS: Final = (
     ("rtmr3", 48),
     ("report_data", 64),
 )
+_FIELDS_15: Final[_Layout] = (*_FIELDS_10, ("tee_tcb_svn_2", 16), ("mr_service_td", 48))
+_FIELDS_15_EXTENDED: Final[_Layout] = (
+    *_FIELDS_15,
+    ("vm_id", 1),
+    ("td_id", 32),
+    ("device_info", 48),
+    ("init_service_td_hash", 48),
+    ("init_service_td_attributes", 8),
+    ("init_cpu_svn", 16),
+    ("init_tee_tcb_svn", 16),
+    ("init_tee_fmspc", 12),
+    ("current_service_td_hash", 48),
+    ("current_service_td_attributes", 8),
+)
+
+
+class TDAttribute(IntFlag):
+    """TDATTRIBUTES by bit. The lowest byte, of which DEBUG is bit 0, is the untrusted group (TUD).
+
+    Source: Intel TDX Module Base Architecture Specification, "TD Attributes".
+    """
+
+    DEBUG = 1 << 0
+    SEPT_VE_DISABLE = 1 << 28
+    MIGRATABLE = 1 << 29
+    PKS = 1 << 30
+    KEY_LOCKER = 1 << 31
+    PERFMON = 1 << 63
+
+
+_UNTRUSTED: Final = 0xFF
+_KNOWN: Final = sum(TDAttribute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TDReport:
     """A TD report 1.0, 584 bytes. Source: Intel TDX DCAP Quoting Library API, "TD Quote Body"."""
 
+    LAYOUT: ClassVar[_Layout] = _FIELDS_10
+    SIZE: ClassVar[int] = TD_REPORT_10_SIZE
+
     tee_tcb_svn: bytes
-    """16 bytes: [0] TDX module minor SVN, [1] TDX module major version, then plain SVNs."""
+    """16 bytes: [0] TDX module minor SVN, [1] TDX module major version, then plain SVNs. As of the domain's launch."""
     mr_seam: bytes
     """48 bytes, the measurement of the TDX module."""
     mr_signer_seam: bytes
@@ -43,7 +83,7 @@ class TDReport:
     seam_attributes: bytes
     """8 bytes, must be zero."""
     td_attributes: bytes
-    """8 bytes, little-endian; the lowest byte (TUD) must be zero for a domain that is not under debug."""
+    """8 bytes, little-endian, see TDAttribute."""
     xfam: bytes
     """8 bytes, the extended features the domain may use."""
     mr_td: bytes
@@ -66,24 +106,121 @@ class TDReport:
     """64 bytes chosen by the domain."""
 
     @classmethod
-    def parse(cls, raw: bytes) -> TDReport:
-        """Raise MalformedInput unless `raw` is exactly one TD report 1.0."""
-        if len(raw) != TD_REPORT_10_SIZE:
-            raise MalformedInput(
-                Reason.QUOTE_MALFORMED, f"a TD report has {TD_REPORT_10_SIZE} bytes, {len(raw)} were given"
-            )
+    def parse(cls, raw: bytes) -> Self:
+        """Raise MalformedInput unless `raw` is exactly one report of this version."""
+        if len(raw) != cls.SIZE:
+            raise MalformedInput(Reason.QUOTE_MALFORMED, f"this TD report has {cls.SIZE} bytes, {len(raw)} were given")
         values: dict[str, bytes] = {}
         at = 0
-        for name, length in _FIELDS:
+        for name, length in cls.LAYOUT:
             values[name] = raw[at : at + length]
             at += length
         return cls(**values)
 
     def encode(self) -> bytes:
-        """Return the 584 bytes of this report."""
-        return b"".join(getattr(self, name) for name, _ in _FIELDS)
+        """Return the bytes of this report."""
+        return b"".join([getattr(self, name) for name, _ in self.LAYOUT])
+
+    @property
+    def attributes(self) -> TDAttribute:
+        """The attributes that have a name."""
+        return TDAttribute(self._attribute_bits & _KNOWN)
+
+    @property
+    def unknown_attributes(self) -> int:
+        """The attribute bits without a name outside of TUD, u64; zero unless the module is newer than this code."""
+        return self._attribute_bits & ~_KNOWN & ~_UNTRUSTED
+
+    @property
+    def tud_bits(self) -> int:
+        """The lowest byte of the attributes. Bit 0 is DEBUG, the others are reserved and must be zero."""
+        return self.td_attributes[0]
 
     @property
     def is_debug(self) -> bool:
         """Whether any bit of the untrusted group TUD is set: such a domain's host can look inside."""
-        return bool(int.from_bytes(self.td_attributes, "little") & _UNTRUSTED_BITS)
+        return self.td_attributes[0] != 0
+
+    @property
+    def disables_sept_ve(self) -> bool:
+        """SEPT_VE_DISABLE: the host cannot inject exceptions by taking memory away from the domain."""
+        return self._has(TDAttribute.SEPT_VE_DISABLE)
+
+    @property
+    def is_migratable(self) -> bool:
+        """MIGRATABLE: a migration domain can move this one, memory and all, to another machine."""
+        return self._has(TDAttribute.MIGRATABLE)
+
+    @property
+    def uses_pks(self) -> bool:
+        """PKS: the domain may use supervisor protection keys."""
+        return self._has(TDAttribute.PKS)
+
+    @property
+    def uses_key_locker(self) -> bool:
+        """KL: the domain may use Key Locker."""
+        return self._has(TDAttribute.KEY_LOCKER)
+
+    @property
+    def uses_perfmon(self) -> bool:
+        """PERFMON: the domain may use the performance monitor, which the host then cannot watch it with."""
+        return self._has(TDAttribute.PERFMON)
+
+    @property
+    def has_service_td(self) -> bool | None:
+        """Whether another domain (a migration domain, for instance) is bound to this one; None: 1.0 cannot tell."""
+        return None
+
+    @property
+    def _attribute_bits(self) -> int:
+        return int.from_bytes(self.td_attributes, "little")
+
+    def _has(self, attribute: TDAttribute) -> bool:
+        return bool(self._attribute_bits & attribute)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TDReport15(TDReport):
+    """A TD report 1.5, 648 bytes: a module may be updated under a running domain, so there are two TCBs."""
+
+    LAYOUT: ClassVar[_Layout] = _FIELDS_15
+    SIZE: ClassVar[int] = TD_REPORT_15_SIZE
+
+    tee_tcb_svn_2: bytes
+    """16 bytes, as `tee_tcb_svn`, of the module that runs now."""
+    mr_service_td: bytes
+    """48 bytes, the measurement of the service domains that are bound to this one; zero where there is none."""
+
+    @property
+    def has_service_td(self) -> bool | None:
+        """Whether another domain (a migration domain, for instance) is bound to this one."""
+        return any(self.mr_service_td)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TDReport15Extended(TDReport15):
+    """An extended TD report 1.5, 885 bytes. Source: Intel's quote verification library, "TDReport15Ex"."""
+
+    LAYOUT: ClassVar[_Layout] = _FIELDS_15_EXTENDED
+    SIZE: ClassVar[int] = TD_REPORT_15_EXTENDED_SIZE
+
+    vm_id: bytes
+    """1 byte: which of the virtual machines in a partitioned domain, 0 for the domain itself."""
+    td_id: bytes
+    """32 bytes."""
+    device_info: bytes
+    """48 bytes, of the devices that are assigned to the domain."""
+    init_service_td_hash: bytes
+    """48 bytes, of the service domains at launch."""
+    init_service_td_attributes: bytes
+    """8 bytes."""
+    init_cpu_svn: bytes
+    """16 bytes, of the machine on which the domain was launched."""
+    init_tee_tcb_svn: bytes
+    """16 bytes, of the module on which the domain was launched."""
+    init_tee_fmspc: bytes
+    """12 bytes, of the machine on which the domain was launched."""
+    current_service_td_hash: bytes
+    """48 bytes, of the service domains now."""
+    current_service_td_attributes: bytes
+    """8 bytes."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, TypedDict
 
-from eaa.collateral.intel import COMPONENTS, TCBStatus
+from eaa.collateral.intel import COMPONENTS, LEVEL_STATUSES, TCBStatus
 from eaa.errors import Misuse, Reason
 from eaa.simulator.pki import CAType, require_ca
 
-TCB_STATUSES: Final = tuple(TCBStatus)
+TCB_STATUSES: Final = LEVEL_STATUSES
 QE_STATUSES: Final = (TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED)
 """What an enclave's level can be."""
 

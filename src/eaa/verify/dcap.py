@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Generic, Literal, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, EllipticCurvePublicNumbers
@@ -20,9 +21,10 @@ from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import PCK_CHAIN_LENGTH, PCKCertificate, QEIdentity, TCBInfo, TCBStatus, parse_pem_chain
 from eaa.collateral.x509 import CRL, Certificate
 from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
+from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
 from eaa.evidence.quote import CertificationDataType, Quote, TEEType
 from eaa.evidence.sgx import EnclaveReport
-from eaa.evidence.tdx import TDReport
+from eaa.evidence.tdx import TDReport, TDReport15
 from eaa.verify.chain import (
     INTEL,
     INTEL_ROOTS,
@@ -43,7 +45,7 @@ from eaa.verify.chain import (
     verify_role,
     verify_root,
 )
-from eaa.verify.tcb import TCBEvaluation, evaluate_tcb, select_tdx_module
+from eaa.verify.tcb import Shortfall, TCBFacts, compare_with_launch, evaluate_tcb, select_tdx_module
 
 __all__ = [
     "INTEL",
@@ -54,19 +56,33 @@ __all__ = [
     "Verified",
     "VerifiedCollateral",
     "VerifiedQuote",
+    "establish_facts",
+    "evaluate_quote",
+    "parse_attestation_key",
     "parse_pck_chain",
+    "verify_attestation_key",
+    "verify_certification_data",
     "verify_collateral",
     "verify_evidence",
     "verify_pck_chain",
+    "verify_qe",
     "verify_qe_identity",
+    "verify_qe_report",
     "verify_quote",
+    "verify_quote_signature",
     "verify_revocation_lists",
     "verify_tcb_info",
+    "verify_tcb_info_fits",
+    "verify_tdx_module",
 ]
 
+_WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
 ISSUER_CHAIN_LENGTH: Final = 2
 """Certificates of every issuer chain in a collateral: who signs, and the root."""
 _NO_GRACE: Final = timedelta(0)
+
+Origin = Literal["quote", "collateral"]
+"""Where a PCK certificate chain came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +98,9 @@ class VerifiedQuote:
     launch_advisory_ids: tuple[str, ...]
     """Sorted; of the TCB under which the domain was launched. The same, where a quote tells only one TCB."""
     tcb_date: datetime
+    """The oldest date of the TCB levels that matched."""
+    tcb: TCBFacts = field(repr=False)
+    """The levels that matched, of the TCB at launch and of the one that runs now, and what the next ones ask for."""
     fmspc: bytes
     """6 bytes."""
     pce_id: bytes
@@ -90,7 +109,23 @@ class VerifiedQuote:
     """16 bytes. Identifies one machine: never to be logged or shown."""
     platform_instance_id: bytes | None = field(repr=False)
     """16 bytes; only of platforms that the Platform CA certifies."""
+    cpu_svn: bytes
+    """16 bytes, of the PCK certificate."""
+    pce_svn: int
+    """Of the PCK certificate."""
+    sgx_type: int
+    """0 standard, 1 scalable, 2 scalable with integrity."""
+    dynamic_platform: bool | None
+    """Whether packages can be added to the machine; this and the next two only of the Platform CA, None elsewhere."""
+    cached_keys: bool | None
+    """Whether Intel keeps the machine's keys."""
+    smt_enabled: bool | None
+    """Whether simultaneous multithreading is on."""
     ca: Literal["processor", "platform"]
+    pck_certificate_from: Origin
+    """`collateral` where the quote only names the platform (certification data of types 1 to 4)."""
+    certification_path: tuple[tuple[str, bytes], ...] = field(repr=False)
+    """Common name and SHA-256 of the PCK certificate, the PCK CA and the root. The first identifies one machine."""
     trust_anchor: bytes
     """SHA-256 of the root under which everything was verified, 32 bytes."""
     simulated: bool
@@ -100,6 +135,11 @@ class VerifiedQuote:
     tcb_info_evaluation_number: int
     qe_identity_evaluation_number: int
     qe_isv_svn: int
+    """The version of the quoting enclave; the rest of its report is `quoting_enclave`."""
+    root_crl_number: int
+    pck_crl_number: int
+    issued: tuple[tuple[str, datetime], ...]
+    """Every document that was used, and its first valid second; several may have one name."""
     earliest_expiration: datetime
     """When the first of `expirations` comes."""
     expirations: tuple[tuple[str, datetime], ...]
@@ -118,6 +158,16 @@ class VerifiedQuote:
         return self.quote.body.report_data
 
     @property
+    def quoting_enclave(self) -> EnclaveReport:
+        """The report of the enclave that made the quote."""
+        return self.quote.qe_report
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """Every SVN that an update would have to raise for a better status of the TCB that runs now."""
+        return self.tcb.current.shortfalls
+
+    @property
     def padding(self) -> int:
         """Zero bytes that followed the quote and were left out."""
         return self.quote.padding
@@ -130,11 +180,12 @@ class VerifiedQuote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PCKChain:
-    """The certificates that a quote carries: parsed, and still untrusted."""
+    """The certificates that speak for a quote's platform: parsed, and still untrusted."""
 
     pck: Certificate
     ca: Certificate
     root: Certificate
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +238,7 @@ def verify_quote(
 
     The steps, in Intel's order:
 
-    1. The quote carries a PCK chain of three certificates (certification data of type 5).
+    1. A PCK chain of three certificates: the quote's own (certification data of type 5), or else the collateral's.
     2. The root of that chain is a trust anchor, by fingerprint. Every other chain must end in the very same root.
     3. CRLs: issuer chain, issuer, key identifier, signature, of the root and of the PCK CA.
     4. PCK chain: roles, issuance, and none of its certificates revoked; the PCK CRL speaks for this very CA.
@@ -211,7 +262,7 @@ def verify_quote(
     """
     _refuse_bad_time(now, grace)
     # 1.
-    chain = parse_pck_chain(quote)
+    chain = parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain)
     # 2.
     pin_root(chain.root, trust_anchors)
     # 3.
@@ -227,8 +278,8 @@ def verify_quote(
     verify_dates(qe_identity.windows, now=now, grace=grace)
     # 7.
     documents = _collect(lists, tcb_info, qe_identity)
-    evaluation = verify_evidence(quote, pck.document, documents.tcb_info, documents.qe_identity)
-    return _facts(quote, pck, documents, evaluation, now=now)
+    tcb = verify_evidence(quote, pck.document, documents.tcb_info, documents.qe_identity)
+    return establish_facts(quote, chain, pck, documents, tcb, now=now)
 
 
 def verify_collateral(
@@ -247,31 +298,50 @@ def verify_collateral(
     return _collect(lists, tcb_info, qe_identity)
 
 
-def parse_pck_chain(quote: Quote) -> PCKChain:
-    """Step 1: take the PCK chain out of a quote, untrusted.
+def parse_pck_chain(quote: Quote, *, pck_certificate_chain: bytes | None = None) -> PCKChain:
+    """Step 1: find the PCK chain of a quote, untrusted.
+
+    Args:
+        quote: the quote.
+        pck_certificate_chain: PEM, from the collateral. It speaks for quotes that carry no chain of their own
+            (certification data of types 1 to 4), and is left alone for those that do.
 
     Raises:
-        MalformedInput: the quote's record contradicts its signed bytes, or certification data of another type.
-        VerificationError: CERTIFICATE_CHAIN, not three certificates.
+        MalformedInput: the quote's record contradicts its signed bytes, or certification data of an unknown type.
+        VerificationError: PCK_CERTIFICATE_MISSING; CERTIFICATE_CHAIN, not three certificates.
     """
     # The signature covers bytes, facts are read from the record: a record that was put together by hand may lie.
-    if quote.header.encode() + quote.body.encode() != quote.signed_bytes:
+    if quote.encode_signed_part() != quote.signed_bytes:
         raise MalformedInput(Reason.QUOTE_MALFORMED, "header and body of the quote are not what its signature covers")
-    if quote.certification_data_type != CertificationDataType.PCK_CHAIN:
+    kind = quote.certification_data_type
+    if kind == CertificationDataType.PCK_CHAIN:
+        return _parse_pck_chain(quote.certification_data, origin="quote")
+    if kind not in _WITHOUT_CHAIN:
         raise MalformedInput(
             Reason.CERTIFICATION_DATA_UNSUPPORTED,
-            f"the quote carries certification data of type {quote.certification_data_type}; only type 5, "
-            "a PCK certificate chain, can be verified",
+            f"the quote carries certification data of type {kind}; types 1 to 5 can be verified",
             hint="configure the quoting host so that it puts the PCK certificate chain into its quotes",
         )
-    ders = parse_pem_chain(quote.certification_data)
+    if pck_certificate_chain is None:
+        raise VerificationError(
+            Reason.PCK_CERTIFICATE_MISSING,
+            f"the quote names its platform without the chain of its PCK certificate (certification data of type {kind})"
+            ", and the collateral has none",
+            hint="fetch it from a PCCS that knows the platform, or let the quoting host put the chain into its quotes",
+        )
+    return _parse_pck_chain(pck_certificate_chain, origin="collateral")
+
+
+def _parse_pck_chain(pem: bytes, *, origin: Origin) -> PCKChain:
+    ders = parse_pem_chain(pem)
     if len(ders) != PCK_CHAIN_LENGTH:
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
-            f"the quote's chain has {len(ders)} certificates; PCK certificate, PCK CA and root make {PCK_CHAIN_LENGTH}",
+            f"the {origin}'s PCK chain has {len(ders)} certificates; PCK certificate, PCK CA and root make "
+            f"{PCK_CHAIN_LENGTH}",
         )
     pck, ca, root = (Certificate.parse(der) for der in ders)
-    return PCKChain(pck=pck, ca=ca, root=root)
+    return PCKChain(pck=pck, ca=ca, root=root, origin=origin)
 
 
 def verify_revocation_lists(collateral: Collateral, *, root: Certificate) -> RevocationLists:
@@ -383,10 +453,11 @@ def verify_qe_identity(collateral: Collateral, lists: RevocationLists) -> Verifi
     )
 
 
-def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBEvaluation:
+def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBFacts:
     """Step 7: verify the quote with documents that are themselves verified.
 
     e, f, g. TCB Info is for this kind of TEE, this FMSPC and this PCE.
+    h. The quote's certification data is, or names, this very PCK certificate.
     i. For TDX: the module is one that TCB Info knows, with the signer and attributes it must have.
     j. The PCK signed the report of the quoting enclave (QE).
     k. That report binds the attestation key, and nothing else.
@@ -397,71 +468,27 @@ def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_ide
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    # e, f, g, i. The letters before these are parsing, and what step 4 did.
-    verify_model(quote, pck, tcb_info)
-    # j, k, l, m.
-    attestation_key = verify_attestation_key(quote, pck, qe_identity)
+    # e, f, g. The letters before these are parsing, and what step 4 did.
+    verify_tcb_info_fits(quote.header.tee_type, pck, tcb_info)
+    # h.
+    verify_certification_data(quote, pck)
+    # i.
+    if isinstance(quote.body, TDReport):
+        verify_tdx_module(quote.body, tcb_info)
+    # j.
+    verify_qe_report(quote, pck)
+    # k.
+    verify_attestation_key(quote)
+    # l, m.
+    verify_qe(quote.qe_report, quote.header.tee_type, qe_identity)
     # n.
-    verify_quote_signature(quote, attestation_key)
+    verify_quote_signature(quote, parse_attestation_key(quote))
     # o.
     return evaluate_quote(quote, pck, tcb_info, qe_identity)
 
 
-def verify_model(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo) -> None:
-    """Letters e, f, g and i of step 7: TCB Info is for this kind of TEE, this platform model and its TDX module.
-
-    Raises:
-        VerificationError: TCB_INFO_MISMATCH, TDX_MODULE_MISMATCH.
-    """
-    _verify_tcb_info_fits(quote.header.tee_type, pck, tcb_info)
-    if isinstance(quote.body, TDReport):
-        _verify_tdx_module(quote.body, tcb_info)
-
-
-def verify_attestation_key(quote: Quote, pck: PCKCertificate, qe_identity: QEIdentity) -> EllipticCurvePublicKey:
-    """Letters j to m of step 7: return the attestation key, which the PCK vouches for through the right enclave.
-
-    Raises:
-        MalformedInput: the key is no point on the curve.
-        VerificationError: QE_REPORT_SIGNATURE, QE_REPORT_BINDING, QE_IDENTITY_MISMATCH.
-    """
-    # j.
-    pck_key = pck.record.public_key
-    if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck_key):
-        raise VerificationError(
-            Reason.QE_REPORT_SIGNATURE, "the report of the quoting enclave is not signed by this PCK certificate's key"
-        )
-    # k.
-    _verify_attestation_key_is_bound(quote)
-    # l, m.
-    _verify_qe(quote.qe_report, quote.header.tee_type, qe_identity)
-    return _attestation_key(quote)
-
-
-def verify_quote_signature(quote: Quote, attestation_key: EllipticCurvePublicKey) -> None:
-    """Letter n of step 7. Raises VerificationError (QUOTE_SIGNATURE)."""
-    if not raw_signature_is_valid(quote.signature, quote.signed_bytes, attestation_key):
-        raise VerificationError(
-            Reason.QUOTE_SIGNATURE,
-            "the quote is not signed by its attestation key",
-            hint="it was changed after it was made, or was never made by this platform: trust nothing that it says",
-        )
-
-
-def evaluate_quote(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBEvaluation:
-    """Letter o of step 7. Raises VerificationError (TCB_NOT_SUPPORTED, TCB_REVOKED)."""
-    # A report with a launch and a current TCB (TD report 1.5) is two evaluations here, and their comparison.
-    return evaluate_tcb(
-        tcb_info,
-        qe_identity,
-        tcb_components=pck.tcb_components,
-        pce_svn=pck.pce_svn,
-        qe_isv_svn=quote.qe_report.isv_svn,
-        tee_tcb_svn=quote.body.tee_tcb_svn if isinstance(quote.body, TDReport) else None,
-    )
-
-
-def _verify_tcb_info_fits(tee: TEEType, pck: PCKCertificate, tcb_info: TCBInfo) -> None:
+def verify_tcb_info_fits(tee: TEEType, pck: PCKCertificate, tcb_info: TCBInfo) -> None:
+    """Step 7 e, f, g. Raises VerificationError (TCB_INFO_MISMATCH)."""
     wanted = {"kind of TEE": tee.name, "FMSPC": pck.fmspc.hex(), "PCE-ID": pck.pce_id.hex()}
     given = {"kind of TEE": tcb_info.id, "FMSPC": tcb_info.fmspc.hex(), "PCE-ID": tcb_info.pce_id.hex()}
     for what, value in wanted.items():
@@ -473,7 +500,40 @@ def _verify_tcb_info_fits(tee: TEEType, pck: PCKCertificate, tcb_info: TCBInfo) 
             )
 
 
-def _verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
+def verify_certification_data(quote: Quote, pck: PCKCertificate) -> None:
+    """Step 7 h: whatever the quote says of its PCK certificate is true of this one.
+
+    Raises:
+        MalformedInput: the certification data is not what its type says.
+        VerificationError: PCK_CERTIFICATE_MISMATCH.
+    """
+    kind = quote.certification_data_type
+    if kind == CertificationDataType.PCK_LEAF:
+        if parse_pem_chain(quote.certification_data, maximum=1) != (pck.record.der,):
+            raise _pck_mismatch("certificate")
+    elif kind in PPID_SIZES:
+        named = PPIDCertification.parse(quote.certification_data, kind=kind)
+        # An encrypted PPID cannot be compared; that this PCK signed the QE's report is what binds it, in j.
+        if named.plain_ppid not in (None, pck.ppid):
+            raise _pck_mismatch("PPID")
+        if named.cpu_svn != pck.cpu_svn:
+            raise _pck_mismatch("CPUSVN")
+        if named.pce_svn != pck.pce_svn:
+            raise _pck_mismatch("PCE SVN")
+        if named.pce_id != pck.pce_id:
+            raise _pck_mismatch("PCE-ID")
+
+
+def _pck_mismatch(what: str) -> VerificationError:
+    return VerificationError(
+        Reason.PCK_CERTIFICATE_MISMATCH,
+        f"the quote names another {what} than that of the PCK certificate in the collateral",
+        hint="fetch the PCK certificate for this quote's platform and TCB",
+    )
+
+
+def verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
+    """Step 7 i. Raises VerificationError (TDX_MODULE_MISMATCH)."""
     module = select_tdx_module(tcb_info, tee_tcb_svn=report.tee_tcb_svn)
     if report.mr_signer_seam != module.mr_signer:
         raise VerificationError(
@@ -486,7 +546,16 @@ def _verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
         )
 
 
-def _verify_attestation_key_is_bound(quote: Quote) -> None:
+def verify_qe_report(quote: Quote, pck: PCKCertificate) -> None:
+    """Step 7 j. Raises VerificationError (QE_REPORT_SIGNATURE)."""
+    if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck.record.public_key):
+        raise VerificationError(
+            Reason.QE_REPORT_SIGNATURE, "the report of the quoting enclave is not signed by this PCK certificate's key"
+        )
+
+
+def verify_attestation_key(quote: Quote) -> None:
+    """Step 7 k. Raises VerificationError (QE_REPORT_BINDING)."""
     digest = hashlib.sha256(quote.attestation_key + quote.qe_auth_data).digest()
     # All 64 bytes: a quoting enclave that puts something behind the digest is not the one we know.
     if quote.qe_report.report_data != digest + bytes(32):
@@ -495,7 +564,8 @@ def _verify_attestation_key_is_bound(quote: Quote) -> None:
         )
 
 
-def _verify_qe(report: EnclaveReport, tee: TEEType, identity: QEIdentity) -> None:
+def verify_qe(report: EnclaveReport, tee: TEEType, identity: QEIdentity) -> None:
+    """Step 7 l, m. Raises VerificationError (QE_IDENTITY_MISMATCH)."""
     wanted = "TD_QE" if tee is TEEType.TDX else "QE"
     if identity.id != wanted:
         raise _qe_mismatch(f"the QE identity is for {identity.id}, the quote needs {wanted}")
@@ -521,12 +591,94 @@ def _masked(value: bytes, mask: bytes) -> bytes:
     return bytes(octet & bits for octet, bits in zip(value, mask, strict=True))
 
 
-def _attestation_key(quote: Quote) -> EllipticCurvePublicKey:
+def parse_attestation_key(quote: Quote) -> EllipticCurvePublicKey:
+    """Return the key that must have signed the quote. Raises MalformedInput where it is no point on the curve."""
     x, y = int.from_bytes(quote.attestation_key[:32], "big"), int.from_bytes(quote.attestation_key[32:], "big")
     try:
         return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
     except ValueError as error:
         raise MalformedInput(Reason.QUOTE_MALFORMED, "the quote's attestation key is no point on P-256") from error
+
+
+def verify_quote_signature(quote: Quote, attestation_key: EllipticCurvePublicKey) -> None:
+    """Step 7 n. Raises VerificationError (QUOTE_SIGNATURE)."""
+    if not raw_signature_is_valid(quote.signature, quote.signed_bytes, attestation_key):
+        raise VerificationError(
+            Reason.QUOTE_SIGNATURE,
+            "the quote is not signed by its attestation key",
+            hint="it was changed after it was made, or was never made by this platform: trust nothing that it says",
+        )
+
+
+def evaluate_quote(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBFacts:
+    """Step 7 o: evaluate the TCB under which the quoted code was launched, and the one that runs now.
+
+    Raises:
+        VerificationError: TCB_NOT_SUPPORTED, TCB_REVOKED, TDX_MODULE_MISMATCH; of either of the two.
+    """
+    evaluate = partial(
+        evaluate_tcb,
+        tcb_info,
+        qe_identity,
+        tcb_components=pck.tcb_components,
+        pce_svn=pck.pce_svn,
+        qe_isv_svn=quote.qe_report.isv_svn,
+    )
+    report = quote.body
+    launch = evaluate(tee_tcb_svn=report.tee_tcb_svn if isinstance(report, TDReport) else None)
+    # Only from TD report 1.5 on does a report tell the two apart.
+    current = evaluate(tee_tcb_svn=report.tee_tcb_svn_2) if isinstance(report, TDReport15) else launch
+    return compare_with_launch(launch, current)
+
+
+def establish_facts(
+    quote: Quote,
+    chain: PCKChain,
+    verified_pck: Verified[PCKCertificate],
+    collateral: VerifiedCollateral,
+    tcb: TCBFacts,
+    *,
+    now: datetime,
+) -> VerifiedQuote:
+    """Put together what the steps have established."""
+    pck, lists = verified_pck.document, collateral.lists
+    numbers = (collateral.tcb_info.tcb_evaluation_data_number, collateral.qe_identity.tcb_evaluation_data_number)
+    windows = (*verified_pck.windows, *collateral.windows)
+    expirations = _expirations(windows)
+    return VerifiedQuote(
+        quote=quote,
+        tee=quote.header.tee_type,
+        tcb_status=tcb.tcb_status,
+        advisory_ids=tcb.advisory_ids,
+        launch_advisory_ids=tcb.launch_advisory_ids,
+        tcb_date=tcb.tcb_date,
+        tcb=tcb,
+        fmspc=pck.fmspc,
+        pce_id=pck.pce_id,
+        ppid=pck.ppid,
+        platform_instance_id=pck.platform_instance_id,
+        cpu_svn=pck.cpu_svn,
+        pce_svn=pck.pce_svn,
+        sgx_type=pck.sgx_type,
+        dynamic_platform=pck.dynamic_platform,
+        cached_keys=pck.cached_keys,
+        smt_enabled=pck.smt_enabled,
+        ca=pck.ca,
+        pck_certificate_from=chain.origin,
+        certification_path=tuple((item.common_name, item.fingerprint) for item in (chain.pck, chain.ca, chain.root)),
+        trust_anchor=lists.root.fingerprint,
+        simulated=not TrustAnchors.is_vendor(lists.root.fingerprint),
+        tcb_evaluation_data_number=min(numbers),
+        tcb_info_evaluation_number=numbers[0],
+        qe_identity_evaluation_number=numbers[1],
+        qe_isv_svn=quote.qe_report.isv_svn,
+        root_crl_number=lists.root_crl.number,
+        pck_crl_number=lists.pck_crl.number,
+        issued=tuple((window.name, window.not_before) for window in windows),
+        earliest_expiration=min(moment for _, moment in expirations),
+        expirations=expirations,
+        collateral_expired=tuple((name, moment) for name, moment in expirations if moment < now),
+    )
 
 
 def _parse_issuer_chain(pem: bytes, *, what: str) -> tuple[Certificate, Certificate]:
@@ -577,41 +729,6 @@ def _collect(
         tcb_info=tcb_info.document,
         qe_identity=qe_identity.document,
         windows=(*lists.windows, *tcb_info.windows, *qe_identity.windows),
-    )
-
-
-def _facts(
-    quote: Quote,
-    verified_pck: Verified[PCKCertificate],
-    collateral: VerifiedCollateral,
-    evaluation: TCBEvaluation,
-    *,
-    now: datetime,
-) -> VerifiedQuote:
-    pck = verified_pck.document
-    numbers = (collateral.tcb_info.tcb_evaluation_data_number, collateral.qe_identity.tcb_evaluation_data_number)
-    expirations = _expirations((*verified_pck.windows, *collateral.windows))
-    return VerifiedQuote(
-        quote=quote,
-        tee=quote.header.tee_type,
-        tcb_status=evaluation.tcb_status,
-        advisory_ids=evaluation.advisory_ids,
-        launch_advisory_ids=evaluation.advisory_ids,
-        tcb_date=evaluation.tcb_date,
-        fmspc=pck.fmspc,
-        pce_id=pck.pce_id,
-        ppid=pck.ppid,
-        platform_instance_id=pck.platform_instance_id,
-        ca=pck.ca,
-        trust_anchor=collateral.lists.root.fingerprint,
-        simulated=not TrustAnchors.is_vendor(collateral.lists.root.fingerprint),
-        tcb_evaluation_data_number=min(numbers),
-        tcb_info_evaluation_number=numbers[0],
-        qe_identity_evaluation_number=numbers[1],
-        qe_isv_svn=quote.qe_report.isv_svn,
-        earliest_expiration=min(moment for _, moment in expirations),
-        expirations=expirations,
-        collateral_expired=tuple((name, moment) for name, moment in expirations if moment < now),
     )
 
 

@@ -1,12 +1,13 @@
 """How current a platform's trusted computing base is: level matching and convergence, as Intel defines them.
 
-Source: Intel's quote verification library, "EvaluateTcb" and "TcbLevelCheck"; Intel PCS API documentation, "TCB Level".
+Source: Intel's quote verification library, "EvaluateTcb", "TcbLevelCheck" and "TDRelaunchCheck"; Intel PCS API
+documentation, "TCB Level".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -22,8 +23,13 @@ from eaa.collateral.intel import (
 from eaa.errors import Reason, VerificationError
 
 __all__ = [
+    "PlatformMatch",
+    "SVNMatch",
+    "Shortfall",
     "TCBEvaluation",
+    "TCBFacts",
     "TCBStatus",
+    "compare_with_launch",
     "converge",
     "evaluate_tcb",
     "match_platform_level",
@@ -41,6 +47,94 @@ _OUT_OF_DATE: Final[Mapping[TCBStatus, TCBStatus]] = {
 }
 """What a platform's status becomes when a component of it is out of date. It is not "the worse of the two"."""
 _COMPONENT_STATUSES: Final = (TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED)
+_LAUNCHED_TOO_OLD: Final = frozenset({TCBStatus.OUT_OF_DATE, TCBStatus.OUT_OF_DATE_CONFIGURATION_NEEDED})
+_NEEDS_CONFIGURATION: Final = frozenset(
+    {
+        TCBStatus.CONFIGURATION_NEEDED,
+        TCBStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED,
+        TCBStatus.OUT_OF_DATE_CONFIGURATION_NEEDED,
+    }
+)
+_FROM_BEST: Final = tuple(TCBStatus)
+"""The enumeration stands in this order on purpose; only `next_level` depends on it, and no status."""
+_MAX_NAMED: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """One SVN that keeps a platform below a level."""
+
+    component: str
+    """What has that SVN: `SGX component 3`, counted from 1 as in Intel's documents, with its kind where told."""
+    actual: int
+    needed: int
+
+    def __str__(self) -> str:
+        return f"{self.component} is {self.actual}, {self.needed} is needed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformMatch:
+    """Where a platform stands among the TCB levels of its model."""
+
+    tcb_components: tuple[int, ...]
+    """16 SVNs, of the PCK certificate."""
+    pce_svn: int
+    tee_tcb_svn: bytes | None
+    """16 bytes, of the TD report; None for SGX."""
+    level: TCBLevel
+    """The highest that the platform reaches."""
+    tcb_info: TCBInfo = field(repr=False)
+    """With all levels, in the document's order."""
+
+    @property
+    def next_level(self) -> TCBLevel | None:
+        """The nearest level above with a better status; None where updates do not lead to a better one."""
+        rank, status = _rank(self.level), _FROM_BEST.index(self.level.tcb_status)
+        better = [
+            level
+            for level in self.tcb_info.tcb_levels
+            if _rank(level) > rank and _FROM_BEST.index(level.tcb_status) < status
+        ]
+        return min(better, key=_rank, default=None)
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """What keeps the platform below `next_level`; empty where there is none."""
+        level = self.next_level
+        if level is None:
+            return ()
+        return _shortfalls(self.tcb_info, level, self.tcb_components, self.pce_svn, self.tee_tcb_svn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SVNMatch:
+    """Where a quoting enclave or a TDX module stands among its levels."""
+
+    what: str
+    """`quoting enclave` or `TDX module`."""
+    svn: int
+    level: SVNLevel
+    """The highest that it reaches."""
+    levels: tuple[SVNLevel, ...] = field(repr=False)
+    """All of them, in the document's order."""
+
+    @property
+    def next_level(self) -> SVNLevel | None:
+        """The nearest level above with a better status; None where there is no better one."""
+        status = _FROM_BEST.index(self.level.tcb_status)
+        better = [
+            level
+            for level in self.levels
+            if level.isv_svn > self.level.isv_svn and _FROM_BEST.index(level.tcb_status) < status
+        ]
+        return min(better, key=lambda level: level.isv_svn, default=None)
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """What keeps it below `next_level`; empty where there is none."""
+        level = self.next_level
+        return () if level is None else (Shortfall(component=self.what, actual=self.svn, needed=level.isv_svn),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +147,38 @@ class TCBEvaluation:
     """The oldest date of the levels that matched."""
     advisory_ids: tuple[str, ...]
     """Of all levels that matched, sorted."""
+    platform: PlatformMatch
+    quoting_enclave: SVNMatch
+    tdx_module: SVNMatch | None
+    """None for SGX, and for modules without a major version: the platform's level is theirs too."""
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """Every SVN that an update would have to raise for a better status."""
+        module = () if self.tdx_module is None else self.tdx_module.shortfalls
+        return (*self.platform.shortfalls, *self.quoting_enclave.shortfalls, *module)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TCBFacts:
+    """What a quote tells of its TCB: under which it was launched, and which runs now. The same where it tells one."""
+
+    tcb_status: TCBStatus
+    """Of both together. Never Revoked."""
+    tcb_date: datetime
+    """The oldest date of all levels that matched."""
+    current: TCBEvaluation
+    launch: TCBEvaluation
+
+    @property
+    def advisory_ids(self) -> tuple[str, ...]:
+        """Sorted; of the TCB that runs now."""
+        return self.current.advisory_ids
+
+    @property
+    def launch_advisory_ids(self) -> tuple[str, ...]:
+        """Sorted; of the TCB under which the domain was launched."""
+        return self.launch.advisory_ids
 
 
 def evaluate_tcb(
@@ -71,29 +197,50 @@ def evaluate_tcb(
     3. For a TDX module with a major version: the module's level.
     4. Convergence of the three, oldest date, all advisories.
 
-    A report that carries a launch and a current TCB is two evaluations, and their comparison on top.
+    A report that carries a launch and a current TCB is two evaluations, see `compare_with_launch`.
 
     Raises:
-        VerificationError: TCB_NOT_SUPPORTED where no level matches, TCB_REVOKED.
+        VerificationError: TCB_NOT_SUPPORTED where no level matches, TCB_REVOKED, TDX_MODULE_MISMATCH.
     """
     # 1.
-    platform = match_platform_level(tcb_info, tcb_components=tcb_components, pce_svn=pce_svn, tee_tcb_svn=tee_tcb_svn)
-    matched: dict[str, SVNLevel] = {}
+    platform = PlatformMatch(
+        tcb_components=tcb_components,
+        pce_svn=pce_svn,
+        tee_tcb_svn=tee_tcb_svn,
+        level=match_platform_level(tcb_info, tcb_components=tcb_components, pce_svn=pce_svn, tee_tcb_svn=tee_tcb_svn),
+        tcb_info=tcb_info,
+    )
     # 2.
-    matched["quoting enclave"] = match_svn_level(qe_identity.tcb_levels, svn=qe_isv_svn, what="quoting enclave")
+    quoting_enclave = _match_svn(qe_identity.tcb_levels, svn=qe_isv_svn, what="quoting enclave")
     # 3.
-    if tee_tcb_svn is not None:
-        module = select_tdx_module(tcb_info, tee_tcb_svn=tee_tcb_svn)
-        if isinstance(module, TDXModuleIdentity):
-            matched["TDX module"] = match_svn_level(module.tcb_levels, svn=tee_tcb_svn[0], what="TDX module")
+    module = None if tee_tcb_svn is None else _match_module(tcb_info, tee_tcb_svn)
     # 4.
-    levels: tuple[TCBLevel | SVNLevel, ...] = (platform, *matched.values())
-    components = {what: level.tcb_status for what, level in matched.items()}
+    matched = [quoting_enclave] if module is None else [quoting_enclave, module]
+    levels: tuple[TCBLevel | SVNLevel, ...] = (platform.level, *(match.level for match in matched))
     return TCBEvaluation(
-        tcb_status=converge(platform.tcb_status, components),
+        tcb_status=converge(platform.level.tcb_status, {match.what: match.level.tcb_status for match in matched}),
         tcb_date=min(level.tcb_date for level in levels),
         advisory_ids=tuple(sorted({advisory for level in levels for advisory in level.advisory_ids})),
+        platform=platform,
+        quoting_enclave=quoting_enclave,
+        tdx_module=module,
     )
+
+
+def compare_with_launch(launch: TCBEvaluation, current: TCBEvaluation) -> TCBFacts:
+    """Return the facts of a domain that was launched under one TCB and runs under another now.
+
+    A domain keeps what an outdated module did at its launch, however new the module is that runs it now: it has to be
+    launched again. The other way round, a newer launch than the module that runs now, Intel's verifier reports
+    nothing; both evaluations are among the facts.
+    """
+    status = launch.tcb_status
+    if launch.tcb_status in _LAUNCHED_TOO_OLD and current.tcb_status not in _LAUNCHED_TOO_OLD:
+        needs_configuration = {launch.tcb_status, current.tcb_status} & _NEEDS_CONFIGURATION
+        status = (
+            TCBStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED if needs_configuration else TCBStatus.TD_RELAUNCH_ADVISED
+        )
+    return TCBFacts(tcb_status=status, tcb_date=min(launch.tcb_date, current.tcb_date), current=current, launch=launch)
 
 
 def select_tdx_module(tcb_info: TCBInfo, *, tee_tcb_svn: bytes) -> TDXModule:
@@ -123,14 +270,16 @@ def match_platform_level(
         VerificationError: TCB_NOT_SUPPORTED.
     """
     # Intel's verifier keeps the levels in a sorted set: document order is not part of the contract.
-    for level in sorted(tcb_info.tcb_levels, key=_rank, reverse=True):
+    ordered = sorted(tcb_info.tcb_levels, key=_rank, reverse=True)
+    for level in ordered:
         if not _reaches(tcb_components, level.sgx_components) or pce_svn < level.pce_svn:
             continue
         if tee_tcb_svn is None or _tdx_reaches(tee_tcb_svn, level):
             return level
+    lowest = _shortfalls(tcb_info, ordered[-1], tcb_components, pce_svn, tee_tcb_svn) if ordered else ()
     raise VerificationError(
         Reason.TCB_NOT_SUPPORTED,
-        f"TCB Info for FMSPC {tcb_info.fmspc.hex()} has no level that this platform reaches",
+        f"TCB Info for FMSPC {tcb_info.fmspc.hex()} has no level that this platform reaches{_listed(lowest)}",
         hint="the platform's microcode or TDX module is older than any that Intel still lists: update its firmware",
     )
 
@@ -167,17 +316,64 @@ def converge(platform: TCBStatus, components: Mapping[str, TCBStatus]) -> TCBSta
     return _OUT_OF_DATE[platform] if TCBStatus.OUT_OF_DATE in components.values() else platform
 
 
+def _match_svn(levels: tuple[SVNLevel, ...], *, svn: int, what: str) -> SVNMatch:
+    return SVNMatch(what=what, svn=svn, level=match_svn_level(levels, svn=svn, what=what), levels=levels)
+
+
+def _match_module(tcb_info: TCBInfo, tee_tcb_svn: bytes) -> SVNMatch | None:
+    module = select_tdx_module(tcb_info, tee_tcb_svn=tee_tcb_svn)
+    if not isinstance(module, TDXModuleIdentity):
+        return None
+    return _match_svn(module.tcb_levels, svn=tee_tcb_svn[0], what="TDX module")
+
+
 def _rank(level: TCBLevel) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
     return level.sgx_components, level.pce_svn, level.tdx_components or ()
 
 
-def _reaches(actual: tuple[int, ...] | bytes, wanted: tuple[int, ...]) -> bool:
+def _reaches(actual: Sequence[int], wanted: Sequence[int]) -> bool:
     return all(have >= need for have, need in zip(actual, wanted, strict=True))
 
 
 def _tdx_reaches(tee_tcb_svn: bytes, level: TCBLevel) -> bool:
-    """Components 0 and 1 of a module with a major version are judged by its identity, not here."""
     if level.tdx_components is None:
         return False
-    start = 2 if tee_tcb_svn[1] > 0 else 0
+    start = _first_compared(tee_tcb_svn)
     return _reaches(tee_tcb_svn[start:], level.tdx_components[start:])
+
+
+def _first_compared(tee_tcb_svn: bytes) -> int:
+    """Components 0 and 1 of a module with a major version are judged by its identity, and by no platform level."""
+    return 2 if tee_tcb_svn[1] > 0 else 0
+
+
+def _shortfalls(
+    tcb_info: TCBInfo, level: TCBLevel, tcb_components: tuple[int, ...], pce_svn: int, tee_tcb_svn: bytes | None
+) -> tuple[Shortfall, ...]:
+    """Return what keeps a platform below `level`."""
+    found = _short("SGX", tcb_components, level.sgx_components, tcb_info.sgx_component_kinds)
+    if pce_svn < level.pce_svn:
+        found.append(Shortfall(component="PCE", actual=pce_svn, needed=level.pce_svn))
+    if tee_tcb_svn is not None and level.tdx_components is not None:
+        first = _first_compared(tee_tcb_svn)
+        found += _short("TDX", tee_tcb_svn, level.tdx_components, tcb_info.tdx_component_kinds, first=first)
+    return tuple(found)
+
+
+def _short(
+    family: str, actual: Sequence[int], needed: Sequence[int], kinds: Sequence[str], *, first: int = 0
+) -> list[Shortfall]:
+    compared = list(zip(actual, needed, kinds, strict=True))[first:]
+    return [
+        Shortfall(component=f"{family} component {number}" + (f" ({kind})" if kind else ""), actual=have, needed=need)
+        for number, (have, need, kind) in enumerate(compared, first + 1)
+        if have < need
+    ]
+
+
+def _listed(shortfalls: Sequence[Shortfall]) -> str:
+    """Return the shortfalls as the end of a sentence, the first few of them."""
+    if not shortfalls:
+        return ""
+    more = ", and more" if len(shortfalls) > _MAX_NAMED else ""
+    return f"; even for the lowest, {', '.join(map(str, shortfalls[:_MAX_NAMED]))}{more}"

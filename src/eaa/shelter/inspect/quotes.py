@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from eaa.collateral.intel import parse_pem_chain
-from eaa.errors import EAAError, MalformedInput, Reason
-from eaa.evidence.layout import Reader
+from eaa.errors import EAAError, MalformedInput
 from eaa.evidence.quote import (
+    BODY_DESCRIPTOR_SIZE,
     HEADER_SIZE,
     INTEL_QE_VENDOR_ID,
-    MAX_QUOTE_SIZE,
+    QUOTE_VERSIONS,
+    BodyType,
     CertificationDataType,
     Quote,
     TEEType,
 )
-from eaa.evidence.sgx import REPORT_SIZE, EnclaveReport, SGXAttribute
-from eaa.evidence.tdx import TD_REPORT_10_SIZE, TDReport
+from eaa.evidence.sgx import EnclaveReport, SGXAttribute
+from eaa.evidence.tdx import TDAttribute, TDReport, TDReport15, TDReport15Extended
 from eaa.shelter.inspect.certificates import certificate_facts
 from eaa.shelter.inspect.result import Facts, Inspection
 
-_VERSIONS: Final = (3, 4, 5)
 _KEY_TYPES: Final = {2: "ECDSA P-256", 3: "ECDSA P-384"}
 _CERTIFICATION: Final[dict[int, str]] = {
     CertificationDataType.PPID_PLAIN: "platform id, in clear",
@@ -31,14 +31,13 @@ _CERTIFICATION: Final[dict[int, str]] = {
 }
 _KSS_FIELDS: Final = ("isv_ext_prod_id", "isv_family_id", "config_id", "config_svn")
 
-_BODY_TYPES: Final = {
-    1: ("SGX enclave report", REPORT_SIZE),
-    2: ("TD report 1.0", TD_REPORT_10_SIZE),
-    3: ("TD report 1.5", 648),
-    4: ("TD report 1.5, extended", 885),
+_BODIES: Final[dict[int, tuple[str, type[EnclaveReport | TDReport]]]] = {
+    BodyType.SGX_REPORT: ("SGX enclave report", EnclaveReport),
+    BodyType.TD_REPORT_10: ("TD report 1.0", TDReport),
+    BodyType.TD_REPORT_15: ("TD report 1.5", TDReport15),
+    BodyType.TD_REPORT_15_EXTENDED: ("TD report 1.5, extended", TDReport15Extended),
 }
-"""Body types of a version 5 quote, each with its size."""
-_NOT_YET: Final = "recognised; not verified by this release"
+"""What is quoted, by its number in a version 5 quote."""
 
 
 def inspect_quote(raw: bytes) -> Inspection | None:
@@ -46,12 +45,10 @@ def inspect_quote(raw: bytes) -> Inspection | None:
     if not _looks_like_a_quote(raw):
         return None
     facts = _header_facts(raw)
-    if facts["version"] == 5:
-        return _inspect_version_5(raw, facts)
     try:
         quote, trailing = Quote.parse_prefix(raw)
     except MalformedInput as error:
-        return Inspection(format="quote", facts=facts, problem=error)
+        return Inspection(format="quote", facts=facts | _front_facts(raw), problem=error)
     return Inspection(format="quote", facts=facts | quote_facts(quote, trailing))
 
 
@@ -60,6 +57,7 @@ def quote_facts(quote: Quote, trailing: bytes = b"") -> Facts:
     return {
         "version": quote.header.version,
         "tee": quote.header.tee_type.name.lower(),
+        "body_type": _BODIES[quote.body_type][0],
         "padding": quote.padding,
         "trailing_bytes": 0 if quote.padding else len(trailing),
         "report": report_facts(quote.body),
@@ -78,7 +76,7 @@ def report_facts(report: EnclaveReport | TDReport) -> Facts:
 
 def _looks_like_a_quote(raw: bytes) -> bool:
     """Whether version, key type and vendor stand where they do in a quote; two of the three are enough."""
-    if len(raw) < HEADER_SIZE or int.from_bytes(raw[:2], "little") not in _VERSIONS:
+    if len(raw) < HEADER_SIZE or int.from_bytes(raw[:2], "little") not in QUOTE_VERSIONS:
         return False
     known_key = int.from_bytes(raw[2:4], "little") in _KEY_TYPES
     known_tee = int.from_bytes(raw[4:8], "little") in tuple(TEEType)
@@ -98,34 +96,19 @@ def _header_facts(raw: bytes) -> Facts:
     }
 
 
-def _inspect_version_5(raw: bytes, facts: Facts) -> Inspection:
-    """Explain as much of a version 5 quote as its body tells; what signs it is not taken apart."""
-    facts = facts | {"support": _NOT_YET}
-    reader = Reader(raw[HEADER_SIZE : HEADER_SIZE + MAX_QUOTE_SIZE], what="the quote", reason=Reason.QUOTE_MALFORMED)
-    try:
-        body_type = reader.uint(2, "the body's type")
-        body = reader.sized(4, MAX_QUOTE_SIZE, "the body")
-        facts["body_type"] = _BODY_TYPES.get(body_type, (f"unknown ({body_type})", 0))[0]
-        if body_type in _BODY_TYPES and len(body) == _BODY_TYPES[body_type][1]:
-            facts["report"] = _version_5_body(body_type, body)
-        authentication = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
-    except MalformedInput as error:
-        return Inspection(format="quote", facts=facts, problem=error)
-    trailing = reader.take(reader.remaining, "what follows")
-    padding = 0 if trailing.strip(b"\0") else len(trailing)
-    facts |= {"authentication_data_size": len(authentication), "padding": padding}
-    facts["trailing_bytes"] = len(trailing) - padding
-    return Inspection(format="quote", facts=facts)
-
-
-def _version_5_body(body_type: int, body: bytes) -> Facts:
-    if body_type == 1:
-        return _enclave_facts(EnclaveReport.parse(body))
-    facts = _domain_facts(TDReport.parse(body[:TD_REPORT_10_SIZE]))
-    if body_type > 2:
-        facts["tee_tcb_svn_2"] = body[584:600].hex()
-        facts["mr_service_td"] = body[600:648].hex()
-    return facts
+def _front_facts(raw: bytes) -> Facts:
+    """Return the body's facts where only what stands behind it cannot be read."""
+    version, tee = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[4:8], "little")
+    at = HEADER_SIZE
+    kind: int = BodyType.TD_REPORT_10 if tee == TEEType.TDX else BodyType.SGX_REPORT
+    if version == 5:
+        at += BODY_DESCRIPTOR_SIZE
+        kind = int.from_bytes(raw[HEADER_SIZE : HEADER_SIZE + 2], "little")
+    if kind not in _BODIES or tee not in tuple(TEEType):
+        return {"body_type": f"unknown ({kind})"} if version == 5 else {}
+    name, body = _BODIES[kind]
+    content = raw[at : at + body.SIZE]
+    return {"body_type": name} | ({"report": report_facts(body.parse(content))} if len(content) == body.SIZE else {})
 
 
 def _enclave_facts(report: EnclaveReport) -> Facts:
@@ -149,19 +132,22 @@ def _enclave_facts(report: EnclaveReport) -> Facts:
 
 
 def _domain_facts(report: TDReport) -> Facts:
-    names = ("mr_td", "mr_config_id", "mr_owner", "mr_owner_config", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
-    more = ("td_attributes", "xfam", "tee_tcb_svn", "mr_seam", "mr_signer_seam", "seam_attributes", "report_data")
-    facts: Facts = {name: getattr(report, name).hex() for name in names}
+    first = ("mr_td", "mr_config_id", "mr_owner", "mr_owner_config", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
+    facts: Facts = {name: getattr(report, name).hex() for name in first}
     facts["debug"] = report.is_debug
-    facts.update({name: getattr(report, name).hex() for name in more})
+    facts["attributes"] = _bit_names(report.td_attributes, {int(bit): str(bit.name) for bit in TDAttribute})
+    facts.update({name: getattr(report, name).hex() for name, _ in report.LAYOUT if name not in first})
     return facts
 
 
 def attribute_names(attributes: bytes) -> list[str]:
     """Return the flags that are set in 16 bytes of ATTRIBUTES, unknown ones as their bit."""
-    flags = int.from_bytes(attributes[:8], "little")
-    known = {int(flag): str(flag.name) for flag in SGXAttribute}
-    return [known.get(1 << bit, f"bit {bit}") for bit in range(flags.bit_length()) if flags >> bit & 1]
+    return _bit_names(attributes[:8], {int(flag): str(flag.name) for flag in SGXAttribute})
+
+
+def _bit_names(flags: bytes, known: dict[int, str]) -> list[str]:
+    bits = int.from_bytes(flags, "little")
+    return [known.get(1 << bit, f"bit {bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]
 
 
 def _certification_facts(kind: int, data: bytes) -> Facts:
