@@ -282,9 +282,32 @@ def test_asking_a_workload_once_names_why_it_is_refused(site: Site, attester: st
     assert_refused(done, reason, code=1)
 
 
-def test_asking_a_workload_once_that_is_down(site: Site) -> None:
-    done = run("inclavared", "--connect", NOBODY, *site.attested("relay"), *site.judging)
-    assert done.code == 4, done
+@pytest.fixture(scope="module")
+def tampered(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A workload in a TEE whose quotes have one bit of their signature flipped."""
+    tee = tmp_path_factory.mktemp("tampered") / "tee"
+    done = run("eaa", "simulator", "tamper", site.tee, tee, "--fault", "FLIP_QUOTE_SIGNATURE")
+    assert done.code == 0, done
+    with running("enclave-tls-server", "--port", "0", *site.attested("workload", tee=tee)) as workload:
+        yield workload.address()
+
+
+@pytest.mark.parametrize("program", ["enclave-tls-client", "inclavared"])
+def test_asking_once_answers_in_json_however_it_ends(site: Site, tampered: str, program: str) -> None:
+    command = (
+        (program, "--addr") if program == "enclave-tls-client" else (program, *site.attested("relay"), "--connect")
+    )
+    with running("enclave-tls-server", "--port", "0", *site.attested("workload")) as workload:
+        honest = workload.address()
+        ends = {
+            honest: (0, "accepted", None),
+            tampered: (3, "unverifiable", Reason.QUOTE_SIGNATURE),
+            NOBODY: (4, "unavailable", Reason.CONNECTION_FAILED),
+        }
+        for address, expected in ends.items():
+            done = run(*command, address, *site.judging, "--json")
+            answer = answer_of(done)
+            assert (done.code, answer["verdict"], answer["reason"]) == expected
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from eaa.program.net import DRAIN, connect
 from eaa.protocol.exchange import Terms
 from eaa.verifier import wall_clock
 from support.system import Done, Running, Site, run, running
+from support.traces import Place
 
 PROGRAMS: Final = ("enclave-tls-server", "inclavared")
 CODES: Final = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -95,6 +96,22 @@ def _said(service: Running) -> str:
 def _host_port(address: str) -> tuple[str, int]:
     host, port = address.removeprefix("tcp://").rsplit(":", 1)
     return host, int(port)
+
+
+@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+def test_a_signal_ends_shelter_in_the_middle_of_a_visit(site: Site, tmp_path: Path, number: signal.Signals) -> None:
+    """Whoever stalls at the other end: Ctrl-C ends it, and nothing that looks like an answer is said."""
+    with socket.create_server(("127.0.0.1", 0)) as stalling:
+        address = f"tcp://127.0.0.1:{stalling.getsockname()[1]}"
+        visit = ("shelter", "remoteattestation", "--addr", address, *site.judging)
+        with Place(tmp_path).running(*visit) as stage:
+            sock, _ = stalling.accept()
+            with sock:
+                # It has said hello, so the handshake is on.
+                assert sock.recv(1)
+                stage.process.send_signal(number)
+                assert stage.finish() == CODES[number]
+            assert stage.said == []
 
 
 # --- unix sockets
