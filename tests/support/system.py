@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -160,8 +161,6 @@ class Site:
         return site
 
     def _write_values(self, platform: Platform) -> None:
-        import hashlib
-
         anchor = hashlib.sha256(platform.root_der).hexdigest()
         lines = []
         for role in ("workload", "relay", "client"):
@@ -204,8 +203,10 @@ class Site:
         return ("--attester", "sgx_sim", "--simulator", str(tee or self.tee), "--enclave", str(self.image(enclave)))
 
     @contextmanager
-    def workload(self, *options: str, enclave: str = "workload", listen: str = "tcp://127.0.0.1:0") -> Iterator[Running]:
-        """Run `enclave-tls-server --mutual` in a block; `.address()` has been waited for: see `where`."""
+    def workload(
+        self, *options: str, enclave: str = "workload", listen: str = "tcp://127.0.0.1:0"
+    ) -> Iterator[Running]:
+        """Run `enclave-tls-server --mutual` in a block."""
         command = ("enclave-tls-server", "--listen", listen, "--mutual", *self.attested(enclave), *self.judging)
         with running(*command, *options) as service:
             yield service

@@ -337,7 +337,7 @@ def test_an_accepted_for_another_peer_opens_nothing(pair: Wire, result: Accepted
 
 
 def test_an_accepted_document_opens_nothing(pair: Wire) -> None:
-    """`shelter verify` accepts a file: genuine, known, and bound to no session. Whoever holds it may show it anywhere."""
+    """`shelter verify` accepts a file: genuine, known, bound to no session. Whoever has it may show it anywhere."""
     pair.client.expect(DIGEST, REPORT_DATA)
     document = replace(ACCEPTED, binding=BindingLevel.NONE)
     assert reason_of(lambda: pair.client.accept(document)) is Reason.RESULT_FOR_OTHER_EVIDENCE
