@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeVar
 
 from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
@@ -13,6 +16,12 @@ from eaa.errors import Misuse, Reason
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
 from eaa.verify.dcap import VerifiedQuote
+from eaa.verify.tcb import TCBStatus
+
+MAX_REMEMBERED: Final = 512
+"""Reports, and platforms, of which an Appraiser remembers what it found."""
+
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,30 +56,126 @@ def appraise(
 
     Checks run from what explains a refusal most to what explains it least; the first failure is the root cause.
     """
-    report = verified.quote.body
-    evidence = verified.quote.encode()
-    if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
-        raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
-    match = _match(report, reference_values, verified.trust_anchor, role)
-    checks = [
-        *_report_data_check(report.report_data, session.report_data if session else expected_report_data),
-        *_binding_check(session, policy),
+    appraiser = Appraiser(policy=policy, reference_values=reference_values, role=role)
+    return appraiser.appraise(verified, session=session, expected_report_data=expected_report_data)
+
+
+class PlatformFacts(NamedTuple):
+    """What appraisal knows of a platform."""
+
+    tcb_status: TCBStatus
+    advisory_ids: tuple[str, ...]
+    tcb_evaluation_data_number: int
+    collateral_expired: tuple[tuple[str, datetime], ...]
+
+    @classmethod
+    def of(cls, verified: VerifiedQuote) -> PlatformFacts:
+        """Return what is asked of a platform, and no more: it is what two platforms must share to be judged alike."""
+        return cls(
+            verified.tcb_status,
+            verified.advisory_ids,
+            verified.tcb_evaluation_data_number,
+            verified.collateral_expired,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """Checks that ran together."""
+
+    checks: tuple[Check, ...]
+    passed: bool
+    """Whether all of them did."""
+    value: ReferenceValue | None = None
+    """What the report matched."""
+
+    @classmethod
+    def of(cls, *checks: Check, value: ReferenceValue | None = None) -> _Finding:
+        return cls(checks, all(check.passed for check in checks), value)
+
+
+class Appraiser:
+    """Judges by one policy and one set of reference values, in one role.
+
+    Fleets show the same few reports on platforms in the same few states, so what was found of a report and of a
+    platform is remembered. A check sees only what its finding is remembered by: all of a report but its report data,
+    and PlatformFacts. Threads may share an Appraiser.
+    """
+
+    def __init__(self, *, policy: Policy, reference_values: ReferenceValues, role: Role) -> None:
+        self._policy = policy
+        self._reference_values = reference_values
+        self._role = role
+        self._of_reports: dict[tuple[object, ...], _Finding] = {}
+        self._of_platforms: dict[PlatformFacts, _Finding] = {}
+
+    def appraise(
+        self, verified: VerifiedQuote, *, session: SessionBinding | None, expected_report_data: bytes | None = None
+    ) -> Accepted | Rejected:
+        """Do what the function `appraise` does."""
+        report = verified.quote.body
+        evidence = verified.quote.encode()
+        if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
+            raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
+        in_session = _Finding.of(
+            *_report_data_check(report.report_data, session.report_data if session else expected_report_data),
+            *_binding_check(session, self._policy),
+        )
         # What it is comes before how it runs: without a reference value, that there is none explains everything.
-        *_reference_checks(report, match, role),
-        _debug(report, policy),
-        *_policy_measurement_checks(report, policy),
-        *_tcb_checks(verified, policy),
-    ]
-    shared: dict[str, Any] = {
-        "role": role,
-        "binding": session.level if session else BindingLevel.NONE,
-        "evidence_digest": hashlib.sha256(session.evidence if session else evidence).digest(),
-        "report_data": report.report_data,
-        "checks": tuple(checks),
-    }
-    if match.value is not None and all(check.passed for check in checks):
-        return Accepted(reference_value=match.value.name, attests=match.value.attests, **shared)
-    return Rejected(**shared)
+        of_report = self._find_of_report(report, verified.trust_anchor)
+        of_platform = self._find_of_platform(PlatformFacts.of(verified))
+        shared: dict[str, Any] = {
+            "role": self._role,
+            "binding": session.level if session else BindingLevel.NONE,
+            "evidence_digest": hashlib.sha256(session.evidence if session else evidence).digest(),
+            "report_data": report.report_data,
+            "checks": in_session.checks + of_report.checks + of_platform.checks,
+        }
+        value = of_report.value
+        if value is not None and in_session.passed and of_report.passed and of_platform.passed:
+            return Accepted(reference_value=value.name, attests=value.attests, **shared)
+        return Rejected(**shared)
+
+    def _find_of_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:
+        return _remembered(
+            self._of_reports,
+            (trust_anchor, *_but_report_data(report)),
+            lambda _: self._judge_report(replace(report, report_data=bytes(64)), trust_anchor),
+        )
+
+    def _judge_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:
+        match = _match(report, self._reference_values, trust_anchor, self._role)
+        return _Finding.of(
+            *_reference_checks(report, match, self._role),
+            _debug(report, self._policy),
+            *_policy_measurement_checks(report, self._policy),
+            value=match.value,
+        )
+
+    def _find_of_platform(self, facts: PlatformFacts) -> _Finding:
+        return _remembered(self._of_platforms, facts, lambda facts: _Finding.of(*_tcb_checks(facts, self._policy)))
+
+
+def _remembered(findings: dict[_Key, _Finding], key: _Key, find: Callable[[_Key], _Finding]) -> _Finding:
+    """Return the finding of that key. Each step is one operation on the dictionary: threads at worst find twice."""
+    finding = findings.get(key)
+    if finding is None:
+        if len(findings) >= MAX_REMEMBERED:
+            findings.clear()
+        finding = findings[key] = find(key)
+    return finding
+
+
+def _but_report_data(report: EnclaveReport | TDReport) -> tuple[object, ...]:
+    """Return the type of a report and all its fields but the report data."""
+    kind = type(report)
+    if kind not in _READERS:
+        _READERS[kind] = attrgetter("__class__", *(item.name for item in fields(kind) if item.name != "report_data"))
+    found: tuple[object, ...] = _READERS[kind](report)
+    return found
+
+
+_READERS: Final[dict[type, Callable[[object], Any]]] = {}
 
 
 def reject_missing_evidence(*, role: Role) -> Rejected:
@@ -274,31 +379,31 @@ def _policy_measurement_checks(report: EnclaveReport | TDReport, policy: Policy)
     return checks
 
 
-def _tcb_checks(verified: VerifiedQuote, policy: Policy) -> list[Check]:
-    expired = ", ".join(f"{name} at {when:%Y-%m-%dT%H:%MZ}" for name, when in verified.collateral_expired)
+def _tcb_checks(platform: PlatformFacts, policy: Policy) -> list[Check]:
+    expired = ", ".join(f"{name} at {when:%Y-%m-%dT%H:%MZ}" for name, when in platform.collateral_expired)
     return [
         Check(
             name="tcb_status",
-            passed=verified.tcb_status in policy.allowed_tcb_statuses,
+            passed=platform.tcb_status in policy.allowed_tcb_statuses,
             reason=Reason.TCB_STATUS_NOT_ALLOWED,
             expected=" or ".join(policy.allowed_tcb_statuses),
-            actual=" ".join((verified.tcb_status, *verified.advisory_ids)),
+            actual=" ".join((platform.tcb_status, *platform.advisory_ids)),
             clause="policy allowed_tcb_statuses",
             hint="update the machine's firmware and software, or accept this status knowingly",
         ),
         Check(
             name="evaluation_number",
-            passed=verified.tcb_evaluation_data_number >= policy.minimum_evaluation_number,
+            passed=platform.tcb_evaluation_data_number >= policy.minimum_evaluation_number,
             reason=Reason.EVALUATION_NUMBER_TOO_LOW,
             expected=f"{policy.minimum_evaluation_number} or higher",
-            actual=str(verified.tcb_evaluation_data_number),
+            actual=str(platform.tcb_evaluation_data_number),
             clause="policy minimum_evaluation_number",
             hint="the collateral is older than you allow; refresh the PCCS",
         ),
         Check(
             name="collateral_freshness",
             # Past its grace a document does not get this far: verification refuses it.
-            passed=not verified.collateral_expired or bool(policy.collateral_grace),
+            passed=not platform.collateral_expired or bool(policy.collateral_grace),
             reason=Reason.COLLATERAL_EXPIRED,
             expected=f"no document more than {policy.collateral_grace} past its nextUpdate",
             actual=expired or "all current",

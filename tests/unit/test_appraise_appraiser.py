@@ -1,0 +1,149 @@
+"""An Appraiser remembers what it found, and nobody can tell: it answers as a fresh appraisal would, in any order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+
+from eaa.appraise import appraisal
+from eaa.appraise.appraisal import Appraiser, SessionBinding, appraise
+from eaa.appraise.policy import Policy
+from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.result import Accepted, BindingLevel, Role
+from eaa.collateral.intel import TCBStatus
+from eaa.errors import Misuse, Reason
+from eaa.evidence.sgx import EnclaveReport
+from eaa.evidence.tdx import TDReport
+from eaa.verify.dcap import VerifiedQuote
+from support.facts import DEBUG, MR_TD, NOW, OTHER_ROOT, enclave_report, reference_value, td_report, verified
+
+REPORTS: Final[dict[str, EnclaveReport | TDReport]] = {
+    "enclave": enclave_report(),
+    "enclave, other report data": enclave_report(report_data=bytes(64)),
+    "enclave, other measurement": enclave_report(mr_enclave=bytes(32)),
+    "enclave, other signer": enclave_report(mr_signer=bytes(32)),
+    "enclave under debug": enclave_report(attributes=DEBUG),
+    "enclave, other product": enclave_report(isv_prod_id=8),
+    "enclave, other version": enclave_report(isv_svn=2),
+    "domain": td_report(),
+    "domain, other report data": td_report(report_data=bytes(64)),
+    "domain, other measurement": td_report(mr_td=bytes(48)),
+    "domain under debug": td_report(td_attributes=b"\x01" + bytes(7)),
+}
+FACTS: Final[dict[str, dict[str, Any]]] = {
+    "good": {},
+    "other root": {"trust_anchor": OTHER_ROOT},
+    "out of date": {"tcb_status": TCBStatus.OUT_OF_DATE, "advisory_ids": ("INTEL-SA-00001",)},
+    "other advisories": {"tcb_status": TCBStatus.OUT_OF_DATE, "advisory_ids": ("INTEL-SA-00002",)},
+    "old collateral": {"tcb_evaluation_data_number": 16},
+    "expired collateral": {"collateral_expired": (("TCB Info", NOW - timedelta(hours=1)),)},
+}
+VALUES: Final = ReferenceValues((reference_value(), reference_value("td", mr_enclave=None, mr_td=MR_TD)))
+POLICIES: Final = {
+    "strict": Policy(minimum_evaluation_number=17),
+    "lax": Policy(
+        allowed_tcb_statuses=(TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE),
+        collateral_grace=timedelta(days=1),
+        minimum_binding=BindingLevel.CERT,
+        dangerous_accept_debug_enclaves=True,
+    ),
+    "about the enclave": Policy(mr_signers=(enclave_report().mr_signer,), isv_prod_id=7, minimum_isv_svn=3),
+}
+
+
+def every_quote() -> Iterator[VerifiedQuote]:
+    for report, facts in itertools.product(REPORTS.values(), FACTS.values()):
+        yield verified(report, **facts)
+
+
+def sessions_of(quote: VerifiedQuote) -> tuple[SessionBinding | None, ...]:
+    evidence = quote.quote.encode()
+    return (
+        None,
+        SessionBinding(evidence=evidence, report_data=quote.report_data, level=BindingLevel.FRESH),
+        SessionBinding(evidence=evidence, report_data=quote.report_data, level=BindingLevel.CERT),
+        SessionBinding(evidence=evidence, report_data=bytes(63) + b"\x01", level=BindingLevel.FRESH),
+    )
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("role", list(Role))
+def test_what_is_remembered_changes_no_answer(policy: Policy, role: Role) -> None:
+    shared = Appraiser(policy=policy, reference_values=VALUES, role=role)
+    for quote in (*every_quote(), *reversed(list(every_quote()))):
+        for session in sessions_of(quote):
+            fresh = appraise(quote, policy=policy, reference_values=VALUES, role=role, session=session)
+            assert shared.appraise(quote, session=session) == fresh
+
+
+def test_an_expected_report_data_is_asked_for_each_time() -> None:
+    appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
+    quote = verified()
+    expected = [quote.report_data, bytes(64), None, quote.report_data]
+    answers = [appraiser.appraise(quote, session=None, expected_report_data=data) for data in expected]
+    assert [isinstance(answer, Accepted) for answer in answers] == [True, False, True, True]
+
+
+def test_evidence_of_another_quote_is_misuse_each_time() -> None:
+    appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
+    quote = verified()
+    session = SessionBinding(evidence=b"another quote", report_data=quote.report_data, level=BindingLevel.FRESH)
+    for _ in range(2):
+        with pytest.raises(Misuse) as caught:
+            appraiser.appraise(quote, session=session)
+        assert caught.value.reason is Reason.RESULT_FOR_OTHER_EVIDENCE
+
+
+def test_checks_of_a_report_never_see_its_report_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings are remembered by the rest of the report: a check that looked would answer for another quote."""
+    seen: list[bytes] = []
+    reference_checks = appraisal._reference_checks
+
+    def noting(report: EnclaveReport | TDReport, *rest: Any) -> Any:
+        seen.append(report.report_data)
+        return reference_checks(report, *rest)
+
+    monkeypatch.setattr(appraisal, "_reference_checks", noting)
+    appraise(verified(), policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD, session=None)
+    assert seen == [bytes(64)]
+
+
+def test_alike_reports_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[object] = []
+    find = appraisal._match
+
+    def counting(*arguments: Any) -> Any:
+        judged.append(arguments)
+        return find(*arguments)
+
+    monkeypatch.setattr(appraisal, "_match", counting)
+    appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
+    for number in range(5):
+        appraiser.appraise(verified(enclave_report(report_data=bytes([number]) * 64)), session=None)
+    assert len(judged) == 1
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appraisal, "MAX_REMEMBERED", 4)
+    appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
+    for number in range(20):
+        quote = verified(enclave_report(isv_svn=number), tcb_evaluation_data_number=number)
+        fresh = appraise(quote, policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD, session=None)
+        assert appraiser.appraise(quote, session=None) == fresh
+        assert len(appraiser._of_reports) <= 4
+        assert len(appraiser._of_platforms) <= 4
+
+
+def test_another_kind_of_report_with_the_same_fields_is_another_report() -> None:
+    class Newer(TDReport):
+        __slots__ = ()
+
+    old = td_report()
+    new = Newer(**{name: getattr(old, name) for name in (item.name for item in fields(TDReport))})
+    assert appraisal._but_report_data(old) != appraisal._but_report_data(new)
+    assert appraisal._but_report_data(old) == appraisal._but_report_data(replace(old, report_data=bytes(64)))
