@@ -159,6 +159,7 @@ class AttestedStream:
         self._early = b""
         self._in_a_row = 0
         self._finished = False
+        self._closed = False
         self.judgement: Judgement | None = None
         """What the judge said of the peer; None where the peer was not judged."""
         self.level = BindingLevel.NONE
@@ -177,7 +178,7 @@ class AttestedStream:
         """Write all of these application bytes; returns when the transport has taken them."""
         view = memoryview(data)
         while view:
-            sent = await self._step(lambda part=view: self._connection.send(part))  # type: ignore[misc]
+            sent = await self._step(lambda part=view: self.send_now(part))  # type: ignore[misc]
             view = view[sent:]
 
     def push_back(self, data: bytes) -> None:
@@ -188,6 +189,7 @@ class AttestedStream:
 
     def receive_now(self, size: int) -> bytes | Want:
         """Return application bytes that are there, b"" at the end, or what reading waits for. Raises PeerMisbehaved."""
+        self._require_open()
         if self._early:
             data, self._early = self._early[:size], self._early[size:]
             return data
@@ -195,6 +197,7 @@ class AttestedStream:
 
     def send_now(self, data: bytes | memoryview) -> int | Want:
         """Send what there is room for; return how many bytes, or what sending waits for. Raises PeerMisbehaved."""
+        self._require_open()
         return self._connection.send(data)
 
     async def wait(self, want: Want) -> None:
@@ -212,9 +215,11 @@ class AttestedStream:
         """Say that this side sends no more (close_notify). It may go on reading. Raises PeerMisbehaved."""
         if self._finished:
             return
+        self._require_open()
         # What comes after close_notify is the peer's, which need not be waited for here.
         while self._connection.shutdown() is Want.WRITE:
             await self.wait(Want.WRITE)
+            self._require_open()
         self._finished = True
         await self._flush()
 
@@ -228,6 +233,7 @@ class AttestedStream:
 
     def abort(self) -> None:
         """Close at once."""
+        self._closed = True
         self._link.close()
 
     async def _leave(self, last_words: Callable[[], Awaitable[None]]) -> None:
@@ -238,6 +244,11 @@ class AttestedStream:
                     await self._link.part()
         finally:
             self.abort()
+
+    def _require_open(self) -> None:
+        # OpenSSL knows the socket by its number, which may be another connection's as soon as it is closed.
+        if self._closed:
+            raise _closed_here()
 
     # For this room.
 
@@ -264,6 +275,7 @@ class AttestedStream:
                 self._in_a_row = 0
                 await asyncio.sleep(0)
             self._in_a_row += 1
+            self._require_open()
             outcome = operation()
             if outcome is Want.READ or outcome is Want.WRITE:
                 await self.wait(outcome)
