@@ -292,11 +292,9 @@ def tampered(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield workload.address()
 
 
-@pytest.mark.parametrize("program", ["enclave-tls-client", "inclavared"])
-def test_asking_once_answers_in_json_however_it_ends(site: Site, tampered: str, program: str) -> None:
-    command = (
-        (program, "--addr") if program == "enclave-tls-client" else (program, *site.attested("relay"), "--connect")
-    )
+@pytest.mark.parametrize(("program", "to"), [("enclave-tls-client", "--addr"), ("inclavared", "--connect")])
+def test_asking_once_answers_in_json_however_it_ends(site: Site, tampered: str, program: str, to: str) -> None:
+    command = (program, *site.attested("relay"), to)
     with running("enclave-tls-server", "--port", "0", *site.attested("workload")) as workload:
         honest = workload.address()
         ends = {
