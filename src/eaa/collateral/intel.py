@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
 from eaa.collateral.x509 import CRL, SGX_EXTENSION_OID, Certificate, parse_pem_chain
@@ -25,6 +27,7 @@ from eaa.errors import MalformedInput, Reason
 __all__ = [
     "CRL",
     "Certificate",
+    "CertifiedPlatform",
     "PCKCertificate",
     "QEIdentity",
     "SVNLevel",
@@ -270,21 +273,18 @@ class QEIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PCKCertificate:
-    """A PCK certificate, with what its SGX extension says of the platform."""
+class CertifiedPlatform:
+    """What a PCK certificate says of its platform; without the certificate, so that thousands can be remembered."""
 
-    certificate: x509.Certificate = field(compare=False, repr=False)
-    record: Certificate = field(repr=False)
-    """The same certificate, taken apart."""
     ca: Literal["processor", "platform"]
     """Which PCK CA issued it, by the issuer's common name; it decides which CRL speaks for it."""
+    spki: bytes = field(repr=False)
+    """The PCK, SubjectPublicKeyInfo in DER."""
     ppid: bytes = field(repr=False)
     """16 bytes. Identifies one machine: never to be logged or shown."""
-    tcb_components: tuple[int, ...]
-    """16 SVNs."""
     pce_svn: int
     cpu_svn: bytes
-    """16 bytes, equal to `tcb_components`."""
+    """16 bytes, one SVN a component."""
     pce_id: bytes
     """2 bytes."""
     fmspc: bytes
@@ -296,6 +296,37 @@ class PCKCertificate:
     dynamic_platform: bool | None
     cached_keys: bool | None
     smt_enabled: bool | None
+
+    @property
+    def tcb_components(self) -> tuple[int, ...]:
+        """16 SVNs; compare component by component."""
+        return tuple(self.cpu_svn)
+
+    @property
+    def public_key(self) -> EllipticCurvePublicKey:
+        """The PCK, loaded anew each time: a loaded key takes ten times the room of its bytes."""
+        key = load_der_public_key(self.spki)
+        assert isinstance(key, EllipticCurvePublicKey)
+        return key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCKCertificate(CertifiedPlatform):
+    """A PCK certificate, with what its SGX extension says of the platform."""
+
+    certificate: x509.Certificate = field(compare=False, repr=False)
+    record: Certificate = field(repr=False)
+    """The same certificate, taken apart."""
+
+    @property
+    def public_key(self) -> EllipticCurvePublicKey:
+        """The PCK."""
+        return self.record.public_key
+
+    @property
+    def platform(self) -> CertifiedPlatform:
+        """What is said of the platform, alone."""
+        return CertifiedPlatform(**{item.name: getattr(self, item.name) for item in fields(CertifiedPlatform)})
 
     @classmethod
     def parse(cls, raw: bytes) -> PCKCertificate:
@@ -312,26 +343,26 @@ class PCKCertificate:
         if certificate.sgx_extension is None:
             raise _bad_extension("the certificate carries no SGX extension, so it is no PCK certificate")
         whole = der.read_only(certificate.sgx_extension, tag=der.SEQUENCE, what="the SGX extension")
-        fields = _SGXFields.read(whole.content)
-        tcb = _SGXFields.read(fields.content("2", der.SEQUENCE))
-        components = tuple(tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1))
+        extension = _SGXFields.read(whole.content)
+        tcb = _SGXFields.read(extension.content("2", der.SEQUENCE))
+        components = bytes(tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1))
         cpu_svn = tcb.octets("2.18", COMPONENTS)
         # Intel issues both with the same value; a certificate where they differ would have two TCBs.
-        if bytes(components) != cpu_svn:
+        if components != cpu_svn:
             raise _bad_extension("the SVN components of the SGX extension differ from its CPUSVN")
-        configuration = _SGXFields.read(fields.content("7", der.SEQUENCE) if "7" in fields else b"")
+        configuration = _SGXFields.read(extension.content("7", der.SEQUENCE) if "7" in extension else b"")
         return cls(
             certificate=certificate.parsed,
             record=certificate,
+            spki=certificate.spki,
             ca=_kind_of_ca(certificate.issuer_common_name),
-            ppid=fields.octets("1", 16),
-            tcb_components=components,
+            ppid=extension.octets("1", 16),
             pce_svn=tcb.uint("2.17", maximum=0xFFFF),
             cpu_svn=cpu_svn,
-            pce_id=fields.octets("3", 2),
-            fmspc=fields.octets("4", 6),
-            sgx_type=fields.uint("5", maximum=2, tag=der.ENUMERATED),
-            platform_instance_id=fields.octets("6", 16) if "6" in fields else None,
+            pce_id=extension.octets("3", 2),
+            fmspc=extension.octets("4", 6),
+            sgx_type=extension.uint("5", maximum=2, tag=der.ENUMERATED),
+            platform_instance_id=extension.octets("6", 16) if "6" in extension else None,
             dynamic_platform=configuration.flag("7.1"),
             cached_keys=configuration.flag("7.2"),
             smt_enabled=configuration.flag("7.3"),

@@ -10,6 +10,7 @@ library below it); the letters in comments are the order inside its fourth call.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,7 +19,15 @@ from typing import Final, Generic, Literal, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, EllipticCurvePublicNumbers
 
 from eaa.collateral.bundle import Collateral
-from eaa.collateral.intel import PCK_CHAIN_LENGTH, PCKCertificate, QEIdentity, TCBInfo, TCBStatus, parse_pem_chain
+from eaa.collateral.intel import (
+    PCK_CHAIN_LENGTH,
+    CertifiedPlatform,
+    PCKCertificate,
+    QEIdentity,
+    TCBInfo,
+    TCBStatus,
+    parse_pem_chain,
+)
 from eaa.collateral.x509 import CRL, Certificate
 from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
 from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
@@ -55,7 +64,9 @@ __all__ = [
     "TrustAnchors",
     "Verified",
     "VerifiedCollateral",
+    "VerifiedPlatform",
     "VerifiedQuote",
+    "certify_platform",
     "establish_facts",
     "evaluate_quote",
     "parse_attestation_key",
@@ -64,6 +75,7 @@ __all__ = [
     "verify_certification_data",
     "verify_collateral",
     "verify_evidence",
+    "verify_pck_ca",
     "verify_pck_chain",
     "verify_qe",
     "verify_qe_identity",
@@ -209,6 +221,8 @@ class Verified(Generic[Document]):
 
     document: Document
     windows: tuple[Window, ...] = field(repr=False)
+    signer: Certificate | None = field(default=None, repr=False)
+    """Who signed it under the root, where it is no certificate itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,11 +233,22 @@ class VerifiedCollateral:
     tcb_info: TCBInfo
     qe_identity: QEIdentity
     windows: tuple[Window, ...] = field(repr=False)
+    issued: tuple[tuple[str, datetime], ...]
+    """Every document in it, and its first valid second."""
+    expirations: tuple[tuple[str, datetime], ...]
+    """Every document in it, and its last valid second."""
 
-    @property
-    def expirations(self) -> tuple[tuple[str, datetime], ...]:
-        """Every document in it, and its last valid second."""
-        return _expirations(self.windows)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedPlatform:
+    """A platform whose PCK certificate is verified, with what the facts of its quotes say of that certificate."""
+
+    platform: CertifiedPlatform
+    origin: Origin
+    certification_path: tuple[tuple[str, bytes], ...] = field(repr=False)
+    """Common name and SHA-256 of the PCK certificate, the PCK CA and the root."""
+    issued: tuple[tuple[str, datetime], ...]
+    expirations: tuple[tuple[str, datetime], ...]
 
 
 def verify_quote(
@@ -266,7 +291,7 @@ def verify_quote(
     # 2.
     pin_root(chain.root, trust_anchors)
     # 3.
-    lists = verify_revocation_lists(collateral, root=chain.root)
+    lists = verify_revocation_lists(collateral, root=chain.root, known=(chain.ca,))
     # 4.
     pck = verify_pck_chain(chain, lists)
     verify_dates((*lists.windows, *pck.windows), now=now, grace=grace)
@@ -274,12 +299,12 @@ def verify_quote(
     tcb_info = verify_tcb_info(collateral, lists)
     verify_dates(tcb_info.windows, now=now, grace=grace)
     # 6.
-    qe_identity = verify_qe_identity(collateral, lists)
+    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer)
     verify_dates(qe_identity.windows, now=now, grace=grace)
     # 7.
     documents = _collect(lists, tcb_info, qe_identity)
     tcb = verify_evidence(quote, pck.document, documents.tcb_info, documents.qe_identity)
-    return establish_facts(quote, chain, pck, documents, tcb, now=now)
+    return establish_facts(quote, certify_platform(chain, pck), documents, tcb, now=now)
 
 
 def verify_collateral(
@@ -287,24 +312,27 @@ def verify_collateral(
 ) -> VerifiedCollateral:
     """Steps 2, 3, 5 and 6 of `verify_quote`, for a collateral without a quote. Raises the same."""
     _refuse_bad_time(now, grace)
-    _, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL")
+    pck_ca, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL")
     pin_root(root, trust_anchors)
-    lists = verify_revocation_lists(collateral, root=root)
+    lists = verify_revocation_lists(collateral, root=root, known=(pck_ca,))
     verify_dates(lists.windows, now=now, grace=grace)
     tcb_info = verify_tcb_info(collateral, lists)
     verify_dates(tcb_info.windows, now=now, grace=grace)
-    qe_identity = verify_qe_identity(collateral, lists)
+    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer)
     verify_dates(qe_identity.windows, now=now, grace=grace)
     return _collect(lists, tcb_info, qe_identity)
 
 
-def parse_pck_chain(quote: Quote, *, pck_certificate_chain: bytes | None = None) -> PCKChain:
+def parse_pck_chain(
+    quote: Quote, *, pck_certificate_chain: bytes | None = None, known: tuple[Certificate, ...] = ()
+) -> PCKChain:
     """Step 1: find the PCK chain of a quote, untrusted.
 
     Args:
         quote: the quote.
         pck_certificate_chain: PEM, from the collateral. It speaks for quotes that carry no chain of their own
             (certification data of types 1 to 4), and is left alone for those that do.
+        known: certificates that were parsed before; where they recur, byte for byte, they are not parsed again.
 
     Raises:
         MalformedInput: the quote's record contradicts its signed bytes, or certification data of an unknown type.
@@ -315,7 +343,7 @@ def parse_pck_chain(quote: Quote, *, pck_certificate_chain: bytes | None = None)
         raise MalformedInput(Reason.QUOTE_MALFORMED, "header and body of the quote are not what its signature covers")
     kind = quote.certification_data_type
     if kind == CertificationDataType.PCK_CHAIN:
-        return _parse_pck_chain(quote.certification_data, origin="quote")
+        return _parse_pck_chain(quote.certification_data, origin="quote", known=known)
     if kind not in _WITHOUT_CHAIN:
         raise MalformedInput(
             Reason.CERTIFICATION_DATA_UNSUPPORTED,
@@ -329,10 +357,10 @@ def parse_pck_chain(quote: Quote, *, pck_certificate_chain: bytes | None = None)
             ", and the collateral has none",
             hint="fetch it from a PCCS that knows the platform, or let the quoting host put the chain into its quotes",
         )
-    return _parse_pck_chain(pck_certificate_chain, origin="collateral")
+    return _parse_pck_chain(pck_certificate_chain, origin="collateral", known=known)
 
 
-def _parse_pck_chain(pem: bytes, *, origin: Origin) -> PCKChain:
+def _parse_pck_chain(pem: bytes, *, origin: Origin, known: tuple[Certificate, ...]) -> PCKChain:
     ders = parse_pem_chain(pem)
     if len(ders) != PCK_CHAIN_LENGTH:
         raise VerificationError(
@@ -340,17 +368,24 @@ def _parse_pck_chain(pem: bytes, *, origin: Origin) -> PCKChain:
             f"the {origin}'s PCK chain has {len(ders)} certificates; PCK certificate, PCK CA and root make "
             f"{PCK_CHAIN_LENGTH}",
         )
-    pck, ca, root = (Certificate.parse(der) for der in ders)
+    pck, ca, root = (_parse_certificate(der, known) for der in ders)
     return PCKChain(pck=pck, ca=ca, root=root, origin=origin)
 
 
-def verify_revocation_lists(collateral: Collateral, *, root: Certificate) -> RevocationLists:
+def verify_revocation_lists(
+    collateral: Collateral, *, root: Certificate, known: tuple[Certificate, ...] = ()
+) -> RevocationLists:
     """Step 3: verify root CRL and PCK CRL under `root`, which the caller has pinned. No dates.
+
+    Args:
+        collateral: as served.
+        root: the root that the caller has pinned.
+        known: certificates that were parsed before, as in `parse_pck_chain`.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    pck_ca = _parse_issuer(collateral.pck_crl_issuer_chain, root=root, what="PCK CRL")
+    pck_ca = _parse_issuer(collateral.pck_crl_issuer_chain, root=root, what="PCK CRL", known=known)
     verify_root(root)
     root_crl = CRL.parse(collateral.root_ca_crl)
     verify_crl(root_crl, issuer=root, name="root CRL")
@@ -373,25 +408,24 @@ def verify_revocation_lists(collateral: Collateral, *, root: Certificate) -> Rev
     )
 
 
-def verify_pck_chain(chain: PCKChain, lists: RevocationLists) -> Verified[PCKCertificate]:
+def verify_pck_chain(
+    chain: PCKChain, lists: RevocationLists, *, verified_cas: Collection[Certificate] = ()
+) -> Verified[PCKCertificate]:
     """Step 4: verify the PCK certificate under the root of `lists`. No dates.
+
+    Args:
+        chain: the chain that speaks for the platform.
+        lists: what step 3 established.
+        verified_cas: PCK CAs that `verify_pck_ca` let pass under the very same `lists`.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
     _require_same_root(chain.root, lists.root, what="quote")
-    verify_role(chain.ca, PCK_CA)
-    verify_issued(chain.ca, issuer=lists.root)
+    if chain.ca not in verified_cas:
+        verify_pck_ca(chain.ca, lists)
     verify_role(chain.pck, PCK)
     verify_issued(chain.pck, issuer=chain.ca)
-    # Intel has issued several certificates for one CA key: name and key must be the same, the bytes need not.
-    if (chain.ca.subject, chain.ca.spki) != (lists.pck_ca.subject, lists.pck_ca.spki):
-        raise VerificationError(
-            Reason.CRL_ISSUER,
-            f"the PCK CRL is by {lists.pck_ca.common_name!r}, the PCK certificate by {chain.ca.common_name!r}",
-            hint="each PCK CA has its own CRL: fetch that of the CA which issued the PCK certificate",
-        )
-    verify_not_revoked(chain.ca, crl=lists.root_crl)
     verify_not_revoked(chain.pck, crl=lists.pck_crl)
     return Verified(
         document=PCKCertificate.from_certificate(chain.pck),
@@ -399,6 +433,32 @@ def verify_pck_chain(chain: PCKChain, lists: RevocationLists) -> Verified[PCKCer
             certificate_window(chain.ca, name="PCK CA certificate"),
             certificate_window(chain.pck, name="PCK certificate"),
         ),
+    )
+
+
+def verify_pck_ca(ca: Certificate, lists: RevocationLists) -> None:
+    """The part of step 4 that is about the PCK CA. Raises VerificationError, as `verify_quote`."""
+    # Byte for byte the issuer of the PCK CRL: step 3 has verified it in this very role.
+    if ca == lists.pck_ca:
+        return
+    _verify_issuer(ca, PCK_CA, root=lists.root, root_crl=lists.root_crl)
+    # Intel has issued several certificates for one CA key: name and key must be the same, the bytes need not.
+    if (ca.subject, ca.spki) != (lists.pck_ca.subject, lists.pck_ca.spki):
+        raise VerificationError(
+            Reason.CRL_ISSUER,
+            f"the PCK CRL is by {lists.pck_ca.common_name!r}, the PCK certificate by {ca.common_name!r}",
+            hint="each PCK CA has its own CRL: fetch that of the CA which issued the PCK certificate",
+        )
+
+
+def certify_platform(chain: PCKChain, verified: Verified[PCKCertificate]) -> VerifiedPlatform:
+    """Return what steps 1 and 4 have established of a platform."""
+    return VerifiedPlatform(
+        platform=verified.document,
+        origin=chain.origin,
+        certification_path=tuple((item.common_name, item.fingerprint) for item in (chain.pck, chain.ca, chain.root)),
+        issued=_issued(verified.windows),
+        expirations=_expirations(verified.windows),
     )
 
 
@@ -423,18 +483,30 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists) -> Verified[
         is_collateral=True,
     )
     return Verified(
-        document=tcb_info, windows=(certificate_window(signer, name="TCB Info signing certificate"), window)
+        document=tcb_info,
+        windows=(certificate_window(signer, name="TCB Info signing certificate"), window),
+        signer=signer,
     )
 
 
-def verify_qe_identity(collateral: Collateral, lists: RevocationLists) -> Verified[QEIdentity]:
+def verify_qe_identity(
+    collateral: Collateral, lists: RevocationLists, *, known_signer: Certificate | None = None
+) -> Verified[QEIdentity]:
     """Step 6: verify the QE identity under the root of `lists`. No dates.
+
+    Args:
+        collateral: as served.
+        lists: what step 3 established.
+        known_signer: who signed TCB Info, as step 5 established under the very same `lists`. Intel signs both
+            documents with one certificate, and where it recurs, byte for byte, it is not verified again.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity")
-    _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
+    known = () if known_signer is None else (known_signer,)
+    signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity", known=known)
+    if signer not in known:
+        _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     if not raw_signature_is_valid(collateral.qe_identity_signature, collateral.qe_identity, signer.public_key):
         raise VerificationError(
             Reason.QE_IDENTITY_SIGNATURE, f"the QE identity is not signed by {signer.common_name!r}"
@@ -449,7 +521,9 @@ def verify_qe_identity(collateral: Collateral, lists: RevocationLists) -> Verifi
         is_collateral=True,
     )
     return Verified(
-        document=identity, windows=(certificate_window(signer, name="QE identity signing certificate"), window)
+        document=identity,
+        windows=(certificate_window(signer, name="QE identity signing certificate"), window),
+        signer=signer,
     )
 
 
@@ -487,7 +561,7 @@ def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_ide
     return evaluate_quote(quote, pck, tcb_info, qe_identity)
 
 
-def verify_tcb_info_fits(tee: TEEType, pck: PCKCertificate, tcb_info: TCBInfo) -> None:
+def verify_tcb_info_fits(tee: TEEType, pck: CertifiedPlatform, tcb_info: TCBInfo) -> None:
     """Step 7 e, f, g. Raises VerificationError (TCB_INFO_MISMATCH)."""
     wanted = {"kind of TEE": tee.name, "FMSPC": pck.fmspc.hex(), "PCE-ID": pck.pce_id.hex()}
     given = {"kind of TEE": tcb_info.id, "FMSPC": tcb_info.fmspc.hex(), "PCE-ID": tcb_info.pce_id.hex()}
@@ -546,9 +620,9 @@ def verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
         )
 
 
-def verify_qe_report(quote: Quote, pck: PCKCertificate) -> None:
+def verify_qe_report(quote: Quote, pck: CertifiedPlatform) -> None:
     """Step 7 j. Raises VerificationError (QE_REPORT_SIGNATURE)."""
-    if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck.record.public_key):
+    if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck.public_key):
         raise VerificationError(
             Reason.QE_REPORT_SIGNATURE, "the report of the quoting enclave is not signed by this PCK certificate's key"
         )
@@ -610,7 +684,7 @@ def verify_quote_signature(quote: Quote, attestation_key: EllipticCurvePublicKey
         )
 
 
-def evaluate_quote(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBFacts:
+def evaluate_quote(quote: Quote, pck: CertifiedPlatform, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBFacts:
     """Step 7 o: evaluate the TCB under which the quoted code was launched, and the one that runs now.
 
     Raises:
@@ -632,19 +706,12 @@ def evaluate_quote(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_iden
 
 
 def establish_facts(
-    quote: Quote,
-    chain: PCKChain,
-    verified_pck: Verified[PCKCertificate],
-    collateral: VerifiedCollateral,
-    tcb: TCBFacts,
-    *,
-    now: datetime,
+    quote: Quote, verified: VerifiedPlatform, collateral: VerifiedCollateral, tcb: TCBFacts, *, now: datetime
 ) -> VerifiedQuote:
     """Put together what the steps have established."""
-    pck, lists = verified_pck.document, collateral.lists
+    pck, lists = verified.platform, collateral.lists
     numbers = (collateral.tcb_info.tcb_evaluation_data_number, collateral.qe_identity.tcb_evaluation_data_number)
-    windows = (*verified_pck.windows, *collateral.windows)
-    expirations = _expirations(windows)
+    expirations = verified.expirations + collateral.expirations
     return VerifiedQuote(
         quote=quote,
         tee=quote.header.tee_type,
@@ -664,8 +731,8 @@ def establish_facts(
         cached_keys=pck.cached_keys,
         smt_enabled=pck.smt_enabled,
         ca=pck.ca,
-        pck_certificate_from=chain.origin,
-        certification_path=tuple((item.common_name, item.fingerprint) for item in (chain.pck, chain.ca, chain.root)),
+        pck_certificate_from=verified.origin,
+        certification_path=verified.certification_path,
         trust_anchor=lists.root.fingerprint,
         simulated=not TrustAnchors.is_vendor(lists.root.fingerprint),
         tcb_evaluation_data_number=min(numbers),
@@ -674,26 +741,36 @@ def establish_facts(
         qe_isv_svn=quote.qe_report.isv_svn,
         root_crl_number=lists.root_crl.number,
         pck_crl_number=lists.pck_crl.number,
-        issued=tuple((window.name, window.not_before) for window in windows),
+        issued=verified.issued + collateral.issued,
         earliest_expiration=min(moment for _, moment in expirations),
         expirations=expirations,
         collateral_expired=tuple((name, moment) for name, moment in expirations if moment < now),
     )
 
 
-def _parse_issuer_chain(pem: bytes, *, what: str) -> tuple[Certificate, Certificate]:
+def _parse_issuer_chain(
+    pem: bytes, *, what: str, known: tuple[Certificate, ...] = ()
+) -> tuple[Certificate, Certificate]:
     ders = parse_pem_chain(pem)
     if len(ders) != ISSUER_CHAIN_LENGTH:
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
             f"the issuer chain of the {what} has {len(ders)} certificates; signer and root make {ISSUER_CHAIN_LENGTH}",
         )
-    return Certificate.parse(ders[0]), Certificate.parse(ders[1])
+    return _parse_certificate(ders[0], known), _parse_certificate(ders[1], known)
 
 
-def _parse_issuer(pem: bytes, *, root: Certificate, what: str) -> Certificate:
+def _parse_certificate(der: bytes, known: tuple[Certificate, ...]) -> Certificate:
+    """Parse a certificate, or return the one of `known` that it is. A chain repeats what other chains hold."""
+    for certificate in known:
+        if certificate.der == der:
+            return certificate
+    return Certificate.parse(der)
+
+
+def _parse_issuer(pem: bytes, *, root: Certificate, what: str, known: tuple[Certificate, ...] = ()) -> Certificate:
     """Return the first certificate of an issuer chain that ends in the very root that is pinned."""
-    issuer, its_root = _parse_issuer_chain(pem, what=what)
+    issuer, its_root = _parse_issuer_chain(pem, what=what, known=(root, *known))
     _require_same_root(its_root, root, what=what)
     return issuer
 
@@ -724,12 +801,19 @@ def _refuse_bad_time(now: datetime, grace: timedelta) -> None:
 def _collect(
     lists: RevocationLists, tcb_info: Verified[TCBInfo], qe_identity: Verified[QEIdentity]
 ) -> VerifiedCollateral:
+    windows = (*lists.windows, *tcb_info.windows, *qe_identity.windows)
     return VerifiedCollateral(
         lists=lists,
         tcb_info=tcb_info.document,
         qe_identity=qe_identity.document,
-        windows=(*lists.windows, *tcb_info.windows, *qe_identity.windows),
+        windows=windows,
+        issued=_issued(windows),
+        expirations=_expirations(windows),
     )
+
+
+def _issued(windows: tuple[Window, ...]) -> tuple[tuple[str, datetime], ...]:
+    return tuple((window.name, window.not_before) for window in windows)
 
 
 def _expirations(windows: tuple[Window, ...]) -> tuple[tuple[str, datetime], ...]:
