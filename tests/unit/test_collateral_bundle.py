@@ -55,7 +55,7 @@ def test_an_odd_member_is_refused(member: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("member", ["root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature"])
-@pytest.mark.parametrize("value", ["0", "zz"])
+@pytest.mark.parametrize("value", ["0", "zz", "00 00", " 00", "00\n", "0x00"])
 def test_bytes_are_in_hex(member: str, value: str) -> None:
     document = json.loads(GOOD.to_json()) | {member: value}
     with pytest.raises(MalformedInput) as caught:
@@ -74,6 +74,8 @@ def test_bytes_are_in_hex(member: str, value: str) -> None:
         pytest.param(lambda raw: raw.replace(b"{", b'{"pck_crl": "",', 1), id="a member twice"),
         pytest.param(lambda raw: raw + b" " * MAX_COLLATERAL_SIZE, id="too long"),
         pytest.param(lambda raw: b"\xff" + raw, id="no UTF-8"),
+        pytest.param(lambda raw: raw.decode().encode("utf-16"), id="UTF-16"),
+        pytest.param(lambda raw: b"\xef\xbb\xbf" + raw, id="a byte order mark"),
     ],
 )
 def test_what_is_no_collateral_file_is_refused(respell: Callable[[bytes], bytes]) -> None:

@@ -7,6 +7,7 @@ the exact signed text of TCB Info and QE identity with their raw signatures as h
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ MAX_DOCUMENT_SIZE: Final = 512 * 1024
 """Bytes of one member."""
 
 _TEXT: Final = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "tcb_info", "qe_identity_issuer_chain", "qe_identity")
+_HEX_DIGITS: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*+")
 _HEX: Final = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 
 
@@ -82,7 +84,8 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _load_object(raw: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(raw, object_pairs_hook=_refuse_duplicates)
+        # As text: from bytes, json would take UTF-16 and a byte order mark as well.
+        document = json.loads(raw.decode(), object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise _malformed("the collateral file is not JSON") from error
     if not isinstance(document, dict):
@@ -103,7 +106,8 @@ def _text(document: dict[str, Any], name: str) -> str:
 
 
 def _hex(document: dict[str, Any], name: str) -> bytes:
-    try:
-        return bytes.fromhex(_text(document, name))
-    except ValueError as error:
-        raise _malformed(f"{name} is not hex") from error
+    value = _text(document, name)
+    # fromhex alone would skip over whitespace.
+    if not _HEX_DIGITS.fullmatch(value):
+        raise _malformed(f"{name} is not hex")
+    return bytes.fromhex(value)
