@@ -20,7 +20,7 @@ from eaa.simulator.model import QE_STATUSES, TCB_STATUSES, PlatformOptions
 from eaa.simulator.pki import CA_TYPES, CAType, SimulatedPKI
 from eaa.simulator.platform import Platform
 from eaa.simulator.quoting import QuoteLayout
-from eaa.simulator.world import World
+from eaa.simulator.world import TDXWorld, World
 from support.simulated import NOW, REPORT_DATA, sample_enclave
 
 PLATFORMS: Final = list(itertools.product(CA_TYPES, TCB_STATUSES, QE_STATUSES))
@@ -48,14 +48,21 @@ _LENIENT: Final = frozenset(
         *("ROOT_CRL_NOT_YET_VALID", "ROOT_CRL_WITHOUT_NUMBER", "ROOT_CRL_WITHOUT_AKI"),
         *("PCK_CRL_NOT_YET_VALID", "PCK_CRL_WITHOUT_NUMBER", "PCK_CRL_WITHOUT_AKI"),
         *("TCB_INFO_PCE_ID", "TCB_INFO_TYPE", "TCB_INFO_VERSION", "TCB_INFO_DUPLICATE_LEVEL", "TCB_INFO_DEEP"),
-        "QE_IDENTITY_STATUS_NOT_FOR_ENCLAVES",
+        *("QE_IDENTITY_STATUS_NOT_FOR_ENCLAVES", "QE_IDENTITY_STATUS_OUT_OF_DATE_CONFIGURATION"),
     }
 )
 """Faults that this judge lets pass; our own verifier refuses them (tests/unit/test_simulator_verify.py)."""
 _STRICT: Final = frozenset({Fault.HARMLESS_EMPTY_QE_AUTH_DATA, Fault.HARMLESS_LONG_QE_AUTH_DATA})
 """What this judge refuses although Intel's verifier does not: authentication data of another length than 32."""
-_IN_GIVEN_ORDER: Final = frozenset({Fault.HARMLESS_LEVELS_ASCENDING})
-"""It takes the levels of an identity in the order in which they stand."""
+_STATUSES: Final = {
+    # It takes the levels of an identity in the order in which they stand.
+    Fault.HARMLESS_LEVELS_ASCENDING: "OutOfDate",
+    Fault.OUTDATED_COMPONENT: "OutOfDate",
+    Fault.OUTDATED_TD_COMPONENT: "OutOfDate",
+    Fault.OUTDATED_TD_MODULE: "OutOfDate",
+    Fault.RELAUNCH_TD_MODULE: "TDRelaunchAdvised",
+}
+"""What it says where it accepts and does not say UpToDate."""
 
 
 def load_judge() -> Any:
@@ -77,7 +84,7 @@ def test_independent_judge_cannot_be_left_out(monkeypatch: pytest.MonkeyPatch) -
         load_judge()
 
 
-def judge(dcap_qvl: Any, world: World, *, quote: bytes | None = None) -> Any:
+def judge(dcap_qvl: Any, world: World | TDXWorld, *, quote: bytes | None = None) -> Any:
     """The judge's report on a world's quote; ValueError where it refuses."""
     collateral = dcap_qvl.QuoteCollateralV3.from_json(world.collateral.to_json().decode())
     seconds = int(world.now.timestamp())
@@ -198,9 +205,14 @@ def test_independent_judge_takes_two_platforms_of_one_vendor_under_one_root(dcap
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name)
 def test_independent_judge_sees_the_faults_that_it_looks_for(dcap_qvl: Any, fault: Fault) -> None:
     """Each fault is real: an outsider trips over it too, unless it is one of those that he is known not to look for."""
-    world = World.create(now=NOW, enclave=sample_enclave(), faults=[fault])
-    if (fault.is_harmless and fault not in _STRICT) or fault.name in _LENIENT:
-        assert judge(dcap_qvl, world).status == ("OutOfDate" if fault in _IN_GIVEN_ORDER else "UpToDate")
+    world: World | TDXWorld
+    if fault.is_tdx:
+        world = TDXWorld.create(now=NOW, faults=[fault])
+    else:
+        layout = QuoteLayout(version=5 if fault is Fault.UNKNOWN_BODY_TYPE else 3)
+        world = World.create(now=NOW, enclave=sample_enclave(), faults=[fault], layout=layout)
+    if ((fault.is_harmless or fault.is_outdated) and fault not in _STRICT) or fault.name in _LENIENT:
+        assert judge(dcap_qvl, world).status == _STATUSES.get(fault, "UpToDate")
     else:
         with pytest.raises(ValueError, match=r"."):
             judge(dcap_qvl, world)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import QEIdentity, TCBInfo, pck_certificate_of
 from eaa.errors import MalformedInput, Misuse, Reason
-from eaa.evidence.quote import Quote
+from eaa.evidence.quote import BodyType, Quote
 from eaa.simulator.cpu import LocalReport, TargetInfo
 from eaa.simulator.documents import compact
 from eaa.simulator.faults import Fault, Stage
@@ -19,7 +19,7 @@ from eaa.simulator.model import QE_STATUSES, TCB_STATUSES, PlatformModel
 from eaa.simulator.pki import CA_TYPES
 from eaa.simulator.platform import SECRETS_FILE, Platform
 from eaa.simulator.quoting import QuoteLayout
-from eaa.simulator.world import World
+from eaa.simulator.world import TDXWorld, World
 from support.simulated import NOW, REPORT_DATA, SEED, sample_enclave
 
 MACHINE = Platform.create(now=NOW, seed=SEED)
@@ -36,6 +36,9 @@ models = st.fixed_dictionaries(
         "tcb_status": st.sampled_from(TCB_STATUSES),
         "qe_svn": st.integers(2, 0xFFFE),
         "qe_status": st.sampled_from(QE_STATUSES),
+        "tee_tcb_svn": st.binary(min_size=16, max_size=16).filter(lambda svn: 1 < svn[0] < 255),
+        "tdx_module_status": st.sampled_from(QE_STATUSES),
+        "tdx_module_advisory_ids": st.lists(st.just("INTEL-SA-00999"), max_size=1).map(tuple),
         "tcb_evaluation_data_number": st.integers(0, 1000),
         "sgx_type": st.sampled_from([None, 0, 1, 2]),
         "dynamic_platform": st.booleans(),
@@ -96,9 +99,15 @@ def test_every_model_is_stored_and_loaded(options: dict[str, Any]) -> None:
 
 
 @settings(max_examples=60)
-@given(st.sets(st.sampled_from(list(Fault)), max_size=len(Fault)))
-def test_any_faults_together_still_make_a_world(faults: set[Fault]) -> None:
-    world = World.create(now=NOW, enclave=sample_enclave(), faults=faults)
+@given(st.sets(st.sampled_from(list(Fault)), max_size=len(Fault)), st.sampled_from(BodyType))
+def test_any_faults_together_still_make_a_world(faults: set[Fault], kind: BodyType) -> None:
+    world: World | TDXWorld
+    if kind is BodyType.SGX_REPORT:
+        faults = {fault for fault in faults if not fault.is_tdx}
+        world = World.create(now=NOW, enclave=sample_enclave(), faults=faults)
+    else:
+        faults = {fault for fault in faults if fault is not Fault.TCB_INFO_ID_TDX}
+        world = TDXWorld.create(now=NOW, faults=faults, kind=kind)
     assert world.quote
     assert world.platform.faults | world.platform.pki.faults == {
         fault for fault in faults if fault.stage in (Stage.PKI, Stage.PLATFORM)

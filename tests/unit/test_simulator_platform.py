@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from eaa.collateral.intel import PCKCertificate, QEIdentity, TCBInfo, split_signed_document
 from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
-from eaa.evidence.quote import CertificationDataType, Quote
+from eaa.evidence.quote import BodyType, CertificationDataType, Quote, TEEType
+from eaa.evidence.tdx import TDReport15Extended
 from eaa.simulator.certificates import ROOT_CRL_URL, to_der, years_after
 from eaa.simulator.cpu import TargetInfo
 from eaa.simulator.entropy import Entropy
@@ -26,6 +27,7 @@ from eaa.simulator.faults import Fault, Stage
 from eaa.simulator.pki import CA_TYPES, CAType, SimulatedPKI
 from eaa.simulator.platform import MAX_FILE, ROOT_FILE, SECRETS_FILE, Enclave, Platform
 from eaa.simulator.quoting import QuoteLayout
+from eaa.simulator.tdx import TrustDomain
 from eaa.simulator.world import World
 from support.simulated import NOW, REPORT_DATA, SEED, sample_enclave
 
@@ -105,6 +107,10 @@ def test_the_pck_certificate_says_what_was_asked_for(ca: CAType) -> None:
         {"tcb_status": "Splendid"},
         {"tcb_status": "uptodate"},
         {"qe_status": "SWHardeningNeeded"},
+        {"tdx_module_status": "SWHardeningNeeded"},
+        {"tee_tcb_svn": bytes(15)},
+        {"tee_tcb_svn": bytes(16)},
+        {"tee_tcb_svn": b"\xff" * 16},
         {"pce_svn": 0xFFFF},
         {"pce_svn": -1},
         {"qe_svn": 1},
@@ -300,6 +306,7 @@ def test_a_quote_has_the_layout_of_intels_quoting_enclave(machine: Platform, enc
     [
         QuoteLayout(),
         QuoteLayout(version=4),
+        QuoteLayout(version=5),
         QuoteLayout(chain_terminator=False),
         QuoteLayout(qe_auth_data=b""),
         QuoteLayout(padding=4000),
@@ -317,9 +324,69 @@ def test_other_layouts_are_offered(enclave: Enclave, layout: QuoteLayout) -> Non
     assert quote.encode() + bytes(layout.padding) == raw
 
 
-@pytest.mark.parametrize("layout", [{"version": 5}, {"qe_auth_data": bytes(65536)}, {"padding": -1}])
+@pytest.mark.parametrize("layout", [{"version": 2}, {"version": 6}, {"qe_auth_data": bytes(65536)}, {"padding": -1}])
 def test_a_layout_that_no_quote_has_is_refused(layout: dict[str, Any]) -> None:
     assert refusal(lambda: QuoteLayout(**layout)) is Reason.USAGE
+
+
+def test_a_trust_domain_reports_what_it_was_launched_with(machine: Platform) -> None:
+    domain = TrustDomain(platform=machine, name="d", attributes=5, rtmrs=(b"\1" * 48,) * 4, mr_service_td=b"\2" * 48)
+    report = domain.report(REPORT_DATA, kind=BodyType.TD_REPORT_15_EXTENDED)
+    assert isinstance(report, TDReport15Extended)
+    assert (report.mr_td, report.td_attributes, report.rtmr3) == (domain.mr_td, b"\5" + bytes(7), b"\1" * 48)
+    assert report.tee_tcb_svn == report.tee_tcb_svn_2 == report.init_tee_tcb_svn == machine.model.tee_tcb_svn
+    assert (report.mr_service_td, report.init_cpu_svn) == (b"\2" * 48, machine.model.cpu_svn)
+    assert domain.mr_td != TrustDomain(platform=machine, name="another").mr_td
+
+
+def test_a_trust_domains_quote_is_of_the_first_version_that_holds_its_report(machine: Platform) -> None:
+    domain = TrustDomain(platform=machine)
+    versions = {kind: Quote.parse(domain.quote(REPORT_DATA, kind=kind)).header.version for kind in TD_REPORTS}
+    assert list(versions.values()) == [4, 5, 5]
+    quote = Quote.parse(domain.quote(REPORT_DATA))
+    enclave = machine.td_quoting_enclave
+    assert quote.qe_report.mr_signer == enclave.identity.mr_signer != machine.quoting_enclave.identity.mr_signer
+    assert (quote.qe_report.isv_prod_id, quote.header.user_data[:16]) == (2, enclave.qe_id)
+
+
+TD_REPORTS = [kind for kind in BodyType if kind is not BodyType.SGX_REPORT]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        pytest.param(lambda d: d.quote(bytes(63)), id="too little report data"),
+        pytest.param(lambda d: d.quote(REPORT_DATA, kind=BodyType.SGX_REPORT), id="an enclave's report"),
+        pytest.param(lambda d: d.quote(REPORT_DATA, layout=QuoteLayout(version=3)), id="version 3"),
+        pytest.param(
+            lambda d: d.quote(REPORT_DATA, kind=BodyType.TD_REPORT_15, layout=QuoteLayout(version=4)),
+            id="TD report 1.5 in version 4",
+        ),
+        pytest.param(
+            lambda d: d.platform.quoting_enclave.quote_body(d.report(REPORT_DATA), layout=QuoteLayout(version=4)),
+            id="by the other quoting enclave",
+        ),
+    ],
+)
+def test_a_quote_that_no_trust_domain_has_is_refused(
+    machine: Platform, attempt: Callable[[TrustDomain], object]
+) -> None:
+    assert refusal(lambda: attempt(TrustDomain(platform=machine))) is Reason.USAGE
+
+
+def test_faults_of_trust_domains_are_refused_with_enclaves(machine: Platform, enclave: Enclave) -> None:
+    quote_fault, document_fault = frozenset({Fault.TD_SEAM_SIGNER}), frozenset({Fault.TD_TCB_INFO_ID_SGX})
+    assert refusal(lambda: enclave.quote(REPORT_DATA, faults=quote_fault)) is Reason.SIMULATOR_INVALID
+    assert refusal(lambda: machine.collateral(now=NOW, faults=document_fault)) is Reason.SIMULATOR_INVALID
+    assert machine.collateral(now=NOW, faults=document_fault, tee=TEEType.TDX)
+
+
+def test_a_platform_from_before_there_was_tdx_is_loaded(machine: Platform) -> None:
+    files = machine.to_files()
+    document = json.loads(files[SECRETS_FILE])
+    for name in ("tee_tcb_svn", "tdx_module_status", "tdx_module_advisory_ids"):
+        del document["model"][name]
+    assert Platform.from_files({**files, SECRETS_FILE: json.dumps(document).encode()}).model == machine.model
 
 
 def test_only_reports_made_for_the_quoting_enclave_are_quoted(machine: Platform, enclave: Enclave) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from eaa.collateral.intel import TCBStatus
 from eaa.errors import EAAError, Reason
-from eaa.evidence.quote import Quote
-from eaa.simulator.faults import Fault
+from eaa.evidence.quote import BodyType, CertificationDataType, Quote, TEEType
+from eaa.simulator.faults import Fault, Stage
 from eaa.simulator.pki import CA_TYPES, CAType
 from eaa.simulator.quoting import QuoteLayout
-from eaa.simulator.world import World
+from eaa.simulator.world import TDXWorld, World
 from eaa.verify.chain import INTEL, TrustAnchors
 from eaa.verify.dcap import VerifiedQuote, verify_quote
 from support.simulated import NOW, REPORT_DATA, SEED, sample_enclave
@@ -89,6 +89,9 @@ REASONS: Final = {
     Fault.CHAIN_WITH_EXTRA: Reason.CERTIFICATE_CHAIN,
     Fault.CHAIN_REVERSED: Reason.ROOT_UNTRUSTED,
     Fault.CHAIN_JUNK: Reason.CERTIFICATE_MALFORMED,
+    Fault.OUTER_CERTIFICATION_TYPE: Reason.QUOTE_MALFORMED,
+    Fault.OUTER_CERTIFICATION_TOO_LONG: Reason.QUOTE_MALFORMED,
+    Fault.UNKNOWN_BODY_TYPE: Reason.QUOTE_BODY_UNSUPPORTED,
     # Revocation.
     Fault.LEAF_REVOKED: Reason.CERTIFICATE_REVOKED,
     Fault.CA_REVOKED: Reason.CERTIFICATE_REVOKED,
@@ -117,6 +120,7 @@ REASONS: Final = {
     Fault.TCB_INFO_CHAIN_FOREIGN_ROOT: Reason.ROOT_UNTRUSTED,
     Fault.TCB_INFO_CHAIN_WITHOUT_ROOT: Reason.CERTIFICATE_CHAIN,
     Fault.TCB_INFO_ALTERED: Reason.TCB_INFO_SIGNATURE,
+    Fault.TCB_INFO_STATUS_ALTERED: Reason.TCB_INFO_SIGNATURE,
     Fault.TCB_INFO_WHITESPACE: Reason.TCB_INFO_SIGNATURE,
     Fault.TCB_INFO_DUPLICATE_MEMBER: Reason.TCB_INFO_MALFORMED,
     Fault.TCB_INFO_TRAILING_TEXT: Reason.TCB_INFO_MALFORMED,
@@ -155,8 +159,31 @@ REASONS: Final = {
     Fault.QE_IDENTITY_VERSION_1: Reason.QE_IDENTITY_MALFORMED,
     Fault.QE_IDENTITY_VERSION_3: Reason.QE_IDENTITY_MALFORMED,
     Fault.QE_IDENTITY_STATUS_NOT_FOR_ENCLAVES: Reason.QE_IDENTITY_MALFORMED,
+    Fault.QE_IDENTITY_STATUS_SW_HARDENING: Reason.QE_IDENTITY_MALFORMED,
+    Fault.QE_IDENTITY_STATUS_OUT_OF_DATE_CONFIGURATION: Reason.QE_IDENTITY_MALFORMED,
     Fault.QE_IDENTITY_NO_LEVELS: Reason.TCB_NOT_SUPPORTED,
+    # Trust domains.
+    Fault.TD_IN_VERSION_3: Reason.TEE_TYPE_UNSUPPORTED,
+    Fault.TD_SEAM_SIGNER: Reason.TDX_MODULE_MISMATCH,
+    Fault.TD_SEAM_ATTRIBUTES: Reason.TDX_MODULE_MISMATCH,
+    Fault.TD_MODULE_UNKNOWN: Reason.TDX_MODULE_MISMATCH,
+    Fault.TD_MODULE_BELOW_ALL: Reason.TCB_NOT_SUPPORTED,
+    Fault.TD_CURRENT_MODULE_BELOW_ALL: Reason.TCB_NOT_SUPPORTED,
+    Fault.TD_MODULE_IDENTITIES_MISSING: Reason.TDX_MODULE_MISMATCH,
+    Fault.TD_MODULE_STATUS_NOT_FOR_MODULES: Reason.TCB_NOT_SUPPORTED,
+    Fault.TD_TCB_INFO_ID_SGX: Reason.TCB_INFO_MISMATCH,
+    Fault.TD_TCB_INFO_VERSION_2: Reason.TCB_INFO_MALFORMED,
+    Fault.TD_TCB_INFO_15_COMPONENTS: Reason.TCB_INFO_MALFORMED,
+    Fault.TD_QE_IDENTITY_ID_QE: Reason.QE_IDENTITY_MISMATCH,
+    Fault.TD_COMPONENTS_BELOW_ALL: Reason.TCB_NOT_SUPPORTED,
 }
+STATUSES: Final = {
+    Fault.OUTDATED_COMPONENT: TCBStatus.OUT_OF_DATE,
+    Fault.OUTDATED_TD_COMPONENT: TCBStatus.OUT_OF_DATE,
+    Fault.OUTDATED_TD_MODULE: TCBStatus.OUT_OF_DATE,
+    Fault.RELAUNCH_TD_MODULE: TCBStatus.TD_RELAUNCH_ADVISED,
+}
+"""Faults that change what the verifier says, and nothing that it refuses."""
 HARMLESS: Final = [fault for fault in Fault if fault.is_harmless]
 CONVERGED: Final = {
     TCBStatus.UP_TO_DATE: TCBStatus.OUT_OF_DATE,
@@ -172,15 +199,23 @@ def world(*faults: Fault, **options: Any) -> World:
     return World.create(now=NOW, enclave=sample_enclave(), faults=faults, seed=SEED, **options)
 
 
-def anchors(of: World) -> TrustAnchors:
+def domain_world(*faults: Fault, **options: Any) -> TDXWorld:
+    return TDXWorld.create(now=NOW, faults=faults, seed=SEED, **options)
+
+
+def world_of(fault: Fault) -> World | TDXWorld:
+    return domain_world(fault) if fault.is_tdx else world(fault)
+
+
+def anchors(of: World | TDXWorld) -> TrustAnchors:
     return TrustAnchors(frozenset({hashlib.sha256(of.trust_anchor).digest()}))
 
 
-def verify(of: World, *, now: datetime = NOW, grace: timedelta = timedelta(0)) -> VerifiedQuote:
+def verify(of: World | TDXWorld, *, now: datetime = NOW, grace: timedelta = timedelta(0)) -> VerifiedQuote:
     return verify_quote(Quote.parse(of.quote), of.collateral, trust_anchors=anchors(of), now=now, grace=grace)
 
 
-def reason_of(of: World, **arguments: Any) -> Reason:
+def reason_of(of: World | TDXWorld, **arguments: Any) -> Reason:
     with pytest.raises(EAAError) as caught:
         verify(of, **arguments)
     assert caught.value.exit_code == 3
@@ -188,17 +223,40 @@ def reason_of(of: World, **arguments: Any) -> Reason:
 
 
 def test_every_fault_has_its_row() -> None:
-    assert set(REASONS) | set(HARMLESS) == set(Fault)
+    assert set(REASONS) | set(STATUSES) | set(HARMLESS) == set(Fault)
+    assert set(STATUSES) == {fault for fault in Fault if fault.is_outdated}
 
 
 @pytest.mark.parametrize(("fault", "reason"), REASONS.items(), ids=lambda value: getattr(value, "name", None))
 def test_verification_names_the_one_link_that_is_broken(fault: Fault, reason: Reason) -> None:
-    assert reason_of(world(fault)) is reason
+    assert reason_of(world_of(fault)) is reason
+
+
+@pytest.mark.parametrize(("fault", "status"), STATUSES.items(), ids=lambda value: getattr(value, "name", None))
+def test_what_is_old_is_named_and_not_refused(fault: Fault, status: TCBStatus) -> None:
+    verified = verify(world_of(fault))
+    assert verified.tcb_status is status
+    launch, current = verified.tcb.launch.shortfalls, verified.tcb.current.shortfalls
+    assert bool(launch)
+    assert (launch == current) is (status is TCBStatus.OUT_OF_DATE)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault
+        for fault, reason in REASONS.items()
+        if fault.stage is Stage.COLLATERAL and fault not in (Fault.TCB_INFO_ID_TDX, Fault.QE_IDENTITY_ID_TD_QE)
+    ],
+    ids=lambda fault: fault.name,
+)
+def test_a_trust_domains_documents_are_held_to_the_same(fault: Fault) -> None:
+    assert reason_of(domain_world(fault)) is REASONS[fault]
 
 
 @pytest.mark.parametrize("fault", HARMLESS, ids=lambda fault: fault.name)
 def test_what_is_unusual_but_right_verifies(fault: Fault) -> None:
-    verified = verify(world(fault))
+    verified = verify(world_of(fault))
     assert verified.tcb_status is TCBStatus.UP_TO_DATE
     assert verified.padding == (70 if fault is Fault.HARMLESS_TRAILING_ZEROS else 0)
 
@@ -243,11 +301,34 @@ def test_a_simulated_quote_is_nothing_under_intels_root() -> None:
     assert caught.value.reason is Reason.ROOT_UNTRUSTED
 
 
-def test_a_quote_of_version_4_verifies_as_well() -> None:
-    good = world()
-    raw = good.enclave.quote(REPORT_DATA, layout=QuoteLayout(version=4))
-    verified = verify_quote(Quote.parse(raw), good.collateral, trust_anchors=anchors(good), now=NOW)
+@pytest.mark.parametrize("version", [3, 4, 5])
+@pytest.mark.parametrize("certification", CertificationDataType, ids=lambda kind: kind.name)
+def test_an_enclaves_quote_verifies_in_every_version(version: int, certification: CertificationDataType) -> None:
+    good = world(layout=QuoteLayout(version=version, certification=certification))
+    verified = verify(good)
     assert verified.tcb_status is TCBStatus.UP_TO_DATE
+    assert (verified.quote.header.version, verified.certification_data_type) == (version, certification)
+    assert verified.ppid == good.platform.ppid
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        (4, BodyType.TD_REPORT_10),
+        (5, BodyType.TD_REPORT_10),
+        (5, BodyType.TD_REPORT_15),
+        (5, BodyType.TD_REPORT_15_EXTENDED),
+    ],
+)
+@pytest.mark.parametrize("certification", CertificationDataType, ids=lambda kind: kind.name)
+def test_a_trust_domains_quote_verifies_in_every_version(
+    version: int, kind: BodyType, certification: CertificationDataType
+) -> None:
+    good = domain_world(kind=kind, layout=QuoteLayout(version=version, certification=certification))
+    verified = verify(good)
+    assert (verified.tee, verified.tcb_status) == (TEEType.TDX, TCBStatus.UP_TO_DATE)
+    assert (verified.quote.header.version, verified.quote.body_type) == (version, kind)
+    assert verified.body == good.domain.report(REPORT_DATA, kind=kind)
 
 
 @pytest.mark.parametrize(

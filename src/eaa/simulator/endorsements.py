@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from eaa.collateral.bundle import Collateral
+from eaa.evidence.quote import TEEType
 from eaa.simulator.certificates import ROOT_CRL_URL, CRLSpec, to_header, to_pem, whole_second
 from eaa.simulator.documents import (
     DOCUMENT_VALIDITY,
@@ -26,9 +27,10 @@ from eaa.simulator.documents import (
     qve_identity,
     tcb_info,
     td_qe_identity,
+    tdx_tcb_info,
 )
 from eaa.simulator.entropy import sign_raw
-from eaa.simulator.faults import NO_FAULTS, Edits, Fault, Faults, Stage, apply_faults, require_stage
+from eaa.simulator.faults import NO_FAULTS, Edits, Fault, Faults, Stage, apply_faults, require_stage, require_tee
 from eaa.simulator.model import PlatformModel
 from eaa.simulator.pki import CA_TYPES, CAType, SimulatedPKI, foreign_root, other_key
 
@@ -66,11 +68,20 @@ class Endorser:
     pck_key: ec.EllipticCurvePrivateKey = field(repr=False)
     pck_certificate: x509.Certificate
 
-    def collateral(self, *, now: datetime, faults: Faults = NO_FAULTS) -> Collateral:
-        """Return the platform's collateral as it is published at `now`. Raises Misuse for faults of other stages."""
-        faults = require_stage(faults, Stage.COLLATERAL)
+    def collateral(
+        self, *, now: datetime, faults: Faults = NO_FAULTS, tee: TEEType = TEEType.SGX, pck_chain: bool = False
+    ) -> Collateral:
+        """Return the platform's collateral for one kind of TEE as it is published at `now`.
+
+        Args:
+            now: aware.
+            faults: of stage COLLATERAL, else Misuse.
+            tee: whose TCB Info and QE identity.
+            pck_chain: add the PCK certificate chain, for quotes that do not carry it.
+        """
+        faults = require_tee(require_stage(faults, Stage.COLLATERAL), tee)
         issued = whole_second(now) - PUBLISHED_BEFORE
-        info, identity = self._tcb_info(issued, faults), self._qe_identity(issued, faults)
+        info, identity = self._tcb_info(issued, faults, tee), self._qe_identity(issued, faults, tee)
         info_text, info_signature = info.issue()
         identity_text, identity_signature = identity.issue()
         return Collateral(
@@ -83,6 +94,7 @@ class Endorser:
             qe_identity_issuer_chain=to_pem(*identity.chain),
             qe_identity=identity_text,
             qe_identity_signature=identity_signature,
+            pck_certificate_chain=to_pem(*self._pck_chain) if pck_chain else None,
         )
 
     def published(self, *, now: datetime) -> dict[str, Any]:
@@ -130,12 +142,18 @@ class Endorser:
         signature = self._signer_signature(text).hex()
         return f'{{"enclaveIdentity":{text.decode()},"signature":"{signature}"}}'
 
-    def _tcb_info(self, issued: datetime, faults: Faults) -> SignedDocument:
-        draft = self._signed(tcb_info(self.model, issued=issued), _TCB_INFO_SIGNERS, faults)
+    @property
+    def _pck_chain(self) -> _Chain:
+        return self.pck_certificate, self.pki.cas[self._ca].certificate, self.pki.root.certificate
+
+    def _tcb_info(self, issued: datetime, faults: Faults, tee: TEEType) -> SignedDocument:
+        document = tdx_tcb_info if tee is TEEType.TDX else tcb_info
+        draft = self._signed(document(self.model, issued=issued), _TCB_INFO_SIGNERS, faults)
         return apply_faults(draft, {**_TCB_INFO_EDITS, **_HARMLESS_EDITS}, faults)
 
-    def _qe_identity(self, issued: datetime, faults: Faults) -> SignedDocument:
-        draft = self._signed(qe_identity(self.model, issued=issued), _QE_IDENTITY_SIGNERS, faults)
+    def _qe_identity(self, issued: datetime, faults: Faults, tee: TEEType) -> SignedDocument:
+        document = td_qe_identity if tee is TEEType.TDX else qe_identity
+        draft = self._signed(document(self.model, issued=issued), _QE_IDENTITY_SIGNERS, faults)
         return apply_faults(draft, {**_QE_IDENTITY_EDITS, **_HARMLESS_EDITS}, faults)
 
     def _signed(self, document: Document, signers: Mapping[Fault, str], faults: Faults) -> SignedDocument:
@@ -145,7 +163,7 @@ class Endorser:
         good = (signer.key, self._signer_chain)
         known: dict[str, tuple[ec.EllipticCurvePrivateKey, _Chain]] = {
             "other key": (other_key(self.pki.entropy), self._signer_chain),
-            "leaf": (self.pck_key, (self.pck_certificate, ca.certificate, root)),
+            "leaf": (self.pck_key, self._pck_chain),
             "leaf under root": (self.pck_key, (self.pck_certificate, root)),
             "CA": (ca.key, (ca.certificate, root)),
             "foreign root": (signer.key, (signer.certificate, self._foreign_root)),
@@ -245,8 +263,44 @@ def _tcb(edit: Callable[[Document], Document]) -> _DocumentEdit:
     return _levels(lambda levels: [{**level, "tcb": edit(level["tcb"])} for level in levels])
 
 
-def _components(edit: Callable[[list[Document]], list[Document]]) -> _DocumentEdit:
-    return _tcb(lambda tcb: {**tcb, "sgxtcbcomponents": edit(tcb["sgxtcbcomponents"])})
+def _components(edit: Callable[[list[Document]], list[Document]], *, name: str = "sgxtcbcomponents") -> _DocumentEdit:
+    return _tcb(lambda tcb: {**tcb, name: edit(tcb[name])})
+
+
+def _first_level(edit: Callable[[Document], Document]) -> _DocumentEdit:
+    return _levels(lambda levels: [*map(edit, levels[:1]), *levels[1:]])
+
+
+def _status_of_first(status: str) -> _DocumentEdit:
+    return _first_level(lambda level: {**level, "tcbStatus": status})
+
+
+def _raised_in_first(name: str, index: int, by: int) -> _DocumentEdit:
+    """Let the highest level ask for more of one component."""
+
+    def edit(level: Document) -> Document:
+        components = list(level["tcb"][name])
+        components[index] = {**components[index], "svn": components[index]["svn"] + by}
+        return {**level, "tcb": {**level["tcb"], name: components}}
+
+    return _first_level(edit)
+
+
+def _modules(edit: Callable[[list[Document]], list[Document]]) -> _DocumentEdit:
+    """Edit the levels of every TDX module."""
+
+    def apply(draft: SignedDocument) -> SignedDocument:
+        identities = [{**item, "tcbLevels": edit(item["tcbLevels"])} for item in draft.document["tdxModuleIdentities"]]
+        return replace(draft, document={**draft.document, "tdxModuleIdentities": identities})
+
+    return apply
+
+
+def _without(name: str) -> _DocumentEdit:
+    def edit(draft: SignedDocument) -> SignedDocument:
+        return replace(draft, document={key: value for key, value in draft.document.items() if key != name})
+
+    return edit
 
 
 def _text(edit: Callable[[bytes], bytes]) -> _DocumentEdit:
@@ -271,6 +325,19 @@ def _space_added(text: bytes) -> bytes:
 
 def _renumbered(text: bytes) -> bytes:
     return text.replace(b'"tcbEvaluationDataNumber":', b'"tcbEvaluationDataNumber":1', 1)
+
+
+def _status_spoilt(text: bytes) -> bytes:
+    return text.replace(b'"tcbStatus":"', b'"tcbStatus":" ', 1)
+
+
+def _for_enclaves(draft: SignedDocument) -> SignedDocument:
+    levels = [
+        {**level, "tcb": {name: tcb for name, tcb in level["tcb"].items() if name != "tdxtcbcomponents"}}
+        for level in draft.document["tcbLevels"]
+    ]
+    kept = {name: value for name, value in draft.document.items() if not name.startswith("tdx")}
+    return replace(draft, document={**kept, "id": "SGX", "tcbLevels": levels})
 
 
 def _for_trust_domains(draft: SignedDocument) -> SignedDocument:
@@ -313,6 +380,7 @@ _HARMLESS_EDITS: Final[Edits[SignedDocument]] = {
 }
 _TCB_INFO_EDITS: Final[Edits[SignedDocument]] = {
     Fault.TCB_INFO_ALTERED: _signed_text(_renumbered),
+    Fault.TCB_INFO_STATUS_ALTERED: _signed_text(_status_spoilt),
     Fault.TCB_INFO_WHITESPACE: _signed_text(_space_added),
     Fault.TCB_INFO_DUPLICATE_MEMBER: _text(_named_twice),
     Fault.TCB_INFO_TRAILING_TEXT: _text(lambda text: text + b"XYZ"),
@@ -333,7 +401,22 @@ _TCB_INFO_EDITS: Final[Edits[SignedDocument]] = {
     Fault.TCB_INFO_NO_LEVELS: _levels(lambda _: []),
     Fault.TCB_BELOW_ALL_LEVELS: _components(lambda components: [*components[:15], *map(_raised, components[15:])]),
     Fault.PCE_SVN_BELOW_ALL_LEVELS: _tcb(lambda tcb: {**tcb, "pcesvn": 0xFFFF}),
+    Fault.TD_MODULE_STATUS_NOT_FOR_MODULES: _modules(
+        lambda levels: [{**level, "tcbStatus": "SWHardeningNeeded"} for level in levels]
+    ),
+    Fault.TD_TCB_INFO_VERSION_2: _members(version=2),
+    Fault.TD_TCB_INFO_15_COMPONENTS: _components(lambda components: components[:15], name="tdxtcbcomponents"),
+    Fault.TD_COMPONENTS_BELOW_ALL: _components(
+        lambda components: [*components[:15], *map(_raised, components[15:])], name="tdxtcbcomponents"
+    ),
+    Fault.OUTDATED_COMPONENT: _raised_in_first("sgxtcbcomponents", 0, 1),
+    Fault.OUTDATED_TD_COMPONENT: _raised_in_first("tdxtcbcomponents", 2, 1),
+    Fault.HARMLESS_TD_MODULES_COMPONENT: _raised_in_first("tdxtcbcomponents", 0, 2),
     Fault.HARMLESS_EVALUATION_NUMBERS: _members(tcbEvaluationDataNumber=5),
+    Fault.HARMLESS_LAST_SECOND: _moved(PUBLISHED_BEFORE - DOCUMENT_VALIDITY),
+    # Last: what the others edit is gone then.
+    Fault.TD_MODULE_IDENTITIES_MISSING: _without("tdxModuleIdentities"),
+    Fault.TD_TCB_INFO_ID_SGX: _for_enclaves,
 }
 _QE_IDENTITY_EDITS: Final[Edits[SignedDocument]] = {
     Fault.QE_IDENTITY_ALTERED: _signed_text(_renumbered),
@@ -346,8 +429,9 @@ _QE_IDENTITY_EDITS: Final[Edits[SignedDocument]] = {
     Fault.QE_IDENTITY_ID_QVE: _members(id="QVE"),
     Fault.QE_IDENTITY_VERSION_1: _members(version=1),
     Fault.QE_IDENTITY_VERSION_3: _members(version=3),
-    Fault.QE_IDENTITY_STATUS_NOT_FOR_ENCLAVES: _levels(
-        lambda levels: [*({**level, "tcbStatus": "ConfigurationNeeded"} for level in levels[:1]), *levels[1:]]
-    ),
+    Fault.QE_IDENTITY_STATUS_NOT_FOR_ENCLAVES: _status_of_first("ConfigurationNeeded"),
+    Fault.QE_IDENTITY_STATUS_SW_HARDENING: _status_of_first("SWHardeningNeeded"),
+    Fault.QE_IDENTITY_STATUS_OUT_OF_DATE_CONFIGURATION: _status_of_first("OutOfDateConfigurationNeeded"),
+    Fault.TD_QE_IDENTITY_ID_QE: _members(id="QE"),
     Fault.QE_IDENTITY_NO_LEVELS: _levels(lambda _: []),
 }

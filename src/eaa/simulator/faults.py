@@ -11,6 +11,7 @@ from enum import Enum, StrEnum, unique
 from typing import TypeVar
 
 from eaa.errors import Misuse, Reason
+from eaa.evidence.quote import TEEType
 
 
 class Stage(StrEnum):
@@ -102,8 +103,14 @@ class Fault(Enum):
     AUTH_DATA_HUGE = (Stage.QUOTE, "the authentication data says that it has 4 GiB")
     AUTH_DATA_SLACK = (Stage.QUOTE, "a byte stands behind the last field, inside the authentication data")
     TRAILING_BYTES = (Stage.QUOTE, "bytes that are no padding follow the quote")
-    CERTIFICATION_DATA_PPID = (Stage.QUOTE, "the certification data is a PPID, not a certificate chain")
-    CERTIFICATION_DATA_LEAF_ONLY = (Stage.QUOTE, "the certification data is the PCK certificate alone, type 4")
+    OUTER_CERTIFICATION_TYPE = (Stage.QUOTE, "the outer certification data of a version 4 quote is of type 5")
+    OUTER_CERTIFICATION_TOO_LONG = (
+        Stage.QUOTE,
+        "the outer certification data of a version 4 quote says that it is one byte longer than it is",
+    )
+    UNKNOWN_BODY_TYPE = (Stage.QUOTE, "the body of a version 5 quote is of type 9")
+    CERTIFICATION_DATA_PPID = (Stage.QUOTE, "the certification data is a PPID, and there is no certificate chain")
+    CERTIFICATION_DATA_LEAF_ONLY = (Stage.QUOTE, "the certification data is the PCK certificate alone, without chain")
     CERTIFICATION_DATA_UNKNOWN = (Stage.QUOTE, "the certification data is of type 7")
     CHAIN_WITHOUT_ROOT = (Stage.QUOTE, "the quote's chain lacks the root")
     CHAIN_WITHOUT_CA = (Stage.QUOTE, "the quote's chain lacks the PCK CA")
@@ -140,6 +147,10 @@ class Fault(Enum):
     TCB_INFO_CHAIN_FOREIGN_ROOT = (Stage.COLLATERAL, "TCB Info's chain ends in another root of the same name")
     TCB_INFO_CHAIN_WITHOUT_ROOT = (Stage.COLLATERAL, "TCB Info's chain lacks the root")
     TCB_INFO_ALTERED = (Stage.COLLATERAL, "TCB Info was changed after it was signed")
+    TCB_INFO_STATUS_ALTERED = (
+        Stage.COLLATERAL,
+        "a status in TCB Info was changed to an unknown one after it was signed",
+    )
     TCB_INFO_WHITESPACE = (Stage.COLLATERAL, "a space was added to TCB Info after it was signed")
     TCB_INFO_DUPLICATE_MEMBER = (Stage.COLLATERAL, "TCB Info, validly signed, has a member twice")
     TCB_INFO_TRAILING_TEXT = (Stage.COLLATERAL, "text follows TCB Info, and the signature covers it")
@@ -188,7 +199,45 @@ class Fault(Enum):
         Stage.COLLATERAL,
         "a level of the QE identity is ConfigurationNeeded, which is no status of an enclave",
     )
+    QE_IDENTITY_STATUS_SW_HARDENING = (
+        Stage.COLLATERAL,
+        "a level of the QE identity is SWHardeningNeeded, which is no status of an enclave",
+    )
+    QE_IDENTITY_STATUS_OUT_OF_DATE_CONFIGURATION = (
+        Stage.COLLATERAL,
+        "a level of the QE identity is OutOfDateConfigurationNeeded, which is no status of an enclave",
+    )
     QE_IDENTITY_NO_LEVELS = (Stage.COLLATERAL, "the QE identity has no levels")
+
+    # --- trust domains only ----------------------------------------------------------------------------------------
+    TD_IN_VERSION_3 = (Stage.QUOTE, "a trust domain's quote says that it is of version 3")
+    TD_SEAM_SIGNER = (Stage.QUOTE, "another signer's module runs the trust domain")
+    TD_SEAM_ATTRIBUTES = (Stage.QUOTE, "the module that runs the trust domain has an attribute set")
+    TD_MODULE_UNKNOWN = (Stage.QUOTE, "the module is of a major version that TCB Info does not know")
+    TD_MODULE_BELOW_ALL = (Stage.QUOTE, "the module is older than every level of its identity")
+    TD_CURRENT_MODULE_BELOW_ALL = (
+        Stage.QUOTE,
+        "the module that runs now (TD report 1.5) is older than every level of its identity",
+    )
+    TD_MODULE_IDENTITIES_MISSING = (Stage.COLLATERAL, "TCB Info has no module identities")
+    TD_MODULE_STATUS_NOT_FOR_MODULES = (
+        Stage.COLLATERAL,
+        "the module's level is SWHardeningNeeded, which is no status of a module",
+    )
+    TD_TCB_INFO_ID_SGX = (Stage.COLLATERAL, "TCB Info is for enclaves")
+    TD_TCB_INFO_VERSION_2 = (Stage.COLLATERAL, "TCB Info's version is 2, which is for enclaves only")
+    TD_TCB_INFO_15_COMPONENTS = (Stage.COLLATERAL, "each level of TCB Info has 15 components of TDX")
+    TD_QE_IDENTITY_ID_QE = (Stage.COLLATERAL, "the identity is the SGX quoting enclave's")
+    TD_COMPONENTS_BELOW_ALL = (Stage.COLLATERAL, "the platform's components of TDX are below every level of TCB Info")
+
+    # --- right, but out of date: a verifier must say so --------------------------------------------------------------
+    OUTDATED_COMPONENT = (Stage.COLLATERAL, "the highest level of TCB Info asks for one component more than there is")
+    OUTDATED_TD_COMPONENT = (Stage.COLLATERAL, "the highest level of TCB Info asks for one component of TDX more")
+    OUTDATED_TD_MODULE = (Stage.QUOTE, "the module that runs the trust domain is old")
+    RELAUNCH_TD_MODULE = (
+        Stage.QUOTE,
+        "the trust domain was launched under an old module (TD report 1.5), which was updated since",
+    )
 
     # --- unusual, but right: a verifier must accept these ----------------------------------------------------------
     HARMLESS_TRAILING_ZEROS = (Stage.QUOTE, "zero padding follows the quote")
@@ -200,6 +249,19 @@ class Fault(Enum):
     HARMLESS_LOWER_CASE_HEX = (Stage.COLLATERAL, "TCB Info and QE identity write hex in lower case")
     HARMLESS_EVALUATION_NUMBERS = (Stage.COLLATERAL, "TCB Info and QE identity have different evaluation numbers")
     HARMLESS_OTHERS_REVOKED = (Stage.COLLATERAL, "both CRLs list certificates of others")
+    HARMLESS_LAST_SECOND = (Stage.COLLATERAL, "TCB Info's next update is this very second")
+    HARMLESS_TD_MODULES_COMPONENT = (
+        Stage.COLLATERAL,
+        "TCB Info asks for a high first component of TDX, which does not count where the module has a major version",
+    )
+    HARMLESS_TD_CURRENT_MODULE_OLD = (
+        Stage.QUOTE,
+        "the module that runs now (TD report 1.5) is older than the one of the launch",
+    )
+    HARMLESS_TD_CURRENT_MODULE_ZERO = (
+        Stage.QUOTE,
+        "the module that runs now (TD report 1.5) has no SVN, and no version",
+    )
 
     def __init__(self, stage: Stage, what: str) -> None:
         self.stage = stage
@@ -209,6 +271,16 @@ class Fault(Enum):
     def is_harmless(self) -> bool:
         """Whether the world is still good: unusual, but nothing that a verifier may refuse."""
         return self.name.startswith("HARMLESS_")
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether all is genuine, and only the TCB is not the newest: the status says so, and nothing is refused."""
+        return self.name.startswith(("OUTDATED_", "RELAUNCH_"))
+
+    @property
+    def is_tdx(self) -> bool:
+        """Whether only a trust domain's world can have it."""
+        return self.name.startswith(("TD_", "OUTDATED_TD_", "RELAUNCH_TD_", "HARMLESS_TD_"))
 
 
 Faults = frozenset[Fault]
@@ -231,6 +303,14 @@ def require_stage(faults: Iterable[Fault], *stages: Stage) -> Faults:
             hint="World.create takes any fault and applies it where it belongs",
         )
     return given
+
+
+def require_tee(faults: Faults, tee: TEEType) -> Faults:
+    """Return `faults`; raise Misuse where one of them is of trust domains only, and `tee` is SGX."""
+    foreign = sorted(fault.name for fault in faults if fault.is_tdx) if tee is TEEType.SGX else []
+    if foreign:
+        raise Misuse(Reason.SIMULATOR_INVALID, f"{', '.join(foreign)} cannot take hold here, only with trust domains")
+    return faults
 
 
 _T = TypeVar("_T")

@@ -14,7 +14,10 @@ TCB_STATUSES: Final = LEVEL_STATUSES
 QE_STATUSES: Final = (TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED)
 """What an enclave's level can be."""
 
-_BYTES: Final = {"fmspc": 6, "pce_id": 2, "cpu_svn": COMPONENTS}
+_BYTES: Final = {"fmspc": 6, "pce_id": 2, "cpu_svn": COMPONENTS, "tee_tcb_svn": COMPONENTS}
+_OF_TDX: Final = frozenset({"tee_tcb_svn", "tdx_module_status", "tdx_module_advisory_ids"})
+_TUPLES: Final = ("advisory_ids", "qe_advisory_ids", "tdx_module_advisory_ids")
+_MAX_U8: Final = 0xFF
 _MAX_U16: Final = 0xFFFF
 
 
@@ -31,6 +34,9 @@ class PlatformOptions(TypedDict, total=False):
     qe_svn: int
     qe_status: str
     qe_advisory_ids: tuple[str, ...]
+    tee_tcb_svn: bytes
+    tdx_module_status: str
+    tdx_module_advisory_ids: tuple[str, ...]
     tcb_evaluation_data_number: int
     sgx_type: int | None
     dynamic_platform: bool
@@ -39,7 +45,10 @@ class PlatformOptions(TypedDict, total=False):
 
 
 REVISABLE: Final = frozenset(
-    {"tcb_status", "advisory_ids", "qe_status", "qe_advisory_ids", "tcb_evaluation_data_number"}
+    {
+        *("tcb_status", "advisory_ids", "qe_status", "qe_advisory_ids", "tdx_module_status", "tdx_module_advisory_ids"),
+        "tcb_evaluation_data_number",
+    }
 )
 """What a vendor changes its mind about while the machine stays as it is."""
 
@@ -62,8 +71,13 @@ class PlatformModel:
     advisory_ids: tuple[str, ...] = ()
     qe_svn: int = 8
     qe_status: str = TCBStatus.UP_TO_DATE
-    """One of QE_STATUSES: what the QE identity says of exactly `qe_svn`."""
+    """One of QE_STATUSES: what the identity of the quoting enclave, SGX's or TDX's, says of exactly `qe_svn`."""
     qe_advisory_ids: tuple[str, ...] = ()
+    tee_tcb_svn: bytes = bytes.fromhex("07010a00000000000000000000000000")
+    """16 bytes, of the TDX module that runs: [0] its SVN, [1] its major version, the rest one SVN a component."""
+    tdx_module_status: str = TCBStatus.UP_TO_DATE
+    """One of QE_STATUSES: what the module's identity says of exactly its SVN."""
+    tdx_module_advisory_ids: tuple[str, ...] = ()
     tcb_evaluation_data_number: int = 21
     sgx_type: int | None = None
     """0 standard, 1 scalable, 2 scalable with integrity; by the CA where None."""
@@ -79,8 +93,11 @@ class PlatformModel:
                 raise _invalid(f"{name} has {length} bytes, {len(getattr(self, name))} were given")
         _require_status("tcb_status", self.tcb_status, TCB_STATUSES)
         _require_status("qe_status", self.qe_status, QE_STATUSES)
+        _require_status("tdx_module_status", self.tdx_module_status, QE_STATUSES)
         if not 0 <= self.pce_svn < _MAX_U16 or not 1 < self.qe_svn < _MAX_U16:
             raise _invalid(f"PCE SVN {self.pce_svn} or QE SVN {self.qe_svn} leaves no room for a level above or below")
+        if not 1 < self.tee_tcb_svn[0] < _MAX_U8:
+            raise _invalid(f"module SVN {self.tee_tcb_svn[0]} leaves no room for a level above or below")
 
     @property
     def effective_sgx_type(self) -> int:
@@ -101,9 +118,11 @@ class PlatformModel:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PlatformModel:
         """Return the model of `to_json`. Raises ValueError, KeyError, TypeError or Misuse for anything else."""
-        values = {field.name: document[field.name] for field in fields(cls)}
-        values.update({name: bytes.fromhex(values[name]) for name in _BYTES})
-        values.update({name: tuple(values[name]) for name in ("advisory_ids", "qe_advisory_ids")})
+        # Platforms that were stored before there was TDX lack its fields, and have the defaults.
+        given = {field.name for field in fields(cls) if field.name in document or field.name not in _OF_TDX}
+        values = {name: document[name] for name in given}
+        values.update({name: bytes.fromhex(values[name]) for name in _BYTES if name in given})
+        values.update({name: tuple(values[name]) for name in _TUPLES if name in given})
         return cls(**values)
 
 

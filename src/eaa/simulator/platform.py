@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from eaa.collateral.bundle import Collateral
 from eaa.errors import Misuse, Reason
+from eaa.evidence.quote import TEEType
 from eaa.simulator.certificates import to_header, to_pem, whole_second
 from eaa.simulator.cpu import EnclaveIdentity, Processor, TargetInfo
 from eaa.simulator.endorsements import Endorser
@@ -185,13 +186,21 @@ class Platform:
         """16 bytes that name this machine: never to be logged or shown."""
         return self.entropy.take(16, "PPID")
 
-    def collateral(self, *, now: datetime, faults: Faults = NO_FAULTS) -> Collateral:
+    def collateral(
+        self, *, now: datetime, faults: Faults = NO_FAULTS, tee: TEEType = TEEType.SGX, pck_chain: bool = False
+    ) -> Collateral:
         """Return what verifies this machine's quotes, as published an hour before `now` and good for 30 days.
+
+        Args:
+            now: aware.
+            faults: of stage COLLATERAL.
+            tee: of which kind of TEE.
+            pck_chain: add the machine's PCK certificate chain, for quotes that do not carry it.
 
         Raises:
             Misuse: a fault that is not of stage COLLATERAL.
         """
-        return self._endorser.collateral(now=now, faults=faults)
+        return self._endorser.collateral(now=now, faults=faults, tee=tee, pck_chain=pck_chain)
 
     def platform_collaterals(self, *, now: datetime) -> bytes:
         """Return the body of `PUT /sgx/certification/v4/platformcollateral` for this machine, JSON.
@@ -237,11 +246,21 @@ class Platform:
     @property
     def quoting_enclave(self) -> QuotingEnclave:
         """The machine's quoting enclave."""
+        return self._quoting_enclave(TEEType.SGX)
+
+    @property
+    def td_quoting_enclave(self) -> QuotingEnclave:
+        """The machine's quoting enclave for trust domains."""
+        return self._quoting_enclave(TEEType.TDX)
+
+    def _quoting_enclave(self, tee: TEEType) -> QuotingEnclave:
         return QuotingEnclave(
+            tee=tee,
             processor=self.processor,
             entropy=self.entropy,
             isv_svn=self.model.qe_svn,
             pce_svn=self.model.pce_svn,
+            pce_id=self.model.pce_id,
             pck_key=self.pck_key,
             chain=self.pck_chain,
         )
