@@ -41,6 +41,8 @@ KEEP_ALIVE: Final = 60
 """Seconds that an idle connection, or one whose head is not complete, is kept; the reference announces the same."""
 BODY_TIMEOUT: Final = 15.0
 """Seconds for the body of one request."""
+MAX_DISCARDED: Final = 8 * 1024 * 1024
+"""Bytes of a body past its limit that are read and thrown away before the connection is closed."""
 DRAIN_TIMEOUT: Final = 0.7
 """Seconds that requests in progress get when the service is stopped."""
 START_TIMEOUT: Final = 10.0
@@ -302,14 +304,19 @@ class _Application:
 async def _read_body(request: Request, protocol: Any, limit: int) -> bytes | None:
     """Return the body, or None where it is longer than the limit."""
     announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
-        return None
+    is_too_long = announced.isdecimal() and int(announced) > limit
     body = bytearray()
+    size = 0
     async for chunk in protocol:
-        body += chunk
-        if len(body) > limit:
-            return None
-    return bytes(body)
+        size += len(chunk)
+        if is_too_long := is_too_long or size > limit:
+            # A client that still sends would see a broken pipe and never our answer: let it come to its end, unkept.
+            if size > limit + MAX_DISCARDED:
+                return None
+            body.clear()
+        else:
+            body += chunk
+    return None if is_too_long else bytes(body)
 
 
 def _send(protocol: Any, request: Request, http_version: str, response: Response) -> None:
