@@ -42,7 +42,7 @@ KEEP_ALIVE: Final = 60
 BODY_TIMEOUT: Final = 15.0
 """Seconds for the body of one request."""
 MAX_DISCARDED: Final = 8 * 1024 * 1024
-"""Bytes of a body past its limit that are read and thrown away before the connection is closed."""
+"""Bytes of a body that is announced as too long which are read and thrown away."""
 DRAIN_TIMEOUT: Final = 0.7
 """Seconds that requests in progress get when the service is stopped."""
 START_TIMEOUT: Final = 10.0
@@ -304,19 +304,24 @@ class _Application:
 async def _read_body(request: Request, protocol: Any, limit: int) -> bytes | None:
     """Return the body, or None where it is longer than the limit."""
     announced = request.headers.get("content-length", "0")
-    is_too_long = announced.isdecimal() and int(announced) > limit
+    if announced.isdecimal() and int(announced) > limit:
+        await _discard_body(protocol)
+        return None
     body = bytearray()
+    async for chunk in protocol:
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)
+
+
+async def _discard_body(protocol: Any) -> None:
+    """Let a body that is too long come to its end: who still sends would see a broken pipe and never our answer."""
     size = 0
     async for chunk in protocol:
         size += len(chunk)
-        if is_too_long := is_too_long or size > limit:
-            # A client that still sends would see a broken pipe and never our answer: let it come to its end, unkept.
-            if size > limit + MAX_DISCARDED:
-                return None
-            body.clear()
-        else:
-            body += chunk
-    return None if is_too_long else bytes(body)
+        if size > MAX_DISCARDED:
+            return
 
 
 def _send(protocol: Any, request: Request, http_version: str, response: Response) -> None:
