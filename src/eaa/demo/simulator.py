@@ -51,7 +51,9 @@ def create_command(*, folder: Path, images: tuple[str, ...], as_json: bool, **gi
     now = wall_clock()
     platform = Platform.create(now=now, **_options(**given))
     _write_platform(folder, platform)
-    made = [_write_image(folder / f"{name}{IMAGE_SUFFIX}", name, now=now) for name in images]
+    # One signer for all of them, as of one vendor; making its key takes longer than all the rest.
+    key = create_signer_key() if images else None
+    made = [_write_image(folder / f"{name}{IMAGE_SUFFIX}", name, now=now, signer_key=key) for name in images]
     _show({"platform": str(folder), "root": str(folder / ROOT_FILE), "images": made}, as_json=as_json)
 
 
@@ -172,7 +174,7 @@ def _read_platform(folder: Path) -> Platform:
 
 
 def _write_image(path: Path, name: str, *, now: datetime, **options: Any) -> dict[str, str]:
-    image, sigstruct = sample_image(name, now=now, signer_key=create_signer_key(), **options)
+    image, sigstruct = sample_image(name, now=now, **options)
     write_whole(path, image)
     write_whole(path.with_suffix(SIGSTRUCT_SUFFIX), sigstruct)
     return {
