@@ -412,6 +412,7 @@ _TCB_INFO_EDITS: Final[Edits[SignedDocument]] = {
     Fault.OUTDATED_COMPONENT: _raised_in_first("sgxtcbcomponents", 0, 1),
     Fault.OUTDATED_TD_COMPONENT: _raised_in_first("tdxtcbcomponents", 2, 1),
     Fault.HARMLESS_TD_MODULES_COMPONENT: _raised_in_first("tdxtcbcomponents", 0, 2),
+    Fault.HARMLESS_TCB_LEVELS_ASCENDING: _levels(lambda levels: levels[::-1]),
     Fault.HARMLESS_EVALUATION_NUMBERS: _members(tcbEvaluationDataNumber=5),
     Fault.HARMLESS_LAST_SECOND: _moved(PUBLISHED_BEFORE - DOCUMENT_VALIDITY),
     # Last: what the others edit is gone then.

@@ -246,6 +246,7 @@ class Fault(Enum):
     HARMLESS_EMPTY_QE_AUTH_DATA = (Stage.QUOTE, "the QE's authentication data is empty")
     HARMLESS_LONG_QE_AUTH_DATA = (Stage.QUOTE, "the QE's authentication data has 64 bytes")
     HARMLESS_LEVELS_ASCENDING = (Stage.COLLATERAL, "TCB Info and QE identity list their levels lowest first")
+    HARMLESS_TCB_LEVELS_ASCENDING = (Stage.COLLATERAL, "TCB Info lists its levels lowest first")
     HARMLESS_LOWER_CASE_HEX = (Stage.COLLATERAL, "TCB Info and QE identity write hex in lower case")
     HARMLESS_EVALUATION_NUMBERS = (Stage.COLLATERAL, "TCB Info and QE identity have different evaluation numbers")
     HARMLESS_OTHERS_REVOKED = (Stage.COLLATERAL, "both CRLs list certificates of others")
