@@ -73,10 +73,10 @@ _MEMBERS: Final[dict[str, tuple[Reason, str]]] = {
 _MAX_SGX_FIELDS: Final = 32
 _SGX_ARC: Final = bytes.fromhex("2a864886f84d010d01")
 _SGX_FIELD_NAMES: Final = {
-    _SGX_ARC + bytes(arcs): ".".join(map(str, arcs))
+    bytes((der.OBJECT_IDENTIFIER, len(_SGX_ARC) + len(arcs))) + _SGX_ARC + bytes(arcs): ".".join(map(str, arcs))
     for arcs in [(arc,) for arc in range(1, 8)] + [(2, arc) for arc in range(1, 19)] + [(7, arc) for arc in range(1, 4)]
 }
-"""The fields that are specified, by the content of their OID: a certificate has thirty of them."""
+"""The fields that are specified, by their OID in DER: a certificate has thirty of them."""
 _NO_KINDS: Final = ("",) * COMPONENTS
 _SPACE: Final = r"[ \t\r\n]*+"
 _SIGNATURE_MEMBER: Final = re.compile(
@@ -86,12 +86,11 @@ _KINDS_OF_CA: Final[tuple[tuple[str, Literal["processor", "platform"]], ...]] = 
     ("SGX PCK Processor CA", "processor"),
     ("SGX PCK Platform CA", "platform"),
 )
+_NO_STRUCTURE: Final = bytes(octet for octet in range(256) if octet not in b'[]{}"\\')
 _ADVISORY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*")
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 # A string without an end matches too: were it not to, each quote in it would be tried again, in quadratic time.
-_BRACKETS: Final = frozenset("[]{}")
-_BRACKET: Final = re.compile(r"[\[\]{}]")
 _STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
@@ -117,6 +116,8 @@ LEVEL_STATUSES: Final = tuple(
     if status not in (TCBStatus.TD_RELAUNCH_ADVISED, TCBStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED)
 )
 """What a level of TCB Info can say."""
+_STATUS_OF_WORD: Final = {status.value: status for status in LEVEL_STATUSES}
+_STATUS_WORDS: Final = tuple(_STATUS_OF_WORD)
 _ENCLAVE_STATUSES: Final = frozenset({TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED})
 
 
@@ -202,6 +203,7 @@ class TCBInfo:
         tcb_type = members.uint("tcbType", maximum=0xFFFF)
         if tcb_type != 0:
             raise members.bad(f"has tcbType {tcb_type}; only 0 is defined")
+        levels = members.children("tcbLevels", maximum=MAX_LEVELS)
         return cls(
             body=body,
             id="TDX" if kind == "TDX" else "SGX",
@@ -213,9 +215,9 @@ class TCBInfo:
             tcb_evaluation_data_number=members.uint("tcbEvaluationDataNumber", maximum=0xFFFFFFFF),
             tdx_module=TDXModule(**_module_fields(members.child("tdxModule"))) if kind == "TDX" else None,
             tdx_module_identities=_module_identities(members) if kind == "TDX" else (),
-            tcb_levels=_platform_levels(members, version=version, kind=kind),
-            sgx_component_kinds=_component_kinds(members, "sgxtcbcomponents") if version == 3 else _NO_KINDS,
-            tdx_component_kinds=_component_kinds(members, "tdxtcbcomponents") if kind == "TDX" else _NO_KINDS,
+            tcb_levels=_platform_levels(members, levels, version=version, kind=kind),
+            sgx_component_kinds=_component_kinds(levels, "sgxtcbcomponents") if version == 3 else _NO_KINDS,
+            tdx_component_kinds=_component_kinds(levels, "tdxtcbcomponents") if kind == "TDX" else _NO_KINDS,
         )
 
 
@@ -413,13 +415,21 @@ def join_signed_document(member: SignedMember, body: bytes, signature: bytes) ->
 class _Members:
     """The members of one JSON object, each read as the one type that it may have."""
 
-    def __init__(self, members: dict[str, Any], *, what: str, reason: Reason) -> None:
+    __slots__ = ("_members", "_parent", "_reason", "_what")
+
+    def __init__(self, members: dict[str, Any], *, what: str, reason: Reason, parent: _Members | None = None) -> None:
         self._members = members
         self._what = what
         self._reason = reason
+        self._parent = parent
+
+    @property
+    def what(self) -> str:
+        """What these members are of; spelled out only when an error has to name it."""
+        return self._what if self._parent is None else f"{self._what} of {self._parent.what}"
 
     def bad(self, message: str) -> MalformedInput:
-        return MalformedInput(self._reason, f"{self._what} {message}")
+        return MalformedInput(self._reason, f"{self.what} {message}")
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -475,7 +485,7 @@ class _Members:
 
     def texts(self, name: str, *, maximum: int) -> list[str]:
         items = self._list(name, maximum=maximum)
-        if not all(isinstance(item, str) for item in items):
+        if [item for item in items if type(item) is not str]:
             raise self.bad(f"has something else than texts in {name}")
         return items
 
@@ -488,7 +498,7 @@ class _Members:
     def _nested(self, name: str, value: object) -> _Members:
         if not isinstance(value, dict):
             raise self.bad(f"lacks {name}, an object")
-        return _Members(value, what=f"{name} of {self._what}", reason=self._reason)
+        return _Members(value, what=name, reason=self._reason, parent=self)
 
 
 class _SGXFields:
@@ -501,14 +511,10 @@ class _SGXFields:
     def read(cls, content: bytes) -> _SGXFields:
         fields: dict[str, der.Element] = {}
         for item in der.read_all(content, what="the SGX extension", maximum=_MAX_SGX_FIELDS):
-            pair = der.expect(item, tag=der.SEQUENCE, what="a field of the SGX extension")
-            parts = der.read_all(pair.content, what="a field of the SGX extension", maximum=2)
-            if len(parts) != 2:
-                raise _bad_extension("a field of the SGX extension is no name with a value")
-            name = _sgx_field_name(der.expect(parts[0], tag=der.OBJECT_IDENTIFIER, what="a field's name").content)
+            name, value = _sgx_field(der.expect(item, tag=der.SEQUENCE, what="a field of the SGX extension").content)
             if name in fields:
                 raise _bad_extension(f"the SGX extension has its field .{name} twice")
-            fields[name] = parts[1]
+            fields[name] = value
         return cls(fields)
 
     def __contains__(self, name: str) -> bool:
@@ -537,15 +543,23 @@ class _SGXFields:
         return der.parse_boolean(self.content(name, der.BOOLEAN)) if name in self else None
 
 
-def _sgx_field_name(oid: bytes) -> str:
-    """Return what follows the arc of the SGX extension in the content of an OID, dotted."""
-    name = _SGX_FIELD_NAMES.get(oid)
+def _sgx_field(pair: bytes) -> tuple[str, der.Element]:
+    """Return what follows the arc of the SGX extension in the name of a field, dotted, and the field's value."""
+    # Names are short and few: to find a known one needs no reader.
+    size = pair[1] + 2 if len(pair) > 1 else 0
+    name = _SGX_FIELD_NAMES.get(pair[:size])
     if name is None:
-        dotted = der.parse_oid(oid)
+        oid, rest = der.read_one(pair, what="a field of the SGX extension")
+        dotted = der.parse_oid(der.expect(oid, tag=der.OBJECT_IDENTIFIER, what="a field's name").content)
         name = dotted.removeprefix(f"{SGX_EXTENSION_OID}.")
         if name == dotted:
             raise _bad_extension(f"the SGX extension has a field {dotted}, which is none of its own")
-    return name
+    else:
+        rest = pair[size:]
+    value, rest = der.read_one(rest, what="a field of the SGX extension")
+    if rest:
+        raise _bad_extension(f"something follows the value of field .{name} of the SGX extension")
+    return name, value
 
 
 def _decode(raw: bytes, *, what: str, reason: Reason) -> str:
@@ -556,20 +570,26 @@ def _decode(raw: bytes, *, what: str, reason: Reason) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise MalformedInput(reason, f"{what} is not UTF-8") from error
-    depth = 0
-    for bracket in _brackets(text):
-        depth += 1 if bracket in "{[" else -1
-        if depth > MAX_DOCUMENT_DEPTH:
-            raise MalformedInput(reason, f"{what} is nested more than {MAX_DOCUMENT_DEPTH} deep")
+    if _is_deep(raw, text):
+        raise MalformedInput(reason, f"{what} is nested more than {MAX_DOCUMENT_DEPTH} deep")
     return text
 
 
-def _brackets(text: str) -> list[str]:
-    """Return the brackets of a JSON document that stand outside its strings."""
-    if "\\" in text:
-        return [found[0] for found in _STRING_OR_BRACKET.finditer(text) if found[0] in _BRACKETS]
-    # Without escapes every quote begins or ends a string, and to split is many times faster than to match.
-    return _BRACKET.findall("".join(text.split('"')[::2]))
+def _is_deep(raw: bytes, text: str) -> bool:
+    """Whether brackets outside of strings are nested more than MAX_DOCUMENT_DEPTH deep."""
+    # Most documents have no escapes, and no brackets inside of strings: all strings are then pairs of quotes in what
+    # is left here, and taking the innermost pairs of brackets away, again and again, leaves nothing.
+    left = raw.translate(None, _NO_STRUCTURE).replace(b'""', b"")
+    for _ in range(MAX_DOCUMENT_DEPTH):
+        left = left.replace(b"{}", b"").replace(b"[]", b"")
+        if not left:
+            return False
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+        if depth > MAX_DOCUMENT_DEPTH:
+            return True
+    return False
 
 
 def _load(body: bytes, *, what: str, reason: Reason) -> _Members:
@@ -614,9 +634,9 @@ def _svn_levels(members: _Members) -> tuple[SVNLevel, ...]:
     return levels
 
 
-def _platform_levels(members: _Members, *, version: int, kind: str) -> tuple[TCBLevel, ...]:
+def _platform_levels(members: _Members, items: list[_Members], *, version: int, kind: str) -> tuple[TCBLevel, ...]:
     levels = []
-    for level in members.children("tcbLevels", maximum=MAX_LEVELS):
+    for level in items:
         tcb = level.child("tcb")
         levels.append(
             TCBLevel(
@@ -638,9 +658,8 @@ def _components(tcb: _Members, name: str) -> tuple[int, ...]:
     return components
 
 
-def _component_kinds(members: _Members, name: str) -> tuple[str, ...]:
+def _component_kinds(levels: list[_Members], name: str) -> tuple[str, ...]:
     """Return what kind each component is of. Levels do not differ in that, so the first one speaks for all."""
-    levels = members.children("tcbLevels", maximum=MAX_LEVELS)
     if not levels:
         return _NO_KINDS
     components = levels[0].child("tcb").children(name, maximum=COMPONENTS)
@@ -649,9 +668,10 @@ def _component_kinds(members: _Members, name: str) -> tuple[str, ...]:
 
 def _component_kind(component: _Members) -> str:
     words = [component.text(name) for name in ("category", "type") if name in component]
-    if any(len(word) > MAX_COMPONENT_KIND or not word.isprintable() for word in words):
-        raise component.bad("has a kind that cannot be printed, or is too long")
-    return ", ".join(word for word in words if word)
+    for word in words:
+        if len(word) > MAX_COMPONENT_KIND or not word.isprintable():
+            raise component.bad("has a kind that cannot be printed, or is too long")
+    return ", ".join([word for word in words if word])
 
 
 def _components_v2(tcb: _Members) -> tuple[int, ...]:
@@ -661,11 +681,11 @@ def _components_v2(tcb: _Members) -> tuple[int, ...]:
 def _common(level: _Members) -> dict[str, Any]:
     """Return what levels of every kind have: date, status, advisories."""
     advisories = level.texts("advisoryIDs", maximum=MAX_ADVISORIES) if "advisoryIDs" in level else []
-    if not all(_ADVISORY.fullmatch(advisory) for advisory in advisories):
+    if [advisory for advisory in advisories if not _ADVISORY.fullmatch(advisory)]:
         raise level.bad("names an advisory in a form that none has")
     return {
         "tcb_date": level.date("tcbDate"),
-        "tcb_status": TCBStatus(level.choice("tcbStatus", LEVEL_STATUSES)),
+        "tcb_status": _STATUS_OF_WORD[level.choice("tcbStatus", _STATUS_WORDS)],
         "advisory_ids": tuple(advisories),
     }
 

@@ -46,6 +46,8 @@ _VERSION_3: Final = bytes.fromhex("020102")
 _CRL_VERSION_2: Final = bytes.fromhex("020101")
 _CRL_EXTENSIONS: Final = 0xA0
 _AUTHORITY_KEY_IDENTIFIER: Final = bytes.fromhex("0603551d23")
+# The same with its value: 24 bytes that are a SEQUENCE of a key identifier of 20 bytes, and nothing else.
+_PLAIN_AUTHORITY_KEY_IDENTIFIER: Final = _AUTHORITY_KEY_IDENTIFIER + bytes.fromhex("041830168014")
 _COMMON_NAME: Final = bytes.fromhex("0603550403")
 _TRUE: Final = bytes.fromhex("0101ff")
 """Nothing is critical where this does not occur. Extensions of CRL entries are slow to read, and there are many."""
@@ -306,6 +308,8 @@ def _signed_part(raw: bytes, *, what: str, reason: Reason) -> der.Element:
 
 def _require_plain_authority(extensions: bytes, *, reason: Reason) -> None:
     """Refuse an authority key identifier that is more than an identifier: the library warns aloud of odd ones."""
+    if extensions.count(_AUTHORITY_KEY_IDENTIFIER) == extensions.count(_PLAIN_AUTHORITY_KEY_IDENTIFIER):
+        return
     whole = der.read_only(extensions, tag=der.SEQUENCE, what="the extensions")
     for item in der.read_all(whole.content, what="the extensions"):
         if item.content.startswith(_AUTHORITY_KEY_IDENTIFIER):
@@ -328,14 +332,25 @@ def _common_name(name: bytes) -> str:
     parts = der.read_only(name, tag=der.SEQUENCE, what="a name").content
     for part in der.read_all(parts, what="a name", maximum=_MAX_NAME_PARTS):
         attributes = der.expect(part, tag=der.SET, what="a part of a name").content
-        for attribute in der.read_all(attributes, what="a part of a name", maximum=_MAX_NAME_PARTS):
-            content = der.expect(attribute, tag=der.SEQUENCE, what="an attribute of a name").content
-            # The library has read every attribute, whatever its type; only this one means something to us.
-            if content.startswith(_COMMON_NAME):
-                found.append(_text(der.read_all(content, what="an attribute of a name", maximum=2)[-1]))
+        # The library has read every attribute, whatever its type; only this one means something to us.
+        if _COMMON_NAME in attributes:
+            found += _common_names(attributes)
     if len(found) != 1:
         raise _bad_certificate(f"a name has {len(found)} common names, exactly one is expected")
     return found[0]
+
+
+def _common_names(attributes: bytes) -> list[str]:
+    """Return the CNs among the attributes of one part of a Name; a part has one attribute, as a rule."""
+    contents = [
+        der.expect(attribute, tag=der.SEQUENCE, what="an attribute of a name").content
+        for attribute in der.read_all(attributes, what="a part of a name", maximum=_MAX_NAME_PARTS)
+    ]
+    return [
+        _text(der.read_all(content, what="an attribute of a name", maximum=2)[-1])
+        for content in contents
+        if content.startswith(_COMMON_NAME)
+    ]
 
 
 def _text(value: der.Element) -> str:

@@ -662,7 +662,9 @@ def _qe_mismatch(message: str) -> VerificationError:
 
 
 def _masked(value: bytes, mask: bytes) -> bytes:
-    return bytes(octet & bits for octet, bits in zip(value, mask, strict=True))
+    if len(value) != len(mask):
+        raise ValueError(f"{len(value)} bytes cannot be masked by {len(mask)}")
+    return (int.from_bytes(value, "big") & int.from_bytes(mask, "big")).to_bytes(len(value), "big")
 
 
 def parse_attestation_key(quote: Quote) -> EllipticCurvePublicKey:
