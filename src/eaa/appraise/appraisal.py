@@ -114,7 +114,7 @@ class Appraiser:
     ) -> Accepted | Rejected:
         """Do what the function `appraise` does."""
         report = verified.quote.body
-        evidence = verified.quote.encode()
+        evidence = verified.quote.raw or verified.quote.encode()
         if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
             raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
         in_session = _Finding.of(

@@ -8,8 +8,11 @@ from eaa.errors import MalformedInput, Reason
 class Reader:
     """Takes fields from the front of `raw`; running out of bytes is MalformedInput with the given reason."""
 
+    __slots__ = ("_at", "_raw", "_reason", "_size", "_what")
+
     def __init__(self, raw: bytes, *, what: str, reason: Reason) -> None:
         self._raw = raw
+        self._size = len(raw)
         self._at = 0
         self._what = what
         self._reason = reason
@@ -17,20 +20,19 @@ class Reader:
     @property
     def remaining(self) -> int:
         """Bytes not taken yet."""
-        return len(self._raw) - self._at
+        return self._size - self._at
 
     def take(self, length: int, field: str) -> bytes:
         """Return the next `length` bytes, the named field."""
-        if length > self.remaining:
+        at, end = self._at, self._at + length
+        if end > self._size:
             raise MalformedInput(
                 self._reason,
-                f"{self._what} ends inside {field}: {length} bytes expected at offset {self._at}, "
-                f"{self.remaining} there",
+                f"{self._what} ends inside {field}: {length} bytes expected at offset {at}, {self._size - at} there",
                 hint="the input was cut off or is something else; fetch it again",
             )
-        field_bytes = self._raw[self._at : self._at + length]
-        self._at += length
-        return field_bytes
+        self._at = end
+        return self._raw[at:end]
 
     def uint(self, length: int, field: str) -> int:
         """Return the next `length` bytes as an unsigned little-endian integer."""

@@ -5,6 +5,7 @@ Source: Intel SGX ECDSA QuoteLib Reference (version 3); Intel TDX DCAP Quoting L
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
@@ -26,6 +27,7 @@ BODY_DESCRIPTOR_SIZE: Final = 6
 """Bytes between header and body of a version 5 quote: the body's type, u16, and size, u32."""
 QUOTE_VERSIONS: Final = (3, 4, 5)
 _QE_REPORT_CERTIFICATION: Final = 6
+_REST_OF_HEADER: Final = struct.Struct("<4s 16s 20s")  # QE SVN and PCE SVN, QE vendor id, user data
 
 
 class TEEType(IntEnum):
@@ -33,6 +35,9 @@ class TEEType(IntEnum):
 
     SGX = 0x00
     TDX = 0x81
+
+
+_TEE_TYPES: Final = {int(member): member for member in TEEType}
 
 
 class BodyType(IntEnum):
@@ -97,13 +102,11 @@ class QuoteHeader:
                 f"the quote's attestation key type is {key_type}; only 2 (ECDSA P-256) is defined for use",
             )
         tee_type = _tee_type(reader.uint(4, "the TEE type"), version)
-        svns = reader.take(4, "the QE SVN and PCE SVN")
-        vendor = reader.take(16, "the QE vendor id")
+        svns, vendor, user_data = _REST_OF_HEADER.unpack(reader.take(_REST_OF_HEADER.size, "the rest of the header"))
         if vendor != INTEL_QE_VENDOR_ID:
             raise MalformedInput(
                 Reason.QE_VENDOR_UNKNOWN, f"the quote names QE vendor {vendor.hex()}; only Intel's is known"
             )
-        user_data = reader.take(20, "the user data")
         reader.end()
         return cls(
             version=version,
@@ -153,6 +156,11 @@ class Quote:
     """Zero bytes found after the quote's end and left out. Attesters return fixed buffers."""
     signed_bytes: bytes = field(repr=False)
     """Header, body descriptor where there is one, and body, exactly as they were received."""
+    raw: bytes | None = field(default=None, init=False, compare=False, repr=False)
+    """The whole quote as it was received, without padding; None for a record that was put together.
+
+    No constructor takes it and `replace` drops it: a record that has it says what these bytes say.
+    """
 
     @classmethod
     def parse(cls, raw: bytes) -> Quote:
@@ -162,7 +170,7 @@ class Quote:
             MalformedInput: `raw` is not one quote. QUOTE_TRAILING_BYTES when only what follows it is wrong.
         """
         quote, trailing = cls.parse_prefix(raw)
-        if trailing.strip(b"\0"):
+        if trailing and trailing.strip(b"\0"):
             raise MalformedInput(
                 Reason.QUOTE_TRAILING_BYTES,
                 f"{len(trailing)} bytes follow the end of the quote, and they are not zero padding",
@@ -184,8 +192,10 @@ class Quote:
         auth = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
         trailing = reader.take(reader.remaining, "what follows")
         fields = _parse_authentication_data(auth, version=header.version)
-        padding = 0 if trailing.strip(b"\0") else len(trailing)
-        return cls(header=header, body=body, padding=padding, signed_bytes=signed, **fields), trailing
+        padding = 0 if not trailing or trailing.strip(b"\0") else len(trailing)
+        quote = cls(header=header, body=body, padding=padding, signed_bytes=signed, **fields)
+        object.__setattr__(quote, "raw", raw[: len(raw) - len(trailing)])
+        return quote, trailing
 
     @property
     def body_type(self) -> BodyType:
@@ -237,7 +247,7 @@ def _parse_body(reader: Reader, header: QuoteHeader) -> Body:
 
 
 def _tee_type(word: int, version: int) -> TEEType:
-    known = {int(member): member for member in TEEType}
+    known = _TEE_TYPES
     if word not in known or (version == 3 and word != TEEType.SGX):
         raise MalformedInput(
             Reason.TEE_TYPE_UNSUPPORTED, f"a quote of version {version} with TEE type {word:#x} is not defined"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import ClassVar, Final
@@ -10,6 +11,7 @@ from eaa.errors import MalformedInput, Reason
 
 REPORT_SIZE: Final = 384
 """Bytes of an SGX report body."""
+_LAYOUT: Final = struct.Struct("<16s I 12s 16s 16s 32s 32s 32s 32s 64s H H H 42s 16s 64s")
 
 
 class SGXAttribute(IntFlag):
@@ -21,6 +23,9 @@ class SGXAttribute(IntFlag):
     PROVISIONKEY = 0x10
     EINITTOKENKEY = 0x20
     KSS = 0x80
+
+
+_DEBUG: Final = int(SGXAttribute.DEBUG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +73,38 @@ class EnclaveReport:
             raise MalformedInput(
                 Reason.QUOTE_MALFORMED, f"an SGX report body has {REPORT_SIZE} bytes, {len(raw)} were given"
             )
+        (
+            cpu_svn,
+            misc_select,
+            after_misc,
+            isv_ext_prod_id,
+            attributes,
+            mr_enclave,
+            after_enclave,
+            mr_signer,
+            after_signer,
+            config_id,
+            isv_prod_id,
+            isv_svn,
+            config_svn,
+            after_config_svn,
+            isv_family_id,
+            report_data,
+        ) = _LAYOUT.unpack(raw)
         return cls(
-            cpu_svn=raw[0:16],
-            misc_select=int.from_bytes(raw[16:20], "little"),
-            isv_ext_prod_id=raw[32:48],
-            attributes=raw[48:64],
-            mr_enclave=raw[64:96],
-            mr_signer=raw[128:160],
-            config_id=raw[192:256],
-            isv_prod_id=int.from_bytes(raw[256:258], "little"),
-            isv_svn=int.from_bytes(raw[258:260], "little"),
-            config_svn=int.from_bytes(raw[260:262], "little"),
-            isv_family_id=raw[304:320],
-            report_data=raw[320:384],
-            reserved=(raw[20:32], raw[96:128], raw[160:192], raw[262:304]),
+            cpu_svn=cpu_svn,
+            misc_select=misc_select,
+            isv_ext_prod_id=isv_ext_prod_id,
+            attributes=attributes,
+            mr_enclave=mr_enclave,
+            mr_signer=mr_signer,
+            config_id=config_id,
+            isv_prod_id=isv_prod_id,
+            isv_svn=isv_svn,
+            config_svn=config_svn,
+            isv_family_id=isv_family_id,
+            report_data=report_data,
+            reserved=(after_misc, after_enclave, after_signer, after_config_svn),
         )
 
     def encode(self) -> bytes:
@@ -116,4 +139,4 @@ class EnclaveReport:
     @property
     def is_debug(self) -> bool:
         """Whether the host can read and change this enclave's memory."""
-        return bool(self.flags & SGXAttribute.DEBUG)
+        return bool(self.attributes[0] & _DEBUG)

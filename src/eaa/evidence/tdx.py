@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import ClassVar, Final, Self
@@ -47,6 +48,14 @@ _FIELDS_15_EXTENDED: Final[_Layout] = (
     ("current_service_td_hash", 48),
     ("current_service_td_attributes", 8),
 )
+_READERS: Final = {
+    sum(length for _, length in layout): (
+        tuple(name for name, _ in layout),
+        struct.Struct("".join(f"{length}s" for _, length in layout)),
+    )
+    for layout in (_FIELDS_10, _FIELDS_15, _FIELDS_15_EXTENDED)
+}
+"""By the size of a report: the names of its fields, and where they stand."""
 
 
 class TDAttribute(IntFlag):
@@ -110,12 +119,8 @@ class TDReport:
         """Raise MalformedInput unless `raw` is exactly one report of this version."""
         if len(raw) != cls.SIZE:
             raise MalformedInput(Reason.QUOTE_MALFORMED, f"this TD report has {cls.SIZE} bytes, {len(raw)} were given")
-        values: dict[str, bytes] = {}
-        at = 0
-        for name, length in cls.LAYOUT:
-            values[name] = raw[at : at + length]
-            at += length
-        return cls(**values)
+        names, layout = _READERS[cls.SIZE]
+        return cls(**dict(zip(names, layout.unpack(raw), strict=True)))
 
     def encode(self) -> bytes:
         """Return the bytes of this report."""

@@ -339,7 +339,7 @@ def parse_pck_chain(
         VerificationError: PCK_CERTIFICATE_MISSING; CERTIFICATE_CHAIN, not three certificates.
     """
     # The signature covers bytes, facts are read from the record: a record that was put together by hand may lie.
-    if quote.encode_signed_part() != quote.signed_bytes:
+    if quote.raw is None and quote.encode_signed_part() != quote.signed_bytes:
         raise MalformedInput(Reason.QUOTE_MALFORMED, "header and body of the quote are not what its signature covers")
     kind = quote.certification_data_type
     if kind == CertificationDataType.PCK_CHAIN:
