@@ -10,18 +10,24 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eaa.appraise.appraisal import appraise
+from eaa.appraise.policy import Policy
+from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.result import Rejected, Role
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import PCKCertificate, QEIdentity, TCBInfo
 from eaa.collateral.x509 import Certificate, parse_pem_chain
 from eaa.errors import EAAError, MalformedInput, Reason, VerificationError
 from eaa.evidence.quote import Quote, QuoteHeader, TEEType
-from eaa.verify.dcap import INTEL, verify_collateral, verify_quote
+from eaa.evidence.tdx import TDReport15
+from eaa.verify.dcap import INTEL, VerifiedQuote, verify_collateral, verify_quote
 from eaa.verify.tcb import TCBStatus
 from support.dcap_world import NOW, SGXExtension, World, compact, pem, raw_public, tlv
 from support.vectors import cases, vector
@@ -167,6 +173,20 @@ def test_the_pce_id_is_compared() -> None:
     assert refusal(world) is Reason.TCB_INFO_MISMATCH
 
 
+def test_a_report_of_one_product_line_does_not_go_with_the_documents_of_another() -> None:
+    """A report and an endorsement that are both genuine need not belong together."""
+    world = sgx()
+    world.tcb_info["fmspc"] = "00606A000000"
+    assert refusal(world) is Reason.TCB_INFO_MISMATCH
+
+
+def test_the_identity_of_another_enclave_of_the_vendor_does_not_vouch_for_quotes() -> None:
+    """rats-tls PR #140, PR #100: how another enclave of Intel's is verified was mixed up with how quotes are."""
+    world = sgx()
+    world.qe_identity["id"] = "QVE"
+    assert refusal(world) is Reason.QE_IDENTITY_MISMATCH
+
+
 @pytest.mark.parametrize("make", [sgx, tdx])
 def test_documents_of_the_other_tee_do_not_fit(make: Callable[[], World]) -> None:
     world, other = make(), (tdx if make is sgx else sgx)()
@@ -224,6 +244,16 @@ def test_components_of_a_versioned_module_are_compared_from_the_third(case: dict
     assert facts.tcb_status == case["expect"]["tcb_status"]
 
 
+def test_a_module_that_was_updated_since_does_not_wash_the_launch_clean() -> None:
+    """A verifier that looks at the module of today only calls such a domain up to date."""
+    world = World(tee=TEEType.TDX, version=5)
+    assert isinstance(world.body, TDReport15)
+    world.body = dataclasses.replace(world.body, tee_tcb_svn=bytes((4, 1, *(5,) * 14)))
+    facts = world.verify()
+    assert facts.tcb.current.tcb_status is TCBStatus.UP_TO_DATE
+    assert facts.tcb_status is TCBStatus.TD_RELAUNCH_ADVISED
+
+
 # --- TCB levels
 
 
@@ -240,7 +270,7 @@ def test_the_order_of_levels_is_not_taken_as_given(make: Callable[[], World]) ->
 
 @pytest.mark.parametrize("name", ["sgxtcbcomponents", "tdxtcbcomponents"])
 @pytest.mark.parametrize("count", [0, 1, 15, 17])
-def test_a_short_list_of_components_is_not_compared_as_far_as_it_goes(name: str, count: int) -> None:
+def test_svn_arrays_of_unequal_length_are_refused(name: str, count: int) -> None:
     """dcap-qvl GHSA-6q6c-vvf9-fj3w, issue #139, PR #164."""
     world = tdx()
     components = world.tcb_info["tcbLevels"][0]["tcb"][name]
@@ -334,6 +364,19 @@ def test_a_crl_of_tomorrow_is_refused(crl: str) -> None:
     world = sgx()
     getattr(world, crl).this_update = NOW + SECOND
     assert refusal(world) is Reason.CRL_NOT_YET_VALID
+
+
+def test_a_platform_whose_key_is_known_to_others_is_refused_once_it_is_revoked() -> None:
+    """arXiv 2605.12990, of another vendor's keys: whoever has the key signs what he likes, and every signature fits.
+
+    Then a list of what was revoked is all that is left; it names this machine, and no other of its kind.
+    """
+    world, sound = sgx(), sgx()
+    for one in (world, sound):
+        one.pck_crl.revoked = [0xBAD]
+    world.pck.serial = 0xBAD
+    assert refusal(world) is Reason.CERTIFICATE_REVOKED
+    assert sound.verify().tcb_status is TCBStatus.UP_TO_DATE
 
 
 # --- dates
@@ -430,6 +473,11 @@ def test_text_behind_a_document_is_refused_even_if_it_is_signed(trailing: bytes)
 
 
 # --- bytes that are not what they claim
+
+
+@pytest.mark.parametrize("behind", [b"\1", bytes(30) + b"claims", bytes(70) + b"\1"])
+def test_bytes_behind_a_quote_are_not_ignored(behind: bytes) -> None:
+    assert parse_refusal(sgx().quote().encode() + behind) is Reason.QUOTE_TRAILING_BYTES
 
 
 def test_the_qe_vendor_is_looked_at() -> None:
@@ -546,6 +594,104 @@ def test_header_svns_are_not_used() -> None:
     assert refusal(world) is Reason.TCB_NOT_SUPPORTED
 
 
+# --- how facts are told
+
+
+@pytest.mark.parametrize("flags", [(True, False, False), (False, True, False), (False, False, True)])
+def test_what_a_platform_allows_is_not_told_the_wrong_way_round(flags: tuple[bool, bool, bool]) -> None:
+    """A check of platform information was inverted: a policy against SMT let just the machines with SMT pass."""
+    world = sgx()
+    assert world.pck.sgx is not None
+    world.pck.sgx.configuration = {arc: b"\xff" if flag else b"\0" for arc, flag in enumerate(flags, 1)}
+    facts = world.verify()
+    assert (facts.dynamic_platform, facts.cached_keys, facts.smt_enabled) == flags
+
+
+def test_what_a_certificate_does_not_say_is_not_a_no() -> None:
+    world = sgx()
+    assert world.pck.sgx is not None
+    world.pck.sgx.configuration = {}
+    facts = world.verify()
+    assert (facts.dynamic_platform, facts.cached_keys, facts.smt_enabled) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        pytest.param(sgx, {"attributes": b"\7" + bytes(15)}, id="enclave"),
+        pytest.param(tdx, {"td_attributes": b"\1" + bytes(7)}, id="domain"),
+        pytest.param(tdx, {"td_attributes": b"\x80" + bytes(7)}, id="domain, a reserved bit of that byte"),
+    ],
+)
+def test_debug_is_not_overlooked_by_default(make: Callable[[], World], change: dict[str, bytes]) -> None:
+    """go-tdx-guest #81, #92: whether a domain is under debug was looked at only where somebody asked for it."""
+    world = make()
+    changes: dict[str, Any] = dict(change)
+    world.body = dataclasses.replace(world.body, **changes)
+    assert Reason.DEBUG_ENCLAVE in failed(world.verify())
+    assert Reason.DEBUG_ENCLAVE not in failed(make().verify())
+
+
+def test_report_data_that_does_not_match_is_no_remark() -> None:
+    """cmcp PR #389, PR #390: it was compared, and the answer was VERIFIED all the same."""
+    facts = sgx().verify()
+    assert Reason.REPORT_DATA_MISMATCH in failed(facts, expected_report_data=bytes(64))
+    assert Reason.REPORT_DATA_MISMATCH not in failed(facts, expected_report_data=facts.report_data)
+
+
+def failed(facts: VerifiedQuote, **keywords: Any) -> set[Reason]:
+    """What a policy of defaults has against these facts."""
+    result = appraise(
+        facts, policy=Policy(), reference_values=ReferenceValues(), role=Role.WORKLOAD, session=None, **keywords
+    )
+    assert isinstance(result, Rejected)
+    return {check.reason for check in result.checks if not check.passed}
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+def test_a_quote_without_a_chain_is_not_verified(kind: int) -> None:
+    """cmcp PR #389, PR #390: a chain was optional, and the answer was VERIFIED without it."""
+    world = sgx()
+    world.certification_data_type = kind
+    assert refusal(world) is Reason.PCK_CERTIFICATE_MISSING
+
+
+@pytest.mark.parametrize("member", [field.name for field in dataclasses.fields(Collateral)])
+def test_nothing_has_to_be_asked_for_to_be_verified(member: str) -> None:
+    """go-tdx-guest #81, #92: collateral and revocation were looked at only where somebody asked for it."""
+    document = json.loads(sgx().collateral().to_json())
+    document.pop(member, None)
+    raw = json.dumps(document).encode()
+    if member == "pck_certificate_chain":
+        assert Collateral.from_json(raw) == dataclasses.replace(
+            sgx().collateral(), **as_dict(Collateral.from_json(raw))
+        )
+        return
+    with pytest.raises(MalformedInput) as caught:
+        Collateral.from_json(raw)
+    assert caught.value.reason is Reason.COLLATERAL_MALFORMED
+
+
+def test_verifications_at_the_same_time_do_not_disturb_each_other() -> None:
+    """A chain that was remembered for all was changed by one thread while another read it."""
+    good, revoked, old = sgx(), sgx(), sgx()
+    revoked.pck_crl.revoked = [revoked.pck.serial_number]
+    old.tcb_info["tcbLevels"][0]["tcbStatus"] = "OutOfDate"
+    anchors = good.trust_anchors
+    made = [(world.quote(), world.collateral()) for world in (good, revoked, old)]
+
+    def answer(index: int) -> str:
+        quote, collateral = made[index % 3]
+        try:
+            return verify_quote(quote, collateral, trust_anchors=anchors, now=NOW).tcb_status
+        except EAAError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(answer, range(60)))
+    assert answers == ["UpToDate", "CERTIFICATE_REVOKED", "OutOfDate"] * 20
+
+
 # --- everything at once
 
 
@@ -594,11 +740,36 @@ def test_a_pem_chain_of_one_signer_is_not_completed_from_elsewhere() -> None:
 
 # --- the page that tells of them
 
+NUMBERED = re.compile(
+    r"^\| (?P<number>\d+) \| (?P<mistake>[^|]+) \| (?P<known>[^|]*) \| (?P<tests>[^|]+) \|$", re.MULTILINE
+)
+IDENTIFIER = re.compile(r"CVE-\d|GHSA-|#\d|arXiv")
+PRODUCTS = re.compile(
+    r"dcap-qvl|go-tdx-guest|go-sev-guest|Open Enclave|rats-tls|Automata|intel-sgx-ra|trustee|cmcp|QVL|TEE-Attestation"
+)
+
 
 def names_of_tests() -> set[str]:
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py"))
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, functions)}
+
+
+def test_each_of_the_31_mistakes_has_its_test() -> None:
+    page = (ROOT / "docs" / "manual" / "lessons.md").read_text(encoding="utf-8")
+    rows = list(NUMBERED.finditer(page))
+    assert [int(row["number"]) for row in rows] == list(range(1, 32))
+    for row in rows:
+        named = re.findall(r"`(test_\w+)`", row["tests"])
+        assert named, row["number"]
+        assert set(named) <= names_of_tests()
+
+
+def test_a_product_is_named_where_a_public_identifier_is() -> None:
+    lessons = (ROOT / "docs" / "manual" / "lessons.md").read_text(encoding="utf-8")
+    for line in lessons.splitlines():
+        if line.startswith("|") and PRODUCTS.search(line):
+            assert IDENTIFIER.search(line), line
 
 
 def test_the_lessons_name_tests_that_exist() -> None:
@@ -610,4 +781,9 @@ def test_the_lessons_name_tests_that_exist() -> None:
         for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
-    assert {name for name in own if name.startswith("test_")} - named == {"test_the_lessons_name_tests_that_exist"}
+    about_the_page = {
+        "test_the_lessons_name_tests_that_exist",
+        "test_each_of_the_31_mistakes_has_its_test",
+        "test_a_product_is_named_where_a_public_identifier_is",
+    }
+    assert {name for name in own if name.startswith("test_")} - named == about_the_page
