@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from eaa.collateral.intel import QEIdentity, SVNLevel, TCBInfo, TCBStatus
-from eaa.errors import Reason, VerificationError
+from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.evidence.quote import TEEType
 from eaa.verify.tcb import (
+    Shortfall,
     TCBEvaluation,
+    TCBFacts,
+    compare_with_launch,
     converge,
     evaluate_tcb,
     match_platform_level,
@@ -293,3 +296,140 @@ def test_what_ends_an_evaluation(keywords: dict[str, Any], reason: Reason) -> No
     with pytest.raises(VerificationError) as caught:
         evaluate(tdx_info(), **{"tdx": TDX_FIVES, **keywords})
     assert caught.value.reason is reason
+
+
+# --- what a better status asks for
+
+
+def with_kinds(document: dict[str, Any]) -> dict[str, Any]:
+    for item in document["tcbLevels"]:
+        item["tcb"]["sgxtcbcomponents"][2] |= {"category": "OS/VMM", "type": "TXT SINIT"}
+        item["tcb"]["sgxtcbcomponents"][3] |= {"category": "BIOS"}
+        item["tcb"]["tdxtcbcomponents"][2] |= {"category": "OS/VMM", "type": "TDX Late Microcode Update"}
+    return document
+
+
+def test_each_component_that_is_short_is_named_with_its_kind() -> None:
+    info = TCBInfo.parse(compact(with_kinds(tcb_info(TEEType.TDX))))
+    components = (5, 5, 4, 4, *(5,) * 12)
+    result = evaluate_tcb(
+        info,
+        QEIdentity.parse(compact(qe_identity(TEEType.TDX))),
+        tcb_components=components,
+        pce_svn=13,
+        qe_isv_svn=4,
+        tee_tcb_svn=bytes((4, 1, 4, *(5,) * 13)),
+    )
+    assert (result.platform.level.tcb_status, result.platform.next_level) == (OLD, info.tcb_levels[0])
+    assert result.shortfalls == (
+        Shortfall(component="SGX component 3 (OS/VMM, TXT SINIT)", actual=4, needed=5),
+        Shortfall(component="SGX component 4 (BIOS)", actual=4, needed=5),
+        Shortfall(component="TDX component 3 (OS/VMM, TDX Late Microcode Update)", actual=4, needed=5),
+        Shortfall(component="quoting enclave", actual=4, needed=5),
+        Shortfall(component="TDX module", actual=4, needed=5),
+    )
+    assert str(result.shortfalls[-1]) == "TDX module is 4, 5 is needed"
+
+
+def test_the_modules_own_components_are_none_of_the_platforms_shortfalls() -> None:
+    info = tdx_info(tcbLevels=[level(5, tdx=[9, 9, *[6] * 14]), level(4, "OutOfDate", tdx=[0] * 16)])
+    found = evaluate(info, tdx=TDX_FIVES).platform.shortfalls
+    assert [item.component for item in found] == [f"TDX component {number}" for number in range(3, 17)]
+
+
+def test_the_pce_can_be_what_is_short() -> None:
+    info = sgx_info(tcbLevels=[level(5, pce=14), level(5, "OutOfDate", pce=5)])
+    assert evaluate(info).platform.shortfalls == (Shortfall(component="PCE", actual=13, needed=14),)
+
+
+def test_the_next_level_is_the_nearest_that_is_better() -> None:
+    """Not the best, and none that is higher and no better."""
+    levels = [level(9), level(8, "SWHardeningNeeded"), level(7, "OutOfDate"), level(5, "OutOfDate")]
+    info = sgx_info(tcbLevels=levels)
+    assert evaluate(info).platform.next_level == info.tcb_levels[1]
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        pytest.param([level(5)], id="there is no other"),
+        pytest.param([level(9, "OutOfDate"), level(5, "ConfigurationNeeded")], id="the one above is worse"),
+        pytest.param([level(5, "ConfigurationNeeded"), level(4)], id="a better one is below"),
+    ],
+)
+def test_where_updates_lead_to_nothing_better_there_is_no_next_level(levels: list[Any]) -> None:
+    match = evaluate(sgx_info(tcbLevels=levels)).platform
+    assert (match.next_level, match.shortfalls) == (None, ())
+
+
+def test_a_refusal_names_what_is_short_even_for_the_lowest_level() -> None:
+    with pytest.raises(VerificationError) as caught:
+        evaluate(tdx_info(), svn=1, tdx=TDX_FIVES)
+    assert "SGX component 1 is 1, 2 is needed" in caught.value.message
+    assert "and more" in caught.value.message
+    with pytest.raises(VerificationError) as caught:
+        status_of(sgx_info(), FIVES, pce_svn=10)
+    assert caught.value.message.endswith("PCE is 10, 11 is needed")
+
+
+# --- launch and present
+
+WITH_LAUNCH = [UP, SW, CONFIG, BOTH, OLD, OLD_CONFIG]
+
+
+def evaluation_of(status: TCBStatus) -> TCBEvaluation:
+    """An evaluation of a module that is up to date or not, on a platform of that status."""
+    levels = [level(5, status, tdx=[0, 0, *[5] * 14])]
+    return evaluate(tdx_info(tcbLevels=levels), tdx=TDX_FIVES)
+
+
+def facts_of(launch: TCBStatus, current: TCBStatus) -> TCBFacts:
+    return compare_with_launch(evaluation_of(launch), evaluation_of(current))
+
+
+@pytest.mark.parametrize("current", WITH_LAUNCH)
+@pytest.mark.parametrize("launch", [UP, SW, CONFIG, BOTH])
+def test_a_launch_that_was_not_too_old_is_what_counts(launch: TCBStatus, current: TCBStatus) -> None:
+    assert facts_of(launch, current).tcb_status is launch
+
+
+@pytest.mark.parametrize("current", [OLD, OLD_CONFIG])
+@pytest.mark.parametrize("launch", [OLD, OLD_CONFIG])
+def test_launched_too_old_and_still_too_old_is_the_launchs_status(launch: TCBStatus, current: TCBStatus) -> None:
+    assert facts_of(launch, current).tcb_status is launch
+
+
+@pytest.mark.parametrize(
+    ("launch", "current", "expected"),
+    [
+        (OLD, UP, "TDRelaunchAdvised"),
+        (OLD, SW, "TDRelaunchAdvised"),
+        (OLD, CONFIG, "TDRelaunchAdvisedConfigurationNeeded"),
+        (OLD, BOTH, "TDRelaunchAdvisedConfigurationNeeded"),
+        (OLD_CONFIG, UP, "TDRelaunchAdvisedConfigurationNeeded"),
+        (OLD_CONFIG, SW, "TDRelaunchAdvisedConfigurationNeeded"),
+        (OLD_CONFIG, CONFIG, "TDRelaunchAdvisedConfigurationNeeded"),
+        (OLD_CONFIG, BOTH, "TDRelaunchAdvisedConfigurationNeeded"),
+    ],
+)
+def test_launched_too_old_and_updated_since_is_intels_advice(
+    launch: TCBStatus, current: TCBStatus, expected: str
+) -> None:
+    assert facts_of(launch, current).tcb_status == expected
+
+
+def test_no_level_has_the_status_of_a_domain() -> None:
+    """A document that says so is malformed: the advice follows from two evaluations, and from nothing else."""
+    for status in ("TDRelaunchAdvised", "TDRelaunchAdvisedConfigurationNeeded"):
+        with pytest.raises(MalformedInput) as caught:
+            tdx_info(tcbLevels=[level(5, status, tdx=[0] * 16)])
+        assert caught.value.reason is Reason.TCB_INFO_MALFORMED
+
+
+@pytest.mark.parametrize("kind", [{"category": 7}, {"type": None}, {"type": "x" * 65}, {"category": "a\nb"}])
+def test_the_kind_of_a_component_is_a_short_text(kind: dict[str, Any]) -> None:
+    document = tcb_info(TEEType.SGX)
+    document["tcbLevels"][0]["tcb"]["sgxtcbcomponents"][0] |= kind
+    with pytest.raises(MalformedInput) as caught:
+        TCBInfo.parse(compact(document))
+    assert caught.value.reason is Reason.TCB_INFO_MALFORMED
