@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 from eaa.errors import MalformedInput, Reason
 
 
@@ -34,13 +37,20 @@ class Reader:
         self._at = end
         return self._raw[at:end]
 
+    def unpack(self, layout: struct.Struct, fields: str) -> tuple[Any, ...]:
+        """Return the next fields, named together, of a fixed layout."""
+        return layout.unpack(self.take(layout.size, fields))
+
     def uint(self, length: int, field: str) -> int:
         """Return the next `length` bytes as an unsigned little-endian integer."""
         return int.from_bytes(self.take(length, field), "little")
 
     def sized(self, size_length: int, maximum: int, field: str) -> bytes:
         """Return a field preceded by its own little-endian length, refusing more than `maximum` bytes."""
-        length = self.uint(size_length, f"the length of {field}")
+        return self.bounded(self.uint(size_length, field), maximum, field)
+
+    def bounded(self, length: int, maximum: int, field: str) -> bytes:
+        """Return the next `length` bytes, a length that the input declares, refusing more than `maximum`."""
         if length > maximum:
             raise MalformedInput(
                 self._reason,

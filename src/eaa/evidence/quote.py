@@ -27,7 +27,12 @@ BODY_DESCRIPTOR_SIZE: Final = 6
 """Bytes between header and body of a version 5 quote: the body's type, u16, and size, u32."""
 QUOTE_VERSIONS: Final = (3, 4, 5)
 _QE_REPORT_CERTIFICATION: Final = 6
-_REST_OF_HEADER: Final = struct.Struct("<4s 16s 20s")  # QE SVN and PCE SVN, QE vendor id, user data
+# Attestation key type, TEE type, QE SVN and PCE SVN, QE vendor id, user data.
+_REST_OF_HEADER: Final = struct.Struct("<H I 4s 16s 20s")
+_SIGNATURE_AND_KEY: Final = struct.Struct("<64s 64s")
+_TYPE_AND_SIZE: Final = struct.Struct("<H I")
+# Report, signature, size of the authentication data.
+_QE_PART: Final = struct.Struct(f"<{REPORT_SIZE}s 64s H")
 
 
 class TEEType(IntEnum):
@@ -95,23 +100,22 @@ class QuoteHeader:
                 f"the input is no quote of version 3, 4 or 5: its version field says {version}",
                 hint="`shelter inspect` tells what a file is",
             )
-        key_type = reader.uint(2, "the attestation key type")
+        key_type, tee_type, svns, vendor, user_data = reader.unpack(_REST_OF_HEADER, "the header")
+        reader.end()
         if key_type != ECDSA_P256:
             raise MalformedInput(
                 Reason.ATTESTATION_KEY_TYPE_UNSUPPORTED,
                 f"the quote's attestation key type is {key_type}; only 2 (ECDSA P-256) is defined for use",
             )
-        tee_type = _tee_type(reader.uint(4, "the TEE type"), version)
-        svns, vendor, user_data = _REST_OF_HEADER.unpack(reader.take(_REST_OF_HEADER.size, "the rest of the header"))
+        known_tee_type = _tee_type(tee_type, version)
         if vendor != INTEL_QE_VENDOR_ID:
             raise MalformedInput(
                 Reason.QE_VENDOR_UNKNOWN, f"the quote names QE vendor {vendor.hex()}; only Intel's is known"
             )
-        reader.end()
         return cls(
             version=version,
             attestation_key_type=key_type,
-            tee_type=tee_type,
+            tee_type=known_tee_type,
             qe_svn_and_pce_svn=svns,
             qe_vendor_id=vendor,
             user_data=user_data,
@@ -258,27 +262,31 @@ def _tee_type(word: int, version: int) -> TEEType:
 def _parse_authentication_data(auth: bytes, *, version: int) -> dict[str, Any]:
     """Take apart the signature data: version 3 in one row, later ones with the QE's part inside type 6."""
     reader = Reader(auth, what="the quote's authentication data", reason=Reason.QUOTE_MALFORMED)
-    fields: dict[str, Any] = {
-        "signature": reader.take(64, "the quote signature"),
-        "attestation_key": reader.take(64, "the attestation key"),
-    }
+    signature, attestation_key = reader.unpack(_SIGNATURE_AND_KEY, "the quote signature and the attestation key")
     if version > 3:
-        outer_type = reader.uint(2, "the outer certification data type")
+        outer_type, size = reader.unpack(_TYPE_AND_SIZE, "the outer certification data's type and size")
         if outer_type != _QE_REPORT_CERTIFICATION:
             raise MalformedInput(
                 Reason.QUOTE_MALFORMED,
                 f"the outer certification data of a version {version} quote is of type {outer_type}; it must be of 6",
             )
-        inner = reader.sized(4, MAX_QUOTE_SIZE, "the QE report certification data")
+        inner = reader.bounded(size, MAX_QUOTE_SIZE, "the QE report certification data")
         reader.end()
         reader = Reader(inner, what="the QE report certification data", reason=Reason.QUOTE_MALFORMED)
-    fields["qe_report"] = EnclaveReport.parse(reader.take(REPORT_SIZE, "the QE report"))
-    fields["qe_report_signature"] = reader.take(64, "the QE report signature")
-    fields["qe_auth_data"] = reader.sized(2, MAX_QE_AUTH_DATA, "the QE authentication data")
-    fields["certification_data_type"] = reader.uint(2, "the certification data type")
-    fields["certification_data"] = reader.sized(4, MAX_CERTIFICATION_DATA, "the certification data")
+    qe_report, qe_report_signature, size = reader.unpack(_QE_PART, "the QE report and its signature")
+    qe_auth_data = reader.bounded(size, MAX_QE_AUTH_DATA, "the QE authentication data")
+    certification_data_type, size = reader.unpack(_TYPE_AND_SIZE, "the certification data's type and size")
+    certification_data = reader.bounded(size, MAX_CERTIFICATION_DATA, "the certification data")
     reader.end()
-    return fields
+    return {
+        "signature": signature,
+        "attestation_key": attestation_key,
+        "qe_report": EnclaveReport.parse(qe_report),
+        "qe_report_signature": qe_report_signature,
+        "qe_auth_data": qe_auth_data,
+        "certification_data_type": certification_data_type,
+        "certification_data": certification_data,
+    }
 
 
 def _u16_prefixed(payload: bytes) -> bytes:

@@ -65,10 +65,13 @@ class TDAttribute(IntFlag):
     """
 
     DEBUG = 1 << 0
+    ICSSD = 1 << 16
+    LASS = 1 << 27
     SEPT_VE_DISABLE = 1 << 28
     MIGRATABLE = 1 << 29
     PKS = 1 << 30
     KEY_LOCKER = 1 << 31
+    TPA = 1 << 62
     PERFMON = 1 << 63
 
 
