@@ -25,6 +25,8 @@ REPORT_DATA: Final = bytes(range(64))
 
 PRODUCTION: Final = bytes.fromhex("05000000000000000300000000000000")
 DEBUG: Final = bytes.fromhex("07000000000000000300000000000000")
+SEPT_VE_DISABLE: Final = bytes.fromhex("0000001000000000")
+"""The attributes of a domain that nobody can take memory from."""
 
 
 def enclave_report(**changes: Any) -> EnclaveReport:
@@ -51,7 +53,7 @@ def td_report(**changes: Any) -> TDReport:
         mr_seam=bytes(48),
         mr_signer_seam=bytes(48),
         seam_attributes=bytes(8),
-        td_attributes=bytes(8),
+        td_attributes=SEPT_VE_DISABLE,
         xfam=bytes(8),
         mr_td=MR_TD,
         report_data=REPORT_DATA,
@@ -145,6 +147,7 @@ def verified(body: EnclaveReport | TDReport | None = None, **changes: Any) -> Ve
         earliest_expiration=NOW,
         expirations=(("TCB Info", NOW),),
         collateral_expired=(),
+        verified_at=NOW,
     )
     return replace(facts, **changes)
 

@@ -158,6 +158,8 @@ class VerifiedQuote:
     """Every document that was used, and its last valid second; several may have one name."""
     collateral_expired: tuple[tuple[str, datetime], ...]
     """Those of them that are past, and were accepted only for the grace period."""
+    verified_at: datetime
+    """The time for which all of this was established; whoever judges it judges it as of then."""
 
     @property
     def body(self) -> EnclaveReport | TDReport:
@@ -747,6 +749,7 @@ def establish_facts(
         earliest_expiration=min(moment for _, moment in expirations),
         expirations=expirations,
         collateral_expired=tuple((name, moment) for name, moment in expirations if moment < now),
+        verified_at=now,
     )
 
 

@@ -106,6 +106,12 @@ class PlatformMatch:
             return ()
         return _shortfalls(self.tcb_info, level, self.tcb_components, self.pce_svn, self.tee_tcb_svn)
 
+    @property
+    def behind_since(self) -> datetime | None:
+        """The date of the first level that the platform missed; None where there is none above it."""
+        rank = _rank(self.level)
+        return _behind_since(self.level, [level for level in self.tcb_info.tcb_levels if _rank(level) > rank])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SVNMatch:
@@ -136,6 +142,11 @@ class SVNMatch:
         level = self.next_level
         return () if level is None else (Shortfall(component=self.what, actual=self.svn, needed=level.isv_svn),)
 
+    @property
+    def behind_since(self) -> datetime | None:
+        """The date of the first level that it missed; None where there is none above its own."""
+        return _behind_since(self.level, [level for level in self.levels if level.isv_svn > self.level.isv_svn])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCBEvaluation:
@@ -158,6 +169,12 @@ class TCBEvaluation:
         module = () if self.tdx_module is None else self.tdx_module.shortfalls
         return (*self.platform.shortfalls, *self.quoting_enclave.shortfalls, *module)
 
+    @property
+    def behind_since(self) -> datetime | None:
+        """The earliest date since which anything here is behind; None where it is told of none, or not of all."""
+        matches = [match for match in (self.platform, self.quoting_enclave, self.tdx_module) if match is not None]
+        return _earliest([match.behind_since for match in matches if match.level.tcb_status != TCBStatus.UP_TO_DATE])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCBFacts:
@@ -179,6 +196,12 @@ class TCBFacts:
     def launch_advisory_ids(self) -> tuple[str, ...]:
         """Sorted; of the TCB under which the domain was launched."""
         return self.launch.advisory_ids
+
+    @property
+    def behind_since(self) -> datetime | None:
+        """The earliest date since which either of the two is behind; None where that is not known of all that is."""
+        behind = [each for each in (self.launch, self.current) if each.tcb_status != TCBStatus.UP_TO_DATE]
+        return _earliest([evaluation.behind_since for evaluation in behind])
 
 
 def evaluate_tcb(
@@ -329,6 +352,27 @@ def _match_module(tcb_info: TCBInfo, tee_tcb_svn: bytes) -> SVNMatch | None:
 
 def _rank(level: TCBLevel) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
     return level.sgx_components, level.pce_svn, level.tdx_components or ()
+
+
+def _behind_since(reached: TCBLevel | SVNLevel, above: Sequence[TCBLevel | SVNLevel]) -> datetime | None:
+    """Return the date of the first level above that is newer, or as new and better.
+
+    Not that of the best level: who has missed two updates has been behind since the first of them.
+    """
+    status = _FROM_BEST.index(reached.tcb_status)
+    missed = [
+        level.tcb_date
+        for level in above
+        if level.tcb_date > reached.tcb_date
+        or (level.tcb_date == reached.tcb_date and _FROM_BEST.index(level.tcb_status) < status)
+    ]
+    return min(missed, default=None)
+
+
+def _earliest(dates: Sequence[datetime | None]) -> datetime | None:
+    """Return the earliest; None where there is none, or one is not known."""
+    known = [date for date in dates if date is not None]
+    return min(known) if known and len(known) == len(dates) else None
 
 
 def _reaches(actual: Sequence[int], wanted: Sequence[int]) -> bool:
