@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage docs format clean FORCE
+.PHONY: help demo test lint types house coverage mutants fuzz-smoke fuzz mutation docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -10,6 +10,11 @@ RUN := $(VENV)/bin/python
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 # More for pytest: `make test ARGS="-k tdx"`.
 ARGS ?=
+# How many mutants, which ones, and how long to fuzz which target; all of them where none is named.
+N ?= 10000
+SEED ?= 1
+SECONDS ?= 3600
+ONE ?=
 
 DEMO_READY := $(VENV)/.installed-pccs
 DEV_READY := $(VENV)/.installed-dev
@@ -46,6 +51,18 @@ house: $(DEV_READY)  ## who may import whom, and the other rules of tests/test_h
 coverage: $(DEV_READY)  ## branch coverage of the pure rooms; fails under 95 %
 	@$(RUN) -m pytest -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
 	@$(RUN) tests/support/branch_coverage.py 95
+
+mutants: $(DEV_READY)  ## N changed quotes and collaterals before us and an independent judge: make mutants N=10000 SEED=1
+	@$(RUN) tests/mutants/run.py --count $(N) --seed $(SEED)
+
+fuzz-smoke: $(DEV_READY)  ## every fuzz target for 20 seconds; prints executions
+	@$(RUN) tests/fuzz/run.py --seconds 20
+
+fuzz: $(DEV_READY)  ## fuzz for long: make fuzz SECONDS=3600 ONE=quote
+	@$(RUN) tests/fuzz/run.py --seconds $(SECONDS) $(ONE)
+
+mutation: $(DEV_READY)  ## change verify/ and appraise/ one check at a time: each change must fail a test
+	@$(RUN) tests/mutation/run.py $(ARGS)
 
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py
