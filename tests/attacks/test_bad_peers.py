@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from eaa.appraise.result import BindingLevel
 from eaa.attesters import Attester
@@ -183,7 +184,7 @@ def shows(leaf: Callable[[], Leaf]) -> Act:
 
 
 def issued_by_an_authority() -> Leaf:
-    key, authority = Leaf.create().private_key, Leaf.create().private_key
+    key, authority = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     return Leaf(private_key=key, certificate=odd_certificate(key, issuer="An authority", signer=authority))
 
 

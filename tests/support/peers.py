@@ -13,8 +13,9 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Role
 from eaa.attesters import Attester, open_attester
 from eaa.errors import EAAError, Reason
+from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claims
 from eaa.program.address import UnixAddress, parse_address
 from eaa.program.files import read_trust_anchor
 from eaa.program.net import connect
@@ -38,12 +40,14 @@ from eaa.protocol.exchange import (
     EvidenceReceived,
     EvidenceWanted,
     Exchange,
+    OpenReceived,
     Session,
     Terms,
+    expected_claims,
 )
-from eaa.protocol.messages import FrameReader, Message
+from eaa.protocol.messages import Attest, Evidence, FrameReader, Message
 from eaa.sources.files import FileSource
-from eaa.tls.certificate import create_certificate
+from eaa.tls.certificate import PrivateKey, create_certificate
 from eaa.tls.connection import Connection, Want, make_context
 from eaa.verifier import Judgement, TrustAnchors, Verifier, wall_clock
 from support.system import Running, Site, running
@@ -147,7 +151,7 @@ class ByteByByte:
 class Leaf:
     """A key and its certificate."""
 
-    private_key: ec.EllipticCurvePrivateKey
+    private_key: PrivateKey
     certificate: bytes
 
     @classmethod
@@ -229,6 +233,17 @@ class TLSSession:
             return b""
         return got
 
+    def arrived(self) -> bytes | None:
+        """Read from the carrier once; return what that brought, None at the end."""
+        self.connection.feed(self.carrier.receive())
+        data = b""
+        with contextlib.suppress(EAAError):
+            while isinstance(got := self._flushed(lambda: self.connection.receive(65536)), bytes) and got:
+                data += got
+            if got is Want.READ:
+                return data
+        return data or None
+
     def say(self, *said: Message) -> None:
         self.send(b"".join(messages.encode(message) for message in said))
 
@@ -272,10 +287,25 @@ class TLSSession:
                     exchange.answer(quoter(event))
                 elif isinstance(event, EvidenceReceived):
                     exchange.dangerously_accept_without_judging()
+                elif isinstance(event, OpenReceived):
+                    exchange.opened()
         self.send(exchange.data_to_send())
         if exchange.finished:
             self._early = exchange.take_leftover()
         return seen
+
+    def claims(self, asked: Attest, role: Role) -> dict[str, bytes]:
+        """What evidence of this side has to claim in this session."""
+        connection = self.connection
+        assert connection.own_spki
+        return expected_claims(
+            asked.level,
+            attester_spki=connection.own_spki,
+            other_spki=connection.peer_spki,
+            nonce=asked.nonce,
+            exporter=connection.exporter(),
+            role=role,
+        )
 
     def _received(self) -> bytes:
         data = self.receive()
@@ -290,6 +320,44 @@ class TLSSession:
             if data := self.connection.take():
                 with contextlib.suppress(ConnectionError):
                     self.carrier.send(data)
+
+
+def evidence(attester: Attester, claims: Mapping[str, bytes]) -> Evidence:
+    """Evidence of an enclave that makes a quote over whatever it is told."""
+    encoded = encode_claims(claims)
+    quote = attester.quote(claims_report_data(encoded))
+    return Evidence(evidence=TaggedEvidence(evidence=quote, claims=encoded).encode())
+
+
+@contextlib.contextmanager
+def mallory(act: Callable[[Wire], None]) -> Iterator[str]:
+    """Run a server of the attacker's; yield its address. Each connection is for `act`, one after the other.
+
+    That the victim hangs up is what the attacker has to live with; anything else that goes wrong fails the test.
+    """
+    failures: list[BaseException] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listening.accept()
+                sock.settimeout(PATIENCE)
+                with contextlib.closing(sock):
+                    try:
+                        act(Wire(sock))
+                    except (EAAError, EOFError, ConnectionError):
+                        pass
+                    except BaseException as error:  # noqa: BLE001  told to the test
+                        failures.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield "tcp://{}:{}".format(*listening.getsockname())
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+    if failures:
+        raise failures[0]
 
 
 # --- servers ------------------------------------------------------------------------------------------------------
