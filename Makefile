@@ -66,7 +66,8 @@ mutation: $(DEV_READY)  ## change verify/ and appraise/ one check at a time: eac
 
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py
-	@$(RUN) -m pytest -q tests/unit/test_documentation.py
+	@PYTHONPATH=tests $(RUN) -m support.spec_coverage
+	@$(RUN) -m pytest -q tests/unit/test_documentation.py tests/unit/test_spec_coverage.py
 
 clean:  ## remove the virtual environment and everything generated
 	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
