@@ -6,23 +6,25 @@ This is the only library code that reads the wall clock, and it does so in one p
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from eaa.appraise.appraisal import SessionBinding, appraise, reject_missing_evidence
+from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, Rejected, Role
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import pck_certificate_of
-from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
-from eaa.evidence.quote import CertificationDataType, Quote, TEEType
+from eaa.errors import Misuse, Reason, VerificationError
+from eaa.evidence.quote import Quote, TEEType
 from eaa.sources import CollateralSource
+from eaa.verify.cache import VerificationCache
 from eaa.verify.chain import INTEL, TrustAnchors
-from eaa.verify.dcap import VerifiedQuote, verify_quote
+from eaa.verify.dcap import VerifiedQuote
 
 COLLATERAL_LIFETIME: Final = timedelta(hours=1)
 """How long fetched collateral is reused. Short, so that a revocation reaches us long before nextUpdate."""
@@ -63,7 +65,8 @@ class Verifier:
     """Judges evidence by one set of trust anchors, one policy and one set of reference values.
 
     Thread-safe. Collateral is cached by platform model for COLLATERAL_LIFETIME; concurrent misses for the same model
-    fetch once.
+    fetch once. What verification establishes of collateral, platforms and attestation keys is remembered, see
+    `eaa.verify.cache`.
     """
 
     def __init__(
@@ -76,14 +79,15 @@ class Verifier:
         clock: Callable[[], datetime] = wall_clock,
     ) -> None:
         self._source = source
-        self._trust_anchors = trust_anchors
         self._policy = policy or PolicyFile()
-        self._reference_values = reference_values or ReferenceValues()
         self._clock = clock
+        self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
         self._cache: dict[_Model, _Cached] = {}
         self._guard = threading.Lock()
         # A fixed number of locks: the model in an unverified quote is the peer's word and must not grow anything.
         self._fetching = tuple(threading.Lock() for _ in range(_LOCKS))
+        self._reference_values = reference_values or ReferenceValues()
+        self._appraisers = _appraisers(self._policy, self._reference_values)
 
     def require_values_for(self, role: Role) -> None:
         """Raise Misuse where no reference value of this role is there: nothing could ever be accepted."""
@@ -95,23 +99,19 @@ class Verifier:
             )
 
     def with_reference_values(self, reference_values: ReferenceValues) -> Verifier:
-        """Return a verifier that differs in its reference values only."""
-        return Verifier(
-            self._source,
-            trust_anchors=self._trust_anchors,
-            policy=self._policy,
-            reference_values=reference_values,
-            clock=self._clock,
-        )
+        """Return a verifier that differs in its reference values only. The two share what is fetched and verified."""
+        other = copy.copy(self)
+        vars(other).update(_reference_values=reference_values, _appraisers=_appraisers(self._policy, reference_values))
+        return other
 
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
         now = self._clock()
-        model = _model_of(quote)
+        model = self._model_of(quote)
         collateral = self._collateral_for(model, now)
         grace = self._policy.for_role(role).collateral_grace
         try:
-            return verify_quote(quote, collateral, trust_anchors=self._trust_anchors, now=now, grace=grace)
+            return self._verified.verify_quote(quote, collateral, now=now, grace=grace)
         except VerificationError:
             # The fault may lie in what we kept, which may have been replaced since: ask again next time.
             self._forget(model)
@@ -142,19 +142,18 @@ class Verifier:
         expected_report_data: bytes | None = None,
     ) -> Judgement:
         """Appraise facts that were established before."""
-        result = appraise(
-            verified,
-            policy=self._policy.for_role(role),
-            reference_values=self._reference_values,
-            role=role,
-            session=session,
-            expected_report_data=expected_report_data,
-        )
+        appraiser = self._appraisers[role]
+        result = appraiser.appraise(verified, session=session, expected_report_data=expected_report_data)
         return Judgement(verified=verified, result=result)
 
     async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
         """Do what `judge` does on a worker thread: fetching collateral must not hold up an event loop."""
         return await asyncio.to_thread(self.judge, evidence, role=role, session=session)
+
+    def _model_of(self, quote: Quote) -> _Model:
+        # A platform that was verified before is known by its bytes: its certificate need not be read again.
+        fmspc, ca = self._verified.model_of(quote) or _read_model(quote)
+        return int(quote.header.tee_type), fmspc, ca
 
     def _collateral_for(self, model: _Model, now: datetime) -> Collateral:
         with self._fetching[hash(model) % _LOCKS]:
@@ -163,6 +162,8 @@ class Verifier:
             if cached is None or now - cached.since >= COLLATERAL_LIFETIME:
                 tee, fmspc, ca = model
                 fetched = self._source.fetch(tee=TEEType(tee), fmspc=fmspc, ca=ca)
+                if cached is not None and cached.collateral != fetched:
+                    self._verified.forget(cached.collateral)
                 cached = _Cached(fetched, now)
                 self._remember(model, cached)
         return cached.collateral
@@ -178,13 +179,12 @@ class Verifier:
             self._cache.pop(model, None)
 
 
-def _model_of(quote: Quote) -> _Model:
-    if quote.certification_data_type != CertificationDataType.PCK_CHAIN:
-        raise MalformedInput(
-            Reason.CERTIFICATION_DATA_UNSUPPORTED,
-            f"the quote carries certification data of type {quote.certification_data_type}, "
-            "only type 5 (a PCK certificate chain) can be verified",
-            hint="configure the attester's quote provider library, so that its quotes carry the PCK chain",
-        )
-    pck = pck_certificate_of(quote.certification_data)
-    return int(quote.header.tee_type), pck.fmspc, pck.ca
+def _appraisers(policy: PolicyFile, reference_values: ReferenceValues) -> dict[Role, Appraiser]:
+    return {
+        role: Appraiser(policy=policy.for_role(role), reference_values=reference_values, role=role) for role in Role
+    }
+
+
+def _read_model(quote: Quote) -> tuple[bytes, str]:
+    pck = pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type)
+    return pck.fmspc, pck.ca

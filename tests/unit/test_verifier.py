@@ -282,7 +282,6 @@ def test_models_that_strangers_name_do_not_fill_the_memory(
     ("fault", "reason"),
     [
         (Fault.CERTIFICATION_DATA_PPID, Reason.CERTIFICATION_DATA_UNSUPPORTED),
-        (Fault.CERTIFICATION_DATA_LEAF_ONLY, Reason.CERTIFICATION_DATA_UNSUPPORTED),
         (Fault.CERTIFICATION_DATA_UNKNOWN, Reason.CERTIFICATION_DATA_UNSUPPORTED),
         (Fault.TRAILING_BYTES, Reason.QUOTE_TRAILING_BYTES),
         (Fault.UNKNOWN_VERSION, Reason.QUOTE_VERSION_UNSUPPORTED),
@@ -296,6 +295,25 @@ def test_what_names_no_platform_is_not_fetched_for(
         verifier_of(source).judge(odd, role=Role.WORKLOAD, session=None)
     assert caught.value.reason is reason
     assert source.asked == []
+
+
+@pytest.mark.parametrize("reason", [None, Reason.PCK_CERTIFICATE_MISSING])
+def test_a_leaf_alone_names_its_platform_and_the_collateral_has_to_bring_the_chain(
+    source: Source, platform: Platform, evidence: bytes, monkeypatch: pytest.MonkeyPatch, reason: Reason | None
+) -> None:
+    chain = None if reason else Quote.parse(evidence).certification_data
+    collateral = replace(platform.collateral(now=NOW), pck_certificate_chain=chain)
+    monkeypatch.setattr(source, "fetch", lambda **_: collateral)
+    leaf_only = frozenset({Fault.CERTIFICATION_DATA_LEAF_ONLY})
+    quote = Quote.parse(platform.launch(*sample_enclave()).quote(REPORT_DATA, faults=leaf_only))
+    verifier = verifier_of(source)
+    for _ in range(2):
+        if reason is None:
+            assert verifier.verify(quote).pck_certificate_from == "collateral"
+        else:
+            with pytest.raises(VerificationError) as caught:
+                verifier.verify(quote)
+            assert caught.value.reason is reason
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", bytes(5000), b"\x03\x00\x02\x00" + bytes(5000)])

@@ -6,9 +6,10 @@ the exact signed text of TCB Info and QE identity with their raw signatures as h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from eaa.errors import MalformedInput, Reason
@@ -47,6 +48,24 @@ class Collateral:
     """64 bytes, r||s."""
     pck_certificate_chain: bytes | None = None
     """PEM, for quotes that do not carry their own chain."""
+    _digest: bytes | None = field(default=None, init=False, compare=False, repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of every byte of every member, 32 bytes: two collaterals that differ in one have different digests.
+
+        Worked out once for each record; a record never changes.
+        """
+        if self._digest is not None:
+            return self._digest
+        hashed = hashlib.sha256()
+        for item in fields(self):
+            if item.init:
+                member: bytes | None = getattr(self, item.name)
+                hashed.update(b"-" if member is None else b"+%d:" % len(member) + member)
+        digest = hashed.digest()
+        object.__setattr__(self, "_digest", digest)
+        return digest
 
     @classmethod
     def from_json(cls, raw: bytes) -> Collateral:

@@ -71,6 +71,8 @@ __all__ = [
     "evaluate_quote",
     "parse_attestation_key",
     "parse_pck_chain",
+    "refuse_bad_time",
+    "tcb_inputs",
     "verify_attestation_key",
     "verify_certification_data",
     "verify_collateral",
@@ -287,7 +289,7 @@ def verify_quote(
             TCB_NOT_SUPPORTED too. Every other TCB status is a fact.
         Misuse: `now` is naive or `grace` is negative.
     """
-    _refuse_bad_time(now, grace)
+    refuse_bad_time(now, grace)
     # 1.
     chain = parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain)
     # 2.
@@ -313,7 +315,7 @@ def verify_collateral(
     collateral: Collateral, *, trust_anchors: TrustAnchors, now: datetime, grace: timedelta = _NO_GRACE
 ) -> VerifiedCollateral:
     """Steps 2, 3, 5 and 6 of `verify_quote`, for a collateral without a quote. Raises the same."""
-    _refuse_bad_time(now, grace)
+    refuse_bad_time(now, grace)
     pck_ca, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL")
     pin_root(root, trust_anchors)
     lists = verify_revocation_lists(collateral, root=root, known=(pck_ca,))
@@ -709,6 +711,15 @@ def evaluate_quote(quote: Quote, pck: CertifiedPlatform, tcb_info: TCBInfo, qe_i
     return compare_with_launch(launch, current)
 
 
+def tcb_inputs(quote: Quote) -> tuple[bytes | None, ...]:
+    """Return all that steps 7 i and o read of the quoted body."""
+    report = quote.body
+    if not isinstance(report, TDReport):
+        return ()
+    current = report.tee_tcb_svn_2 if isinstance(report, TDReport15) else None
+    return report.mr_signer_seam, report.seam_attributes, report.tee_tcb_svn, current
+
+
 def establish_facts(
     quote: Quote, verified: VerifiedPlatform, collateral: VerifiedCollateral, tcb: TCBFacts, *, now: datetime
 ) -> VerifiedQuote:
@@ -796,7 +807,8 @@ def _require_same_root(actual: Certificate, pinned: Certificate, *, what: str) -
         )
 
 
-def _refuse_bad_time(now: datetime, grace: timedelta) -> None:
+def refuse_bad_time(now: datetime, grace: timedelta) -> None:
+    """Raise Misuse where `now` is naive or `grace` is negative."""
     if now.utcoffset() is None:
         raise Misuse(Reason.USAGE, "the time to verify at has no time zone")
     if grace < _NO_GRACE:

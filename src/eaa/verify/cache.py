@@ -1,0 +1,347 @@
+"""Verification that remembers what it has established: the answers of `verify_quote`, most of them at once.
+
+Nothing is decided here. A stage of `eaa.verify.dcap` that has succeeded is kept under SHA-256 of the exact bytes it was
+about, and where the same bytes come again, it is taken as done. Whatever is not kept goes the whole way, so that
+errors are those of `verify_quote`, and come in its order.
+
+The stages, each of which rests on those before it:
+
+1. A collateral: both CRLs, TCB Info and QE identity with their issuer chains, under a root that is a trust anchor.
+2. PCK CA certificates under a collateral, apart from the leaves.
+3. A platform under a collateral: the PCK chain that its quotes carry, and the kind of TEE.
+4. The levels that a TCB reaches under a collateral: platforms of one model share them.
+5. An attestation key of a platform, loaded: the report of the quoting enclave (QE), its signature and what it binds.
+
+What is left to do for a quote whose attestation key is kept is the key's signature, and that is never kept.
+
+What is kept dies in time:
+
+- It is used only while every document that it rests on is valid, at both ends; past the earliest expiry it is dropped.
+  A grace period therefore does without this cache.
+- It names the collateral that it rests on by the digest of every byte. Another CRL, another TCB Info, another anything
+  is another collateral, under which nothing has been established yet.
+- A cache belongs to one set of trust anchors. A policy is no part of what is established, nor of what is kept.
+- Every store is bounded; what was used longest ago makes room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+from eaa.collateral.bundle import Collateral
+from eaa.collateral.x509 import Certificate
+from eaa.errors import MalformedInput, VerificationError
+from eaa.evidence.quote import CertificationDataType, Quote
+from eaa.evidence.tdx import TDReport
+from eaa.verify import dcap
+from eaa.verify.chain import TrustAnchors, Window, pin_root, verify_dates
+from eaa.verify.dcap import PCKChain, VerifiedCollateral, VerifiedPlatform, VerifiedQuote
+from eaa.verify.tcb import TCBFacts
+
+MAX_COLLATERALS: Final = 256
+"""Collaterals, one a platform model and kind of TEE; some 40 KiB each."""
+MAX_PLATFORMS: Final = 10_000
+"""Platforms, and attestation keys: normally one a platform. Both together under 6 KiB each."""
+MAX_PCK_CAS: Final = 16
+"""PCK CA certificates of one collateral. Intel has issued two, or three, for each of two CAs."""
+MAX_LEVELS: Final = 1024
+"""TCBs of one collateral whose levels are kept."""
+
+_NO_GRACE: Final = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Validity:
+    """When everything that an entry rests on is valid, both ends included."""
+
+    begins: datetime
+    ends: datetime
+
+    @classmethod
+    def of(cls, windows: tuple[Window, ...]) -> _Validity:
+        return cls(max(window.not_before for window in windows), min(window.not_after for window in windows))
+
+    def within(self, other: _Validity) -> _Validity:
+        return _Validity(max(self.begins, other.begins), min(self.ends, other.ends))
+
+    def contains(self, now: datetime) -> bool:
+        return self.begins <= now <= self.ends
+
+
+@dataclass(frozen=True, slots=True)
+class _Collateral:
+    """Stage 1, with stages 2 and 4, which fall with it."""
+
+    collateral: bytes
+    """Digest."""
+    validity: _Validity
+    documents: VerifiedCollateral
+    pck_cas: dict[Certificate, None]
+    levels: dict[tuple[object, ...], TCBFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Platform:
+    """Stage 3."""
+
+    collateral: bytes
+    validity: _Validity
+    verified: VerifiedPlatform
+
+
+@dataclass(frozen=True, slots=True)
+class _AttestationKey:
+    """Stage 5, and the facts of every quote by this key that tells the same TCB."""
+
+    collateral: bytes
+    validity: _Validity
+    key: EllipticCurvePublicKey
+    facts: tuple[object, ...]
+    """Every field of a VerifiedQuote but the quote: nothing else in it is about one quote."""
+
+
+class _Entry(Protocol):
+    @property
+    def collateral(self) -> bytes: ...
+
+    @property
+    def validity(self) -> _Validity: ...
+
+
+_AnyEntry = TypeVar("_AnyEntry", bound=_Entry)
+
+
+class _Store(Generic[_AnyEntry]):
+    """Entries by SHA-256, the one used longest ago first; at most `maximum` of them."""
+
+    def __init__(self, maximum: int, guard: AbstractContextManager[object]) -> None:
+        self._entries: dict[bytes, _AnyEntry] = {}
+        self._maximum = maximum
+        self._guard = guard
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, key: bytes, *, collateral: bytes, now: datetime) -> _AnyEntry | None:
+        """Return the entry that rests on this very collateral, all of it valid now."""
+        with self._guard:
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                return None
+            # Back in, as the one used last: unless it is over, or another collateral has come and it falls.
+            if entry.collateral != collateral or now > entry.validity.ends:
+                return None
+            self._entries[key] = entry
+        return entry if entry.validity.contains(now) else None
+
+    def peek(self, key: bytes) -> _AnyEntry | None:
+        """Return the entry, whatever became of what it rests on."""
+        return self._entries.get(key)
+
+    def keep(self, key: bytes, entry: _AnyEntry, *, now: datetime) -> None:
+        """Keep an entry, if all that it rests on is valid now."""
+        if not entry.validity.contains(now):
+            return
+        with self._guard:
+            self._entries.pop(key, None)
+            self._entries[key] = entry
+            while len(self._entries) > self._maximum:
+                del self._entries[next(iter(self._entries))]
+
+    def drop(self, falls: Callable[[_AnyEntry], bool]) -> None:
+        """Drop every entry of which `falls` is true."""
+        with self._guard:
+            self._entries = {key: entry for key, entry in self._entries.items() if not falls(entry)}
+
+
+class VerificationCache:
+    """`verify_quote` for one set of trust anchors, which remembers what it has established.
+
+    Threads share a cache whose `guard` is a lock; it is held for no longer than a dictionary takes.
+    """
+
+    def __init__(
+        self,
+        trust_anchors: TrustAnchors,
+        *,
+        max_platforms: int = MAX_PLATFORMS,
+        max_collaterals: int = MAX_COLLATERALS,
+        guard: AbstractContextManager[object] | None = None,
+    ) -> None:
+        guard = guard or nullcontext()
+        self.trust_anchors = trust_anchors
+        self._collaterals: _Store[_Collateral] = _Store(max_collaterals, guard)
+        self._platforms: _Store[_Platform] = _Store(max_platforms, guard)
+        self._attestation_keys: _Store[_AttestationKey] = _Store(max_platforms, guard)
+        self._last_chain: tuple[Quote | None, bytes] = (None, b"")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much of each kind is kept."""
+        return {
+            "collaterals": len(self._collaterals),
+            "platforms": len(self._platforms),
+            "attestation_keys": len(self._attestation_keys),
+        }
+
+    def model_of(self, quote: Quote) -> tuple[bytes, str] | None:
+        """Return FMSPC and CA of a platform that was verified before, as its certificate tells; else None.
+
+        These are the certificate's words, whatever became of it since: they say what collateral to fetch.
+        """
+        if quote.certification_data_type not in (CertificationDataType.PCK_CHAIN, CertificationDataType.PCK_LEAF):
+            return None
+        known = self._platforms.peek(self._platform_key(quote))
+        return None if known is None else (known.verified.platform.fmspc, known.verified.platform.ca)
+
+    def forget(self, collateral: Collateral) -> None:
+        """Drop a collateral that has been replaced, and everything that rests on it."""
+        for store in (self._collaterals, self._platforms, self._attestation_keys):
+            store.drop(lambda entry: entry.collateral == collateral.digest)
+
+    def verify_quote(
+        self, quote: Quote, collateral: Collateral, *, now: datetime, grace: timedelta = _NO_GRACE
+    ) -> VerifiedQuote:
+        """Do what `eaa.verify.dcap.verify_quote` does, and raise the same."""
+        dcap.refuse_bad_time(now, grace)
+        # A record that was put together need not have the sizes, nor say the things, of any bytes.
+        if quote.raw is None:
+            return self._verify_uncached(quote, collateral, now=now, grace=grace)
+        platform_key = self._platform_key(quote)
+        key = _attestation_key_key(quote, platform_key)
+        known = self._attestation_keys.find(key, collateral=collateral.digest, now=now)
+        if known is not None:
+            dcap.verify_quote_signature(quote, known.key)
+            return _facts_of(quote, known.facts)
+        try:
+            base = self._verify_collateral(collateral, now=now, grace=grace)
+        except (MalformedInput, VerificationError):
+            # It may not be the first fault on the way of `verify_quote`.
+            return self._verify_uncached(quote, collateral, now=now, grace=grace)
+        platform = self._platforms.find(platform_key, collateral=base.collateral, now=now)
+        if platform is None:
+            chain = _parse_chain(quote, collateral, base)
+            pin_root(chain.root, self.trust_anchors)
+            if chain.root != base.documents.lists.root:
+                return self._verify_uncached(quote, collateral, now=now, grace=grace)
+            platform = _verify_platform(quote, chain, base, now=now, grace=grace)
+            self._platforms.keep(platform_key, platform, now=now)
+        attestation_key, verified = _verify_evidence(quote, platform, base, now=now)
+        entry = _AttestationKey(base.collateral, platform.validity, attestation_key, _read_facts(verified))
+        self._attestation_keys.keep(key, entry, now=now)
+        return verified
+
+    def _verify_uncached(
+        self, quote: Quote, collateral: Collateral, *, now: datetime, grace: timedelta
+    ) -> VerifiedQuote:
+        return dcap.verify_quote(quote, collateral, trust_anchors=self.trust_anchors, now=now, grace=grace)
+
+    def _verify_collateral(self, collateral: Collateral, *, now: datetime, grace: timedelta) -> _Collateral:
+        """Stage 1."""
+        found = self._collaterals.find(collateral.digest, collateral=collateral.digest, now=now)
+        if found is not None:
+            return found
+        documents = dcap.verify_collateral(collateral, trust_anchors=self.trust_anchors, now=now, grace=grace)
+        entry = _Collateral(collateral.digest, _Validity.of(documents.windows), documents, {}, {})
+        self._collaterals.drop(lambda kept: now > kept.validity.ends)
+        self._collaterals.keep(collateral.digest, entry, now=now)
+        return entry
+
+    def _platform_key(self, quote: Quote) -> bytes:
+        """Name a platform by what its quotes carry of it. The one asked for last is asked for again at once."""
+        last, key = self._last_chain
+        if last is quote:
+            return key
+        kind = b"%d:%d:" % (quote.header.tee_type, quote.certification_data_type)
+        key = hashlib.sha256(kind + quote.certification_data).digest()
+        self._last_chain = (quote, key)
+        return key
+
+
+def _attestation_key_key(quote: Quote, platform_key: bytes) -> bytes:
+    """Name an attestation key and a TCB by all that step 7 reads of a parsed quote, but for its signature."""
+    tcb = dcap.tcb_inputs(quote)
+    parts = (
+        platform_key,
+        quote.attestation_key,
+        quote.qe_report.encode(),
+        quote.qe_report_signature,
+        # The rest varies in size, so the sizes come first.
+        bytes([0 if part is None else len(part) for part in tcb]),
+        *(part for part in tcb if part is not None),
+        quote.qe_auth_data,
+    )
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def _parse_chain(quote: Quote, collateral: Collateral, base: _Collateral) -> PCKChain:
+    """Step 1 of `verify_quote`."""
+    lists = base.documents.lists
+    known = (lists.root, lists.pck_ca, *tuple(base.pck_cas))
+    return dcap.parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain, known=known)
+
+
+def _verify_platform(quote: Quote, chain: PCKChain, base: _Collateral, *, now: datetime, grace: timedelta) -> _Platform:
+    """Step 4 of `verify_quote`, and 7 e to h: stages 2 and 3."""
+    documents = base.documents
+    pck = dcap.verify_pck_chain(chain, documents.lists, verified_cas=base.pck_cas)
+    if len(base.pck_cas) < MAX_PCK_CAS:
+        base.pck_cas[chain.ca] = None
+    verify_dates(pck.windows, now=now, grace=grace)
+    dcap.verify_tcb_info_fits(quote.header.tee_type, pck.document, documents.tcb_info)
+    dcap.verify_certification_data(quote, pck.document)
+    # Without the certificate, which takes three times the room of what is said of it.
+    verified = replace(dcap.certify_platform(chain, pck), platform=pck.document.platform)
+    return _Platform(base.collateral, _Validity.of(pck.windows).within(base.validity), verified)
+
+
+def _verify_evidence(
+    quote: Quote, platform: _Platform, base: _Collateral, *, now: datetime
+) -> tuple[EllipticCurvePublicKey, VerifiedQuote]:
+    """Step 7 of `verify_quote` from i on: stages 4 and 5."""
+    certified, documents = platform.verified.platform, base.documents
+    if isinstance(quote.body, TDReport):
+        dcap.verify_tdx_module(quote.body, documents.tcb_info)
+    dcap.verify_qe_report(quote, certified)
+    dcap.verify_attestation_key(quote)
+    dcap.verify_qe(quote.qe_report, quote.header.tee_type, documents.qe_identity)
+    attestation_key = dcap.parse_attestation_key(quote)
+    dcap.verify_quote_signature(quote, attestation_key)
+    tcb = _evaluate(quote, platform, base)
+    return attestation_key, dcap.establish_facts(quote, platform.verified, documents, tcb, now=now)
+
+
+def _evaluate(quote: Quote, platform: _Platform, base: _Collateral) -> TCBFacts:
+    """Stage 4."""
+    certified = platform.verified.platform
+    key = (certified.cpu_svn, certified.pce_svn, quote.qe_report.isv_svn, *dcap.tcb_inputs(quote))
+    found = base.levels.get(key)
+    if found is None:
+        found = dcap.evaluate_quote(quote, certified, base.documents.tcb_info, base.documents.qe_identity)
+        if len(base.levels) < MAX_LEVELS:
+            base.levels[key] = found
+    return found
+
+
+_FACTS: Final = tuple(item.name for item in fields(VerifiedQuote) if item.name != "quote")
+_read_facts: Final[Callable[[VerifiedQuote], tuple[object, ...]]] = attrgetter(*_FACTS)
+# A record of thirty fields takes ten times as long to make by its constructor, which is most of what a hit costs.
+_writers: Final[tuple[Callable[[object, object], None], ...]] = tuple(
+    getattr(VerifiedQuote, name).__set__ for name in ("quote", *_FACTS)
+)
+
+
+def _facts_of(quote: Quote, facts: tuple[object, ...]) -> VerifiedQuote:
+    """Return the facts of this quote, of which `facts` are all but the quote."""
+    verified: Any = object.__new__(VerifiedQuote)
+    for write, value in zip(_writers, (quote, *facts), strict=True):
+        write(verified, value)
+    return verified  # type: ignore[no-any-return]
