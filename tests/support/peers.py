@@ -46,6 +46,7 @@ from eaa.protocol.exchange import (
     expected_claims,
 )
 from eaa.protocol.messages import Attest, Evidence, FrameReader, Message
+from eaa.sources import CollateralSource
 from eaa.sources.files import FileSource
 from eaa.tls.certificate import PrivateKey, create_certificate
 from eaa.tls.connection import Connection, Want, make_context
@@ -170,10 +171,10 @@ def attester_of(site: Site, enclave: str) -> Attester:
     return attester
 
 
-def verifier_of(site: Site, policy: PolicyFile | None = None) -> Verifier:
+def verifier_of(site: Site, *, policy: PolicyFile | None = None, source: CollateralSource | None = None) -> Verifier:
     """A verifier as a program makes it of `site.judging`."""
     return Verifier(
-        FileSource(site.collateral),
+        source or FileSource(site.collateral),
         trust_anchors=TrustAnchors(frozenset({read_trust_anchor(site.root)})),
         policy=policy,
         reference_values=ReferenceValues.parse(site.values.read_text()),
