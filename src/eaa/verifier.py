@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,8 +21,9 @@ from eaa.appraise.result import Accepted, Rejected, Role
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import pck_certificate_of
 from eaa.errors import Misuse, Reason, VerificationError
-from eaa.evidence.quote import Quote, TEEType
-from eaa.sources import CollateralSource
+from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
+from eaa.evidence.quote import CertificationDataType, Quote, TEEType
+from eaa.sources import CollateralSource, PCKCertificateSource, PCKName
 from eaa.verify.cache import VerificationCache
 from eaa.verify.chain import INTEL, TrustAnchors
 from eaa.verify.dcap import VerifiedQuote
@@ -29,6 +31,8 @@ from eaa.verify.dcap import VerifiedQuote
 COLLATERAL_LIFETIME: Final = timedelta(hours=1)
 """How long fetched collateral is reused. Short, so that a revocation reaches us long before nextUpdate."""
 MAX_CACHED_COLLATERAL: Final = 256
+MAX_CACHED_CHAINS: Final = 1024
+"""PCK certificate chains of quotes that do not carry their own."""
 _LOCKS: Final = 32
 
 _Model = tuple[int, bytes, str]
@@ -61,6 +65,12 @@ class _Cached:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _CachedChain:
+    chain: bytes | None
+    since: datetime
+
+
 class Verifier:
     """Judges evidence by one set of trust anchors, one policy and one set of reference values.
 
@@ -83,6 +93,7 @@ class Verifier:
         self._clock = clock
         self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
         self._cache: dict[_Model, _Cached] = {}
+        self._chains: dict[bytes, _CachedChain] = {}
         self._guard = threading.Lock()
         # A fixed number of locks: the model in an unverified quote is the peer's word and must not grow anything.
         self._fetching = tuple(threading.Lock() for _ in range(_LOCKS))
@@ -107,14 +118,17 @@ class Verifier:
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
         now = self._clock()
-        model = self._model_of(quote)
+        chain = self._pck_chain_for(quote, now)
+        model = self._model_of(quote, chain)
         collateral = self._collateral_for(model, now)
+        if chain is not None and chain != collateral.pck_certificate_chain:
+            collateral = replace(collateral, pck_certificate_chain=chain)
         grace = self._policy.for_role(role).collateral_grace
         try:
             return self._verified.verify_quote(quote, collateral, now=now, grace=grace)
         except VerificationError:
             # The fault may lie in what we kept, which may have been replaced since: ask again next time.
-            self._forget(model)
+            self._forget(model, quote)
             raise
 
     def judge(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
@@ -150,10 +164,24 @@ class Verifier:
         """Do what `judge` does on a worker thread: fetching collateral must not hold up an event loop."""
         return await asyncio.to_thread(self.judge, evidence, role=role, session=session)
 
-    def _model_of(self, quote: Quote) -> _Model:
+    def _model_of(self, quote: Quote, chain: bytes | None) -> _Model:
         # A platform that was verified before is known by its bytes: its certificate need not be read again.
-        fmspc, ca = self._verified.model_of(quote) or _read_model(quote)
+        fmspc, ca = self._verified.model_of(quote) or _read_model(quote, chain)
         return int(quote.header.tee_type), fmspc, ca
+
+    def _pck_chain_for(self, quote: Quote, now: datetime) -> bytes | None:
+        """Return the PCK certificate chain of a quote that does not carry one; None for all others."""
+        if quote.certification_data_type not in _WITHOUT_CHAIN or not isinstance(self._source, PCKCertificateSource):
+            return None
+        key = _chain_key(quote)
+        cached = self._chains.get(key)
+        if cached is None or now - cached.since >= COLLATERAL_LIFETIME:
+            cached = _CachedChain(self._source.fetch_pck_chain(_pck_name(quote)), now)
+            with self._guard:
+                if len(self._chains) >= MAX_CACHED_CHAINS:
+                    del self._chains[min(self._chains, key=lambda known: self._chains[known].since)]
+                self._chains[key] = cached
+        return cached.chain
 
     def _collateral_for(self, model: _Model, now: datetime) -> Collateral:
         with self._fetching[hash(model) % _LOCKS]:
@@ -174,9 +202,11 @@ class Verifier:
                 del self._cache[min(self._cache, key=lambda known: self._cache[known].since)]
             self._cache[model] = cached
 
-    def _forget(self, model: _Model) -> None:
+    def _forget(self, model: _Model, quote: Quote) -> None:
         with self._guard:
             self._cache.pop(model, None)
+            if self._chains:
+                self._chains.pop(_chain_key(quote), None)
 
 
 def _appraisers(policy: PolicyFile, reference_values: ReferenceValues) -> dict[Role, Appraiser]:
@@ -185,6 +215,42 @@ def _appraisers(policy: PolicyFile, reference_values: ReferenceValues) -> dict[R
     }
 
 
-def _read_model(quote: Quote) -> tuple[bytes, str]:
-    pck = pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type)
+_WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
+_RSA_3072: Final = CertificationDataType.PPID_RSA_3072
+
+
+def _read_model(quote: Quote, chain: bytes | None) -> tuple[bytes, str]:
+    if quote.certification_data_type in PPID_SIZES:
+        if chain is None:
+            raise VerificationError(
+                Reason.PCK_CERTIFICATE_MISSING,
+                "the quote names its platform without its PCK certificate (certification data of type "
+                f"{quote.certification_data_type}), and the source of collateral has none",
+                hint="name a PCCS that knows the platform, or let the quoting host put the chain into its quotes",
+            )
+        pck = pck_certificate_of(chain)
+    else:
+        pck = pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type)
     return pck.fmspc, pck.ca
+
+
+def _chain_key(quote: Quote) -> bytes:
+    kind = b"%d:" % quote.certification_data_type
+    return hashlib.sha256(kind + quote.header.user_data + quote.certification_data).digest()
+
+
+def _pck_name(quote: Quote) -> PCKName:
+    """Return what the quote says of its PCK certificate, unverified. Raises MalformedInput."""
+    kind, data = quote.certification_data_type, quote.certification_data
+    named = (
+        PPIDCertification.parse(data, kind=kind)
+        if kind in PPID_SIZES
+        else pck_certificate_of(data, certification_data_type=kind)
+    )
+    return PCKName(
+        qe_id=quote.header.user_data[:16],
+        encrypted_ppid=named.ppid if kind == _RSA_3072 else None,
+        cpu_svn=named.cpu_svn,
+        pce_svn=named.pce_svn,
+        pce_id=named.pce_id,
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from eaa.collateral.bundle import Collateral
 from eaa.errors import Misuse, Reason
 
-__all__ = ["CollateralSource", "open_source"]
+__all__ = ["CollateralSource", "PCKCertificateSource", "PCKName", "open_source"]
 
 
 class CollateralSource(Protocol):
@@ -25,6 +26,35 @@ class CollateralSource(Protocol):
 
         Raises:
             Unavailable: it could not be had; the reason tells a dead server from one that does not have it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCKName:
+    """What a quote without certificates says of its PCK certificate."""
+
+    qe_id: bytes = field(repr=False)
+    """16 bytes. Identifies one machine, as the next: never to be logged or shown."""
+    encrypted_ppid: bytes | None = field(repr=False)
+    """384 bytes, RSA-3072; None where the quote has it in another form."""
+    cpu_svn: bytes
+    """16 bytes."""
+    pce_svn: int
+    """u16."""
+    pce_id: bytes
+    """2 bytes."""
+
+
+@runtime_checkable
+class PCKCertificateSource(Protocol):
+    """A source that has the PCK certificates of single platforms as well."""
+
+    def fetch_pck_chain(self, name: PCKName) -> bytes | None:
+        """Return the PCK certificate with its issuers, PEM, unverified; None where this source has none for anybody.
+
+        Raises:
+            Unavailable: it could not be had.
         """
         ...
 

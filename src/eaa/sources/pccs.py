@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseE
 from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
 from eaa.collateral.intel import SignedMember, split_signed_document
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Unavailable
+from eaa.sources import PCKName
 from eaa.sources.qcnl import QCNLConfig
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -38,6 +39,7 @@ INTEL_ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/Inte
 
 _TDX: Final = 0x81
 _DER_SEQUENCE: Final = b"\x30"
+_PEM_BEGINS: Final = b"-----BEGIN CERTIFICATE-----"
 _API_PATH: Final = re.compile(r"(?P<prefix>.*)/(?:sgx|tdx)/certification/(?P<version>v[0-9]+)/*", re.IGNORECASE)
 _URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]?#-]{1,2000}")
 _NOT_FOUND: Final = frozenset({404, 461})
@@ -304,6 +306,28 @@ class PCCSSource:
             qe_identity_signature=qe_identity_signature,
         )
 
+    def fetch_pck_chain(self, name: PCKName) -> bytes:
+        """Return the PCK certificate of one platform at one TCB, and its issuers: PEM.
+
+        Raises:
+            Unavailable: as `fetch`.
+        """
+        route = f"{self.base_url.of('sgx')}pckcert"
+        query = {
+            "qeid": name.qe_id.hex(),
+            "encrypted_ppid": "" if name.encrypted_ppid is None else name.encrypted_ppid.hex(),
+            "cpusvn": name.cpu_svn.hex(),
+            "pcesvn": name.pce_svn.to_bytes(2, "little").hex(),
+            "pceid": name.pce_id.hex(),
+        }
+        url = f"{route}?{'&'.join(f'{key}={value.upper()}' for key, value in query.items() if value)}"
+        try:
+            answer = self._get(url, what="the PCK certificate of this platform")
+            return _pem(answer) + _chain(answer, "SGX-PCK-Certificate-Issuer-Chain")
+        except Unavailable as error:
+            # The query singles out one machine, and is not for logs.
+            raise Unavailable(error.reason, error.message.replace(url, route), hint=error.hint) from None
+
     def _root_crl(self) -> bytes:
         url = INTEL_ROOT_CRL_URL if self.base_url.is_intel_pcs else f"{self.base_url.of('sgx')}rootcacrl"
         return _der(self._get(url, what="the root CA's CRL"))
@@ -342,9 +366,17 @@ def _chain(document: _Document, *names: str) -> bytes:
         value = document.answer.headers.get(name.lower())
         if value is not None and len(value) <= MAX_CHAIN:
             chain = unquote_to_bytes(value)
-            if b"-----BEGIN CERTIFICATE-----" in chain and chain.isascii():
+            if _PEM_BEGINS in chain and chain.isascii():
                 return chain
     raise _error(document.url, f"answered without a certificate chain in the header {names[0]}")
+
+
+def _pem(document: _Document) -> bytes:
+    """Return one certificate from a body, with its last line ended."""
+    body = document.answer.body
+    if not body.startswith(_PEM_BEGINS) or body.count(_PEM_BEGINS) != 1:
+        raise _error(document.url, f"answered with something that is not {document.what}")
+    return body.rstrip() + b"\n"
 
 
 def _der(document: _Document) -> bytes:
