@@ -105,7 +105,7 @@ class _AttestationKey:
     validity: _Validity
     key: EllipticCurvePublicKey
     facts: tuple[object, ...]
-    """Every field of a VerifiedQuote but the quote: nothing else in it is about one quote."""
+    """Every field of a VerifiedQuote but those of one occasion, the quote and the time."""
 
 
 class _Entry(Protocol):
@@ -220,7 +220,7 @@ class VerificationCache:
         known = self._attestation_keys.find(key, collateral=collateral.digest, now=now)
         if known is not None:
             dcap.verify_quote_signature(quote, known.key)
-            return _facts_of(quote, known.facts)
+            return _facts_of(known.facts, quote=quote, now=now)
         try:
             base = self._verify_collateral(collateral, now=now, grace=grace)
         except (MalformedInput, VerificationError):
@@ -331,17 +331,18 @@ def _evaluate(quote: Quote, platform: _Platform, base: _Collateral) -> TCBFacts:
     return found
 
 
-_FACTS: Final = tuple(item.name for item in fields(VerifiedQuote) if item.name != "quote")
+_OF_ONE_OCCASION: Final = ("quote", "verified_at")
+_FACTS: Final = tuple(item.name for item in fields(VerifiedQuote) if item.name not in _OF_ONE_OCCASION)
 _read_facts: Final[Callable[[VerifiedQuote], tuple[object, ...]]] = attrgetter(*_FACTS)
-# A record of thirty fields takes ten times as long to make by its constructor, which is most of what a hit costs.
+# A record of so many fields takes ten times as long to make by its constructor, which is most of what a hit costs.
 _writers: Final[tuple[Callable[[object, object], None], ...]] = tuple(
-    getattr(VerifiedQuote, name).__set__ for name in ("quote", *_FACTS)
+    getattr(VerifiedQuote, name).__set__ for name in (*_OF_ONE_OCCASION, *_FACTS)
 )
 
 
-def _facts_of(quote: Quote, facts: tuple[object, ...]) -> VerifiedQuote:
-    """Return the facts of this quote, of which `facts` are all but the quote."""
+def _facts_of(facts: tuple[object, ...], *, quote: Quote, now: datetime) -> VerifiedQuote:
+    """Return a whole record of the facts."""
     verified: Any = object.__new__(VerifiedQuote)
-    for write, value in zip(_writers, (quote, *facts), strict=True):
+    for write, value in zip(_writers, (quote, now, *facts), strict=True):
         write(verified, value)
     return verified  # type: ignore[no-any-return]
