@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -19,13 +22,14 @@ import pytest
 from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
 from eaa.collateral.intel import join_signed_document
 from eaa.errors import Reason, Unavailable, VerificationError
+from eaa.protocol.messages import Open
 from eaa.simulator.faults import Fault
 from eaa.simulator.platform import Platform
 from eaa.sources.pccs import PCCSSource
-from support.flow import answer_of
-from support.peers import attest, verifier_of
-from support.scripted_http import Reply, scripted
-from support.system import Done, Site, run
+from support.flow import answer_of, evidence_of
+from support.peers import TLSSession, Wire, attest, eventually, verifier_of
+from support.scripted_http import Reply, Script, scripted
+from support.system import Done, Running, Site, run, running
 
 ROUTES = ("pckcrl", "tcb", "qe/identity", "rootcacrl")
 CRL, TCB, IDENTITY, ROOT_CRL = (f"/sgx/certification/v4/{route}" for route in ROUTES)
@@ -248,3 +252,38 @@ def test_refused_collateral_is_not_kept(world: World) -> None:
         assert caught.value.reason is Reason.TCB_INFO_SIGNATURE
         judgement, _ = asyncio.run(attest(world.relay, verifier))
         assert judgement.accepted
+
+
+# --- a PCCS that never answers -------------------------------------------------------------------------------------
+
+STALLING: Replies = {path: (Reply(stalls=600, body=b"x"),) for path in (CRL, TCB, IDENTITY, ROOT_CRL)}
+
+
+def trusting(site: Site, pccs: Script) -> tuple[str | Path, ...]:
+    return ("--trust-anchor", site.root, "--reference-values", site.values, "--pccs", pccs.url)
+
+
+def test_a_pccs_that_never_answers_costs_those_who_need_it_only(site: Site) -> None:
+    """The relay waits for collateral on behalf of many clients: others are served, and it stops when it is told to."""
+    with scripted(STALLING) as pccs, site.workload() as workload, contextlib.ExitStack() as stack:
+        hops = ("--listen", "127.0.0.1:0", "--xfer", workload.address(), "--mutual")
+        with running("inclavared", *hops, *site.attested("relay"), *trusting(site, pccs)) as relay:
+            address = relay.address()
+            for _ in range(40):
+                wire = Wire.to(address)
+                stack.callback(wire.close)
+                TLSSession(wire).handshake().say(Open(workload="default"))
+            eventually(lambda: bool(pccs.requests), what="a request for collateral")
+            # The relay's own evidence needs none, so that a client gets as far as being told that it is too early.
+            done = site.shelter(address, "--workload", "other", "--json")
+            assert evidence_of(answer_of(done), "relay")["verdict"] == "accepted"
+            assert answer_of(done)["reason"] == Reason.WORKLOAD_UNAVAILABLE
+            assert relay.stop(signal.SIGTERM) == 143
+
+
+def test_shelter_can_be_stopped_while_a_pccs_keeps_it_waiting(world: World) -> None:
+    with scripted(STALLING) as pccs:
+        trusted = trusting(world.site, pccs)
+        visit = Running("shelter", "remoteattestation", f"--addr={world.relay}", *trusted)
+        eventually(lambda: bool(pccs.requests), what="a request for collateral")
+        assert visit.stop(signal.SIGINT) == 130

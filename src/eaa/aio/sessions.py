@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -13,6 +12,7 @@ from OpenSSL import SSL
 
 from eaa.aio.attestation import Attestation, Hop, Judge
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
+from eaa.aio.workers import Workers
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import Reason, Unavailable
@@ -78,9 +78,9 @@ class _Desk:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._waiting = 0
-        self._quoting = ThreadPoolExecutor(1, "quoting")
+        self._quoting = Workers(1, "quoting")
         # While one caller waits for new credentials, the others go on with those there are.
-        self._keeping = ThreadPoolExecutor(2, "credentials")
+        self._keeping = Workers(2, "credentials")
 
     async def credentials(self) -> Credentials:
         return await asyncio.get_running_loop().run_in_executor(self._keeping, self._identity.credentials)

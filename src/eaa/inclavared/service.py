@@ -15,6 +15,7 @@ from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.relay import Relayed, pump
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream, deadline
+from eaa.aio.workers import with_workers
 from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.errors import EAAError, Reason, Unavailable
@@ -203,7 +204,7 @@ async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]
 def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
     """Attest the workload once, print the verdict, and return its exit code."""
     try:
-        judgement, greeting = asyncio.run(ask_workload(relay, workload))
+        judgement, greeting = asyncio.run(with_workers(ask_workload(relay, workload)))
         verdict = verdict_of_judgement(judgement)
     except EAAError as error:
         verdict, greeting = verdict_of_refusal(error), ""
@@ -217,7 +218,7 @@ def serve(
     relay: Relay, *, listen: Address | None, legacy_listen: Address | None, workloads: Mapping[str, Address]
 ) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
-    return run_service(_serve(relay, listen, legacy_listen, workloads))
+    return run_service(with_workers(_serve(relay, listen, legacy_listen, workloads)))
 
 
 async def _serve(

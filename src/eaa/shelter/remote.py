@@ -11,6 +11,7 @@ import click
 from eaa.aio.attestation import Judge
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
+from eaa.aio.workers import with_workers
 from eaa.appraise.appraisal import identity_of, measurement_of
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
 from eaa.appraise.result import Attests, BindingLevel, Role
@@ -87,7 +88,7 @@ def remoteattestation_command(
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = Identity(attester) if mutual else None
     visit = _Visit(address=addr, workload=workload, level=level)
-    verdict, reply = asyncio.run(_attest(visit, verifier, identity))
+    verdict, reply = asyncio.run(with_workers(_attest(visit, verifier, identity)))
     _print(verdict, reply, as_json=as_json, explain=explain)
     return verdict.exit_code
 
@@ -209,7 +210,7 @@ def observe_measurement(
     strict = {"dangerous_accept_debug_enclaves": False, "minimum_binding": BindingLevel.FRESH}
     verifier = replace(judging, all_roles=judging.all_roles | strict).open(flags_for=role, values=recorded)
     visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, level=BindingLevel.FRESH)
-    return asyncio.run(_observe(visit, verifier, role))
+    return asyncio.run(with_workers(_observe(visit, verifier, role)))
 
 
 async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> tuple[bytes, bytes]:

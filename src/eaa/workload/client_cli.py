@@ -9,6 +9,7 @@ import click
 
 from eaa import __version__
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
+from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
 from eaa.attesters import Attester
 from eaa.errors import EAAError
@@ -81,7 +82,9 @@ def cli(
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     try:
-        judgement, reply = asyncio.run(_visit(addr or TCPAddress(ip, port), attester if mutual else None, verifier))
+        judgement, reply = asyncio.run(
+            with_workers(_visit(addr or TCPAddress(ip, port), attester if mutual else None, verifier))
+        )
         verdict = verdict_of_judgement(judgement)
     except EAAError as error:
         verdict, reply = verdict_of_refusal(error), ""

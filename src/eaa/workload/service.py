@@ -8,6 +8,7 @@ from typing import Final
 
 from eaa.aio.sessions import Endpoint, judge_by
 from eaa.aio.stream import AttestedStream, deadline
+from eaa.aio.workers import with_workers
 from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.identity import Identity
@@ -71,7 +72,7 @@ def serve(
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
     if attester is None:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    return run_service(_serve(address, attester, verifier, level))
+    return run_service(with_workers(_serve(address, attester, verifier, level)))
 
 
 async def _serve(address: Address, attester: Attester | None, verifier: Verifier | None, level: BindingLevel) -> int:

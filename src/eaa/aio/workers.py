@@ -1,0 +1,83 @@
+"""Threads for what may take long elsewhere, a quote or collateral, and which nobody has to wait for at the end.
+
+The standard library's pools are joined when a program ends. A platform or a PCCS that does not answer would then keep a
+service from stopping for as long as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, Final, ParamSpec, TypeVar
+
+MAX_WORKERS: Final = 32
+"""Threads for judging: all of them may be waiting for a PCCS."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Job = tuple[Future[Any], Callable[[], Any]]
+
+
+async def with_workers(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run `main` so that the loop can end when it ends, whatever `asyncio.to_thread` still waits for."""
+    asyncio.get_running_loop().set_default_executor(Workers(MAX_WORKERS, "worker"))
+    return await main
+
+
+class Workers(ThreadPoolExecutor):
+    """A pool of daemon threads, started as they are needed. It is never waited for."""
+
+    def __init__(self, size: int, name: str) -> None:
+        # What asyncio takes as its default executor has to be of this class; none of its threads is ever started.
+        super().__init__(max_workers=size, thread_name_prefix=name)
+        self._size = size
+        self._name = name
+        self._started = 0
+        self._starting = threading.Lock()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._stop = weakref.finalize(self, _dismiss, self._jobs, size)
+        self._stop.atexit = False
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Have a thread call `fn`. Raises RuntimeError after `shutdown`."""
+        if not self._stop.alive:
+            raise RuntimeError("the workers were sent home")
+        future: Future[_T] = Future()
+        self._jobs.put((future, functools.partial(fn, *args, **kwargs)))
+        with self._starting:
+            if not self._idle.acquire(blocking=False) and self._started < self._size:
+                self._started += 1
+                name = f"{self._name}-{self._started}"
+                threading.Thread(target=_work, args=(self._jobs, self._idle), name=name, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  its signature
+        """Take no more work, and send each thread home when it has finished what it does. Waits for none."""
+        del wait, cancel_futures
+        self._stop()
+
+
+def _work(jobs: SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
+    while (job := jobs.get()) is not None:
+        future, call = job
+        if future.set_running_or_notify_cancel():
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001  it is raised where the future is awaited
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+        # A thread that waits for work keeps nothing of the last one alive.
+        del job, future, call
+        idle.release()
+
+
+def _dismiss(jobs: SimpleQueue[_Job | None], threads: int) -> None:
+    for _ in range(threads):
+        jobs.put(None)
