@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,29 @@ def test_the_json_form_says_everything() -> None:
         get_cert_headers=(("head1", "value1"),),
         get_cert_params=(("a", "1"), ("b", "2")),
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"pccs_url": ' + "/* " * 80_000, id="comments without an end"),
+        pytest.param('{"pccs_url": ' + '"\\\\' * 60_000, id="strings without an end"),
+        pytest.param("{" + ",".join(f'"{number}":1' for number in range(20_000)) + ",", id="many members"),
+        pytest.param(" " * (MAX_QCNL_SIZE + 1), id="too long"),
+    ],
+)
+def test_a_file_that_would_keep_a_parser_busy_is_refused_at_once(text: str) -> None:
+    before = time.process_time()
+    with pytest.raises(Misuse) as caught:
+        parse(text)
+    assert caught.value.reason is Reason.QCNL_INVALID
+    assert time.process_time() - before < 1
+
+
+def test_what_follows_a_comment_without_an_end_is_no_comment() -> None:
+    with pytest.raises(Misuse) as caught:
+        parse('{"retry_times": 1} /* more')
+    assert caught.value.reason is Reason.QCNL_INVALID
 
 
 def test_the_older_form_says_what_it_can() -> None:

@@ -59,7 +59,7 @@ class Levels:
         """Read them from `{"tcbInfo":{...},...}`. Raises SelectionError."""
         try:
             return cls.of(json.loads(document)["tcbInfo"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SelectionError("the TCB Info cannot be read") from error
 
     @classmethod

@@ -31,7 +31,8 @@ MAX_RETRY_DELAY: Final = 3600
 
 _MAX_DIGITS: Final = 9
 _NUMBERS: Final = ("retry_times", "retry_delay", "pck_cache_expire_hours", "verify_collateral_cache_expire_hours")
-_STRING_OR_COMMENT: Final = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+# Strings and comments without an end match too: were they not to, each later one would be looked for in vain again.
+_STRING_OR_COMMENT: Final = re.compile(r'"(?:\\.|[^"\\\n])*+"?|//[^\n]*+|/\*(?:.*?\*/|(?P<endless>.*+))', re.DOTALL)
 _NOT_NEWLINE: Final = re.compile(r"[^\n]")
 _LEGACY_LINE: Final = re.compile(r"(?P<key>[A-Za-z_]+)=(?P<value>.*)")
 
@@ -90,6 +91,8 @@ def load_qcnl(path: Path) -> QCNLConfig:
 
 def parse_qcnl(text: str, *, name: str) -> QCNLConfig:
     """Parse either form; `name` stands for the file in errors. Raises Misuse (QCNL_INVALID)."""
+    if len(text) > MAX_QCNL_SIZE:
+        raise _invalid(name, f"has more than {MAX_QCNL_SIZE} characters")
     without_comments = _blank_comments(text)
     if without_comments.lstrip().startswith("{"):
         return _from_json(without_comments, name)
@@ -108,18 +111,20 @@ def _blank_comments(text: str) -> str:
     """Return the text with comments turned into spaces, so that an error's line and column stay true."""
 
     def blank(match: re.Match[str]) -> str:
-        return match[0] if match[0].startswith('"') else _NOT_NEWLINE.sub(" ", match[0])
+        is_comment = match[0].startswith("/") and match["endless"] is None
+        return _NOT_NEWLINE.sub(" ", match[0]) if is_comment else match[0]
 
     return _STRING_OR_COMMENT.sub(blank, text)
 
 
 def _from_json(text: str, name: str) -> QCNLConfig:
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [key for key, _ in pairs]
-        repeated = next((key for key in names if names.count(key) > 1), None)
-        if repeated is not None:
-            raise _invalid(name, f"names {repeated} twice")
-        return dict(pairs)
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise _invalid(name, f"names {key} twice")
+            found[key] = value
+        return found
 
     try:
         document = json.loads(text, object_pairs_hook=refuse_duplicates)
