@@ -35,6 +35,8 @@ from support.vectors import cases, vector
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = timedelta(seconds=1)
 Break = Callable[[World], object]
+MEMBERS = [field.name for field in dataclasses.fields(Collateral) if field.init]
+"""Of a collateral."""
 
 
 def sgx() -> World:
@@ -342,7 +344,7 @@ def test_a_missing_crl_is_no_permission(crl: str) -> None:
 
 
 def as_dict(collateral: Collateral) -> dict[str, Any]:
-    return {field.name: getattr(collateral, field.name) for field in dataclasses.fields(collateral)}
+    return {name: getattr(collateral, name) for name in MEMBERS}
 
 
 def test_the_crl_of_the_other_pck_ca_does_not_speak_for_this_one() -> None:
@@ -656,17 +658,12 @@ def test_a_quote_without_a_chain_is_not_verified(kind: int) -> None:
     assert refusal(world) is Reason.PCK_CERTIFICATE_MISSING
 
 
-@pytest.mark.parametrize("member", [field.name for field in dataclasses.fields(Collateral)])
+@pytest.mark.parametrize("member", [member for member in MEMBERS if member != "pck_certificate_chain"])
 def test_nothing_has_to_be_asked_for_to_be_verified(member: str) -> None:
     """go-tdx-guest #81, #92: collateral and revocation were looked at only where somebody asked for it."""
     document = json.loads(sgx().collateral().to_json())
-    document.pop(member, None)
+    del document[member]
     raw = json.dumps(document).encode()
-    if member == "pck_certificate_chain":
-        assert Collateral.from_json(raw) == dataclasses.replace(
-            sgx().collateral(), **as_dict(Collateral.from_json(raw))
-        )
-        return
     with pytest.raises(MalformedInput) as caught:
         Collateral.from_json(raw)
     assert caught.value.reason is Reason.COLLATERAL_MALFORMED
