@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -746,6 +747,7 @@ PRODUCTS = re.compile(
 )
 
 
+@functools.cache
 def names_of_tests() -> set[str]:
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py"))
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
