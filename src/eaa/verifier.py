@@ -15,12 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
+from eaa.appraise.floor import FloorKeeper, evaluation_numbers
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, Rejected, Role
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import pck_certificate_of
 from eaa.errors import Misuse, Reason, VerificationError
+from eaa.evidence.eventlog import EventLog
 from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
 from eaa.evidence.quote import CertificationDataType, Quote, TEEType
 from eaa.sources import CollateralSource, PCKCertificateSource, PCKName
@@ -87,8 +89,20 @@ class Verifier:
         policy: PolicyFile | None = None,
         reference_values: ReferenceValues | None = None,
         clock: Callable[[], datetime] = wall_clock,
+        floor: FloorKeeper | None = None,
     ) -> None:
+        """Make one.
+
+        Args:
+            source: where collateral comes from.
+            trust_anchors: the roots to believe.
+            policy: what evidence must satisfy; the strict defaults where it is left out.
+            reference_values: what evidence must match; without any, nothing is accepted.
+            clock: the present, an aware datetime.
+            floor: who remembers evaluation numbers, so that a lower one is refused.
+        """
         self._source = source
+        self._floor = floor
         self._policy = policy or PolicyFile()
         self._clock = clock
         self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
@@ -123,7 +137,7 @@ class Verifier:
         collateral = self._collateral_for(model, now)
         if chain is not None and chain != collateral.pck_certificate_chain:
             collateral = replace(collateral, pck_certificate_chain=chain)
-        grace = self._policy.for_role(role).collateral_grace
+        grace = self._policy.for_role(role).longest_grace
         try:
             return self._verified.verify_quote(quote, collateral, now=now, grace=grace)
         except VerificationError:
@@ -154,10 +168,16 @@ class Verifier:
         role: Role,
         session: SessionBinding | None,
         expected_report_data: bytes | None = None,
+        event_log: EventLog | None = None,
     ) -> Judgement:
         """Appraise facts that were established before."""
-        appraiser = self._appraisers[role]
-        result = appraiser.appraise(verified, session=session, expected_report_data=expected_report_data)
+        result = self._appraisers[role].appraise(
+            verified,
+            session=session,
+            expected_report_data=expected_report_data,
+            event_log=event_log,
+            floor=None if self._floor is None else self._floor.raise_to(evaluation_numbers(verified)),
+        )
         return Judgement(verified=verified, result=result)
 
     async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:

@@ -24,6 +24,8 @@ def refusal(act: Callable[..., object], *arguments: object) -> Reason | None:
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True)
 digests = st.binary(min_size=32, max_size=32)
+longer = st.binary(min_size=48, max_size=48)
+PINS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_config_id", "mr_owner", "mr_owner_config", "mr_seam")
 
 
 @st.composite
@@ -35,8 +37,9 @@ def values(draw: st.DrawFn) -> ReferenceValue:
         attests=draw(st.sampled_from(Attests)),
         trust_anchor=draw(digests),
         mr_enclave=draw(digests) if is_enclave else None,
-        mr_td=None if is_enclave else draw(st.binary(min_size=48, max_size=48)),
+        mr_td=None if is_enclave else draw(longer),
         mr_signer=draw(st.none() | digests),
+        **({} if is_enclave else {name: draw(st.none() | longer) for name in PINS}),
     )
 
 
@@ -96,6 +99,7 @@ fields = st.sampled_from(
         *("allowed_tcb_statuses", "minimum_evaluation_number", "collateral_grace_hours", "minimum_binding"),
         *("mr_enclaves", "mr_signers", "isv_prod_id", "minimum_isv_svn", "dangerous_accept_debug_enclaves"),
         *("trust_anchors", "dangerous_mix_trust_anchors", "workload", "relay", "client", "unknown"),
+        *("status_grace_days", "allowed_advisories", "allowed_td_attributes", "crl_grace_hours", "refuse_smt", "rtmr0"),
     ]
 )
 toml_values = st.sampled_from(

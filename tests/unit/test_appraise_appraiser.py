@@ -33,6 +33,7 @@ REPORTS: Final[dict[str, EnclaveReport | TDReport]] = {
     "domain": td_report(),
     "domain, other report data": td_report(report_data=bytes(64)),
     "domain, other measurement": td_report(mr_td=bytes(48)),
+    "domain without SEPT_VE_DISABLE": td_report(td_attributes=bytes(8)),
     "domain under debug": td_report(td_attributes=b"\x01" + bytes(7)),
 }
 FACTS: Final[dict[str, dict[str, Any]]] = {
@@ -40,6 +41,10 @@ FACTS: Final[dict[str, dict[str, Any]]] = {
     "other root": {"trust_anchor": OTHER_ROOT},
     "out of date": {"tcb_status": TCBStatus.OUT_OF_DATE, "advisory_ids": ("INTEL-SA-00001",)},
     "other advisories": {"tcb_status": TCBStatus.OUT_OF_DATE, "advisory_ids": ("INTEL-SA-00002",)},
+    "advisories of the launch": {"launch_advisory_ids": ("INTEL-SA-00001",)},
+    "threads": {"smt_enabled": True},
+    "no threads": {"smt_enabled": False},
+    "packages and keys": {"dynamic_platform": False, "cached_keys": False},
     "old collateral": {"tcb_evaluation_data_number": 16},
     "expired collateral": {"collateral_expired": (("TCB Info", NOW - timedelta(hours=1)),)},
 }
@@ -51,6 +56,12 @@ POLICIES: Final = {
         collateral_grace=timedelta(days=1),
         minimum_binding=BindingLevel.CERT,
         dangerous_accept_debug_enclaves=True,
+    ),
+    "about the platform": Policy(
+        denied_advisories=("INTEL-SA-00001",),
+        refuse_smt=True,
+        status_grace=((TCBStatus.OUT_OF_DATE, timedelta(days=9)),),
+        allowed_td_attributes=("PKS",),
     ),
     "about the enclave": Policy(mr_signers=(enclave_report().mr_signer,), isv_prod_id=7, minimum_isv_svn=3),
 }

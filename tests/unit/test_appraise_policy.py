@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,32 @@ mr_enclaves = ["{"01" * 32}"]
 mr_signers = ["{"02" * 32}", "{"03" * 32}"]
 isv_prod_id = 7
 minimum_isv_svn = 2
+isv_ext_prod_ids = ["{"04" * 16}"]
+isv_family_ids = ["{"05" * 16}"]
+config_ids = ["{"06" * 64}"]
+minimum_config_svn = 4
+mr_tds = ["{"07" * 48}"]
+rtmr0 = ["{"08" * 48}"]
+rtmr1 = ["{"09" * 48}"]
+rtmr2 = ["{"0a" * 48}"]
+rtmr3 = ["{"0b" * 48}"]
+mr_config_ids = ["{"0c" * 48}"]
+mr_owners = ["{"0d" * 48}"]
+mr_owner_configs = ["{"0e" * 48}"]
+mr_seams = ["{"0f" * 48}"]
+mr_service_tds = ["{"10" * 48}"]
+xfams = ["{"11" * 8}"]
+allowed_td_attributes = ["PKS", "MIGRATABLE"]
+dangerous_accept_sept_ve = true
+status_grace_days = {{ OutOfDate = 30, SWHardeningNeeded = 365 }}
+allowed_advisories = ["INTEL-SA-00615"]
+denied_advisories = ["INTEL-SA-00828"]
+refuse_dynamic_platform = true
+refuse_cached_keys = true
+refuse_smt = true
+tcb_info_grace_hours = 1
+qe_identity_grace_hours = 2
+crl_grace_hours = 0
 dangerous_accept_debug_enclaves = true
 trust_anchors = ["sim/root.pem"]
 dangerous_mix_trust_anchors = true
@@ -39,7 +66,38 @@ def test_every_default_is_the_strict_one() -> None:
         isv_prod_id=None,
         minimum_isv_svn=0,
         dangerous_accept_debug_enclaves=False,
+        status_grace=(),
+        allowed_advisories=None,
+        denied_advisories=(),
+        refuse_dynamic_platform=False,
+        refuse_cached_keys=False,
+        refuse_smt=False,
+        tcb_info_grace=None,
+        qe_identity_grace=None,
+        crl_grace=None,
+        isv_ext_prod_ids=(),
+        isv_family_ids=(),
+        config_ids=(),
+        minimum_config_svn=0,
+        mr_tds=(),
+        rtmr0=(),
+        rtmr1=(),
+        rtmr2=(),
+        rtmr3=(),
+        mr_config_ids=(),
+        mr_owners=(),
+        mr_owner_configs=(),
+        mr_seams=(),
+        mr_service_tds=(),
+        xfams=(),
+        allowed_td_attributes=(),
+        dangerous_accept_sept_ve=False,
     )
+
+
+def test_whatever_opens_a_door_is_named_for_its_danger_or_lists_what_it_lets_in() -> None:
+    """No field of a policy is true by default, and none that is left out allows more than UpToDate."""
+    assert [entry.name for entry in fields(Policy) if entry.default is True] == []
 
 
 def test_a_file_can_say_everything() -> None:
@@ -54,7 +112,37 @@ def test_a_file_can_say_everything() -> None:
         isv_prod_id=7,
         minimum_isv_svn=2,
         dangerous_accept_debug_enclaves=True,
+        status_grace=(
+            (TCBStatus.OUT_OF_DATE, timedelta(days=30)),
+            (TCBStatus.SW_HARDENING_NEEDED, timedelta(days=365)),
+        ),
+        allowed_advisories=("INTEL-SA-00615",),
+        denied_advisories=("INTEL-SA-00828",),
+        refuse_dynamic_platform=True,
+        refuse_cached_keys=True,
+        refuse_smt=True,
+        tcb_info_grace=timedelta(hours=1),
+        qe_identity_grace=timedelta(hours=2),
+        crl_grace=timedelta(0),
+        isv_ext_prod_ids=(b"\x04" * 16,),
+        isv_family_ids=(b"\x05" * 16,),
+        config_ids=(b"\x06" * 64,),
+        minimum_config_svn=4,
+        mr_tds=(b"\x07" * 48,),
+        rtmr0=(b"\x08" * 48,),
+        rtmr1=(b"\x09" * 48,),
+        rtmr2=(b"\x0a" * 48,),
+        rtmr3=(b"\x0b" * 48,),
+        mr_config_ids=(b"\x0c" * 48,),
+        mr_owners=(b"\x0d" * 48,),
+        mr_owner_configs=(b"\x0e" * 48,),
+        mr_seams=(b"\x0f" * 48,),
+        mr_service_tds=(b"\x10" * 48,),
+        xfams=(b"\x11" * 8,),
+        allowed_td_attributes=("PKS", "MIGRATABLE"),
+        dangerous_accept_sept_ve=True,
     )
+    assert all(getattr(parsed.default, entry.name) != entry.default for entry in fields(Policy)), "nothing was left out"
     assert parsed.trust_anchors == ("sim/root.pem",)
     assert parsed.dangerous_mix_trust_anchors
 
@@ -107,6 +195,24 @@ def test_an_empty_policy_is_an_error_and_not_a_pass(text: str) -> None:
         pytest.param("dangerous_accept_debug_enclaves = 1", id="1 for true"),
         pytest.param("dangerous_accept_debug_enclaves = 'yes'", id="yes for true"),
         pytest.param("trust_anchors = []", id="no trust anchor at all"),
+        pytest.param("allowed_td_attributes = []", id="no attribute, in so many words"),
+        pytest.param("allowed_td_attributes = ['DEBUG']", id="debug by another name"),
+        pytest.param("allowed_td_attributes = ['SEPT_VE_DISABLE']", id="an attribute that is demanded"),
+        pytest.param("allowed_td_attributes = ['bit 8']", id="a bit without a name"),
+        pytest.param("status_grace_days = 30", id="a grace for no status"),
+        pytest.param("status_grace_days = { Revoked = 30 }", id="a grace for Revoked"),
+        pytest.param("status_grace_days = { OutOfDate = 0 }", id="a grace of nothing"),
+        pytest.param("status_grace_days = { OutOfDate = 366 }", id="a grace of more than a year"),
+        pytest.param("status_grace_days = { OutOfDate = true }", id="true for days"),
+        pytest.param("status_grace_days = { OutOfDate = 1.5 }", id="a fraction of a day"),
+        pytest.param("denied_advisories = []", id="no advisory denied, in so many words"),
+        pytest.param("denied_advisories = ['intel-sa-00615']", id="an advisory in another spelling"),
+        pytest.param("allowed_advisories = ['']", id="an advisory without a name"),
+        pytest.param("allowed_advisories = 'INTEL-SA-00615'", id="advisories that are no list"),
+        pytest.param("crl_grace_hours = 721", id="a grace of more than 30 days for CRLs"),
+        pytest.param("refuse_smt = 1", id="1 for a refusal"),
+        pytest.param(f"xfams = ['{'0' * 14}']", id="a short set of features"),
+        pytest.param(f"config_ids = ['{'0' * 64}']", id="half a configuration id"),
         pytest.param("isv_prod_id = 1\nisv_prod_id = 2", id="a field twice"),
         pytest.param("isv_prod_id =", id="no TOML"),
         pytest.param("isv_prod_id = " + "9" * 5000, id="a number of thousands of digits"),
@@ -118,6 +224,10 @@ def test_a_mistake_in_a_policy_is_refused_and_never_ignored(line: str) -> None:
     with pytest.raises(Misuse) as caught:
         PolicyFile.parse(line)
     assert caught.value.reason is Reason.POLICY_INVALID
+
+
+def test_an_empty_list_of_allowed_advisories_allows_none() -> None:
+    assert PolicyFile.parse("allowed_advisories = []").default.allowed_advisories == ()
 
 
 # --- flags over a file

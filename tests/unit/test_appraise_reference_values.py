@@ -11,12 +11,20 @@ from eaa.appraise.result import Attests, Role
 from eaa.errors import Misuse, Reason
 from support.facts import MR_ENCLAVE, MR_SIGNER, MR_TD, OTHER_ROOT, ROOT, reference_value
 
+PINS = ("rtmr0", "rtmr1", "rtmr2", "rtmr3", "mr_config_id", "mr_owner", "mr_owner_config", "mr_seam")
+
 FIELDS = {
     "role": '"workload"',
     "attests": '"process"',
     "trust_anchor": f'"{ROOT.hex()}"',
     "mr_enclave": f'"{MR_ENCLAVE.hex()}"',
 }
+
+
+def pinned() -> ReferenceValue:
+    """A value of a domain that pins whatever can be pinned."""
+    pins: dict[str, Any] = dict.fromkeys(PINS, MR_TD)
+    return reference_value(mr_enclave=None, mr_td=MR_TD, **pins)
 
 
 def table(name: str = "app", **changes: str | None) -> str:
@@ -71,6 +79,9 @@ def test_a_file_without_values_is_no_mistake(text: str) -> None:
         pytest.param(table(mr_enclave='"01"'), id="short measurement"),
         pytest.param(table(mr_enclave=f'"{MR_TD.hex()}"'), id="MRTD in the place of MRENCLAVE"),
         pytest.param(table(mr_signer='"zz"'), id="signer that is no hex"),
+        pytest.param(table(rtmr0=f'"{MR_TD.hex()}"'), id="an enclave with a domain's register"),
+        pytest.param(table(mr_enclave=None, mr_td=f'"{MR_TD.hex()}"', rtmr1='"00"'), id="a short register"),
+        pytest.param(table(mr_enclave=None, mr_td=f'"{MR_TD.hex()}"', rtmr4=f'"{MR_TD.hex()}"'), id="a fifth register"),
         pytest.param(table(mr_enclave="1"), id="measurement that is no text"),
         pytest.param(table(comment='"mine"'), id="unknown field"),
         pytest.param(table("a b".join('""')), id="a space in the name"),
@@ -96,7 +107,8 @@ def test_the_number_of_values_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"name": "with space"}, {"name": ""}, {"name": "ü"}, {"mr_enclave": None}, {"mr_td": MR_TD}]
+    "changes",
+    [{"name": "with space"}, {"name": ""}, {"name": "ü"}, {"mr_enclave": None}, {"mr_td": MR_TD}, {"mr_seam": MR_TD}],
 )
 def test_no_value_can_be_made_that_no_file_could_hold(changes: dict[str, Any]) -> None:
     with pytest.raises(Misuse) as caught:
@@ -114,6 +126,7 @@ def test_no_value_can_be_made_that_no_file_could_hold(changes: dict[str, Any]) -
         reference_value(role=Role.RELAY, attests=Attests.PLATFORM, trust_anchor=OTHER_ROOT),
         reference_value(mr_signer=MR_SIGNER),
         reference_value(mr_enclave=None, mr_td=MR_TD),
+        pinned(),
         reference_value("0-digits_first"),
     ],
 )

@@ -14,8 +14,8 @@ import jsonschema
 import pytest
 
 from eaa.appraise.appraisal import SessionBinding, appraise, reject_missing_evidence
-from eaa.appraise.policy import Policy, PolicyFile
-from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.policy import OPTIONAL_TD_ATTRIBUTES, Policy, PolicyFile
+from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
 from eaa.appraise.result import Attests, BindingLevel, Role
 from eaa.collateral.intel import TCBStatus
 from eaa.errors import (
@@ -277,18 +277,52 @@ def test_the_manual_names_every_key_and_every_check() -> None:
 
 
 def test_the_manual_names_every_field_of_a_policy() -> None:
-    spelled = {"collateral_grace": "collateral_grace_hours"}
+    graces = ("collateral_grace", "tcb_info_grace", "qe_identity_grace", "crl_grace")
+    spelled = {"status_grace": "status_grace_days"} | {name: f"{name}_hours" for name in graces}
     known = {spelled.get(entry.name, entry.name) for entry in fields(Policy)}
     assert known | {"trust_anchors", "dangerous_mix_trust_anchors"} <= rows("policy.md")
 
 
 def test_the_manual_names_every_field_of_a_reference_value() -> None:
-    assert {"role", "attests", "trust_anchor", "mr_enclave", "mr_td", "mr_signer"} <= rows("reference-values.md")
+    assert {entry.name for entry in fields(ReferenceValue)} - {"name"} <= rows("reference-values.md")
+
+
+def test_the_manual_names_every_attribute_that_a_policy_may_allow() -> None:
+    text = (MANUAL / "policy.md").read_text(encoding="utf-8")
+    assert [name for name in OPTIONAL_TD_ATTRIBUTES if f"`{name}`" not in text] == []
+    assert [status for status in TCBStatus if status != TCBStatus.REVOKED and f"`{status}`" not in text] == []
+
+
+def in_words(default: object) -> set[str]:
+    """How the manual spells a default."""
+    match default:
+        case bool():
+            return {str(default).lower()}
+        case BindingLevel():
+            return {f"`{default.label}`"}
+        case int() | timedelta():
+            return {"0"}
+        case (TCBStatus() as status,):
+            return {f'`["{status}"]`'}
+        case _:
+            return {"any", "none"}
+
+
+def test_the_defaults_of_the_manual_are_those_of_the_code() -> None:
+    text = (MANUAL / "policy.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    told = {name: row[2] for row in cells if len(row) == 4 for name in re.findall(r"`([^`]+)`", row[0])}
+    for entry in fields(Policy):
+        if entry.name.endswith("_grace"):
+            spelled = f"{entry.name}_{'days' if entry.name == 'status_grace' else 'hours'}"
+            assert told[spelled] in {"0", "none", "`collateral_grace_hours`"}, spelled
+        else:
+            assert told[entry.name] in in_words(entry.default), entry.name
 
 
 def test_the_policies_of_the_manual_can_be_used() -> None:
     found = examples("policy.md")
-    assert len(found) == 2
+    assert len(found) == 3
     for text in found:
         PolicyFile.parse(text)
 

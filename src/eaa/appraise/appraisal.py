@@ -5,34 +5,48 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
+from eaa.appraise.evidence_checks import (
+    SessionBinding,
+    binding_check,
+    event_log_checks,
+    floor_check,
+    report_data_check,
+)
+from eaa.appraise.floor import EvaluationFloor
+from eaa.appraise.platform_checks import Lateness, PlatformFacts, depends_on_time, needs_lateness, platform_checks
 from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
+from eaa.appraise.report_checks import field_of, report_checks
 from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
 from eaa.errors import Misuse, Reason
+from eaa.evidence.eventlog import EventLog
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
 from eaa.verify.dcap import VerifiedQuote
-from eaa.verify.tcb import TCBStatus
+from eaa.verify.tcb import TCBFacts
+
+__all__ = [
+    "MAX_LISTED",
+    "MAX_REMEMBERED",
+    "Appraiser",
+    "PlatformFacts",
+    "SessionBinding",
+    "appraise",
+    "identity_of",
+    "measurement_of",
+    "reject_missing_evidence",
+]
 
 MAX_REMEMBERED: Final = 512
 """Reports, and platforms, of which an Appraiser remembers what it found."""
+MAX_LISTED: Final = 8
+"""Reference values that one check names."""
 
 _Key = TypeVar("_Key")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionBinding:
-    """What the relying party received and computed in the session in which the evidence was shown."""
-
-    evidence: bytes
-    """The quote exactly as it was received, zero padding included."""
-    report_data: bytes
-    """64 bytes: what evidence for this very session has to contain."""
-    level: BindingLevel
+_Found = TypeVar("_Found")
 
 
 def appraise(
@@ -43,6 +57,8 @@ def appraise(
     role: Role,
     session: SessionBinding | None,
     expected_report_data: bytes | None = None,
+    event_log: EventLog | None = None,
+    floor: EvaluationFloor | None = None,
 ) -> Accepted | Rejected:
     """Judge verified facts.
 
@@ -53,30 +69,15 @@ def appraise(
         role: the role in which the evidence appeared, from our side of the connection and never from the peer.
         session: None for a document that was shown outside any session; such a result opens no channel.
         expected_report_data: 64 bytes that a document must contain; a session brings its own.
+        event_log: what a domain says was measured into its registers; replaying it must give them.
+        floor: evaluation numbers that were seen; a document with a lower one is refused.
 
     Checks run from what explains a refusal most to what explains it least; the first failure is the root cause.
     """
     appraiser = Appraiser(policy=policy, reference_values=reference_values, role=role)
-    return appraiser.appraise(verified, session=session, expected_report_data=expected_report_data)
-
-
-class PlatformFacts(NamedTuple):
-    """What appraisal knows of a platform."""
-
-    tcb_status: TCBStatus
-    advisory_ids: tuple[str, ...]
-    tcb_evaluation_data_number: int
-    collateral_expired: tuple[tuple[str, datetime], ...]
-
-    @classmethod
-    def of(cls, verified: VerifiedQuote) -> PlatformFacts:
-        """Return what is asked of a platform, and no more: it is what two platforms must share to be judged alike."""
-        return cls(
-            verified.tcb_status,
-            verified.advisory_ids,
-            verified.tcb_evaluation_data_number,
-            verified.collateral_expired,
-        )
+    return appraiser.appraise(
+        verified, session=session, expected_report_data=expected_report_data, event_log=event_log, floor=floor
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,17 @@ class Appraiser:
         self._role = role
         self._of_reports: dict[tuple[object, ...], _Finding] = {}
         self._of_platforms: dict[PlatformFacts, _Finding] = {}
+        # With the facts themselves, so that no other object gets their identity meanwhile.
+        self._of_late_platforms: dict[tuple[int, PlatformFacts], tuple[TCBFacts, _Finding]] = {}
 
     def appraise(
-        self, verified: VerifiedQuote, *, session: SessionBinding | None, expected_report_data: bytes | None = None
+        self,
+        verified: VerifiedQuote,
+        *,
+        session: SessionBinding | None,
+        expected_report_data: bytes | None = None,
+        event_log: EventLog | None = None,
+        floor: EvaluationFloor | None = None,
     ) -> Accepted | Rejected:
         """Do what the function `appraise` does."""
         report = verified.quote.body
@@ -118,21 +127,24 @@ class Appraiser:
         if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
             raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
         in_session = _Finding.of(
-            *_report_data_check(report.report_data, session.report_data if session else expected_report_data),
-            *_binding_check(session, self._policy),
+            *report_data_check(report.report_data, session.report_data if session else expected_report_data),
+            *binding_check(session, self._policy),
         )
+        of_log = _Finding.of(*event_log_checks(report, event_log))
+        of_floor = _Finding.of(*floor_check(verified, floor))
         # What it is comes before how it runs: without a reference value, that there is none explains everything.
         of_report = self._find_of_report(report, verified.trust_anchor)
-        of_platform = self._find_of_platform(PlatformFacts.of(verified))
+        of_platform = self._find_of_platform(verified)
+        findings = (in_session, of_report, of_log, of_platform, of_floor)
         shared: dict[str, Any] = {
             "role": self._role,
             "binding": session.level if session else BindingLevel.NONE,
             "evidence_digest": hashlib.sha256(session.evidence if session else evidence).digest(),
             "report_data": report.report_data,
-            "checks": in_session.checks + of_report.checks + of_platform.checks,
+            "checks": tuple([check for finding in findings for check in finding.checks]),
         }
         value = of_report.value
-        if value is not None and in_session.passed and of_report.passed and of_platform.passed:
+        if value is not None and all(finding.passed for finding in findings):
             return Accepted(reference_value=value.name, attests=value.attests, **shared)
         return Rejected(**shared)
 
@@ -147,16 +159,28 @@ class Appraiser:
         match = _match(report, self._reference_values, trust_anchor, self._role)
         return _Finding.of(
             *_reference_checks(report, match, self._role),
-            _debug(report, self._policy),
-            *_policy_measurement_checks(report, self._policy),
+            *report_checks(report, self._policy),
             value=match.value,
         )
 
-    def _find_of_platform(self, facts: PlatformFacts) -> _Finding:
-        return _remembered(self._of_platforms, facts, lambda facts: _Finding.of(*_tcb_checks(facts, self._policy)))
+    def _find_of_platform(self, verified: VerifiedQuote) -> _Finding:
+        facts = PlatformFacts.of(verified)
+        if not needs_lateness(verified, self._policy):
+            return _remembered(
+                self._of_platforms, facts, lambda facts: _Finding.of(*platform_checks(facts, self._policy))
+            )
+        if depends_on_time(verified, self._policy):
+            return _Finding.of(*platform_checks(facts, self._policy, Lateness.of(verified)))
+        # By identity: a fleet's verifier works out the TCB of a platform once, and comparing is more than judging.
+        _, finding = _remembered(
+            self._of_late_platforms,
+            (id(verified.tcb), facts),
+            lambda _: (verified.tcb, _Finding.of(*platform_checks(facts, self._policy, Lateness.of(verified)))),
+        )
+        return finding
 
 
-def _remembered(findings: dict[_Key, _Finding], key: _Key, find: Callable[[_Key], _Finding]) -> _Finding:
+def _remembered(findings: dict[_Key, _Found], key: _Key, find: Callable[[_Key], _Found]) -> _Found:
     """Return the finding of that key. Each step is one operation on the dictionary: threads at worst find twice."""
     finding = findings.get(key)
     if finding is None:
@@ -230,19 +254,19 @@ def _match(report: EnclaveReport | TDReport, values: ReferenceValues, trust_anch
     in_role = [value for value in same if value.role is role]
     exact = [value for value in in_role if value.trust_anchor == trust_anchor]
     expected = (
-        " or ".join(f"{value.measurement.hex()} ({value.name})" for value in candidates)
+        _listed([f"{value.measurement.hex()} ({value.name})" for value in candidates])
         or f"a recorded value of role {role}, and there is none"
     )
     record = f"if this is what you built and expect, `shelter record NAME --role {role}` records it"
     if exact:
-        # Two values may share a measurement and differ in signer; the one that fits wins.
-        fitting = [value for value in exact if _signer_fits(report, value)]
-        return _Match(value=(fitting or exact)[0], reason=Reason.MEASUREMENT_MISMATCH, expected=expected, hint=record)
+        # Values may share a measurement and differ in signer or registers; the one that fits best counts.
+        best = min(exact, key=lambda value: len(_unlike(report, value)))
+        return _Match(value=best, reason=Reason.MEASUREMENT_MISMATCH, expected=expected, hint=record)
     if in_role:
         return _Match(
             value=None,
             reason=Reason.TRUST_ANCHOR_MISMATCH,
-            expected=" or ".join(f"{value.trust_anchor.hex()} ({value.name})" for value in in_role),
+            expected=_listed([f"{value.trust_anchor.hex()} ({value.name})" for value in in_role]),
             hint="the measurement is known, but was recorded under another root; simulated and real are never mixed",
         )
     if same:
@@ -258,52 +282,15 @@ def _match(report: EnclaveReport | TDReport, values: ReferenceValues, trust_anch
     return _Match(value=None, reason=Reason.MEASUREMENT_MISMATCH, expected=expected, hint=record)
 
 
-def _signer_fits(report: EnclaveReport | TDReport, value: ReferenceValue) -> bool:
-    return value.mr_signer is None or (isinstance(report, EnclaveReport) and report.mr_signer == value.mr_signer)
+def _listed(values: list[str]) -> str:
+    """Return the first few of what may be thousands."""
+    more = [f"{len(values) - MAX_LISTED} more"] if len(values) > MAX_LISTED else []
+    return " or ".join([*values[:MAX_LISTED], *more])
 
 
-def _report_data_check(actual: bytes, expected: bytes | None) -> list[Check]:
-    if expected is None:
-        return []
-    return [
-        Check(
-            name="report_data",
-            passed=actual == expected,
-            reason=Reason.REPORT_DATA_MISMATCH,
-            expected=expected.hex(),
-            actual=actual.hex(),
-            clause="the evidence must contain exactly these 64 bytes, which name the key and the session",
-            hint="the evidence was made for another key or session: a replay, or somebody in between",
-        )
-    ]
-
-
-def _binding_check(session: SessionBinding | None, policy: Policy) -> list[Check]:
-    if session is None:
-        return []
-    return [
-        Check(
-            name="binding",
-            passed=session.level >= policy.minimum_binding,
-            reason=Reason.BINDING_TOO_WEAK,
-            expected=f"{policy.minimum_binding.label} or stronger",
-            actual=session.level.label,
-            clause="policy minimum_binding",
-            hint="ask the peer for a stronger level, or lower minimum_binding knowingly",
-        )
-    ]
-
-
-def _debug(report: EnclaveReport | TDReport, policy: Policy) -> Check:
-    return Check(
-        name="debug",
-        passed=not report.is_debug or policy.dangerous_accept_debug_enclaves,
-        reason=Reason.DEBUG_ENCLAVE,
-        expected="not under debug" if not policy.dangerous_accept_debug_enclaves else "anything",
-        actual="debug" if report.is_debug else "production",
-        clause="policy dangerous_accept_debug_enclaves",
-        hint="its host can read everything inside; sign and launch it for production",
-    )
+def _unlike(report: EnclaveReport | TDReport, value: ReferenceValue) -> list[str]:
+    """Return the pins of a value that this report does not match."""
+    return [name for name, digest in value.pins.items() if field_of(report, name) != digest]
 
 
 def _reference_checks(report: EnclaveReport | TDReport, match: _Match, role: Role) -> list[Check]:
@@ -319,94 +306,27 @@ def _reference_checks(report: EnclaveReport | TDReport, match: _Match, role: Rol
             hint=match.hint,
         )
     ]
-    if value is not None and value.mr_signer is not None:
-        checks.append(
-            Check(
-                name="reference_signer",
-                passed=_signer_fits(report, value),
-                reason=Reason.SIGNER_MISMATCH,
-                expected=value.mr_signer.hex(),
-                actual=report.mr_signer.hex() if isinstance(report, EnclaveReport) else "none",
-                clause=f"reference value {value.name}, mr_signer",
-            )
-        )
-    return checks
-
-
-def _policy_measurement_checks(report: EnclaveReport | TDReport, policy: Policy) -> list[Check]:
-    """Constrain SGX identity fields where policy names them; a TD report has none of them, which fails."""
-    sgx = report if isinstance(report, EnclaveReport) else None
-    checks: list[Check] = []
-    digests = (
-        ("mr_enclave", policy.mr_enclaves, sgx and sgx.mr_enclave, Reason.MEASUREMENT_MISMATCH),
-        ("mr_signer", policy.mr_signers, sgx and sgx.mr_signer, Reason.SIGNER_MISMATCH),
-    )
-    for name, allowed, digest, reason in digests:
-        if allowed:
+    if value is not None:
+        unlike = _unlike(report, value)
+        for name, digest in value.pins.items():
+            shown = field_of(report, name)
             checks.append(
                 Check(
-                    name=name,
-                    passed=digest in allowed,
-                    reason=reason,
-                    expected=" or ".join(item.hex() for item in allowed),
-                    actual=digest.hex() if digest else "none",
-                    clause=f"policy {name}s",
+                    name=_PIN_CHECKS.get(name, f"reference_{name}"),
+                    passed=name not in unlike,
+                    reason=_PIN_REASONS.get(name, Reason.MEASUREMENT_MISMATCH),
+                    expected=digest.hex(),
+                    actual=shown.hex() if isinstance(shown, bytes) else "none",
+                    clause=f"reference value {value.name}, {name}",
+                    hint=match.hint,
                 )
             )
-    if policy.isv_prod_id is not None:
-        checks.append(
-            Check(
-                name="isv_prod_id",
-                passed=sgx is not None and sgx.isv_prod_id == policy.isv_prod_id,
-                reason=Reason.PRODUCT_MISMATCH,
-                expected=str(policy.isv_prod_id),
-                actual=str(sgx.isv_prod_id) if sgx else "none",
-                clause="policy isv_prod_id",
-            )
-        )
-    if policy.minimum_isv_svn:
-        checks.append(
-            Check(
-                name="isv_svn",
-                passed=sgx is not None and sgx.isv_svn >= policy.minimum_isv_svn,
-                reason=Reason.SVN_TOO_LOW,
-                expected=f"{policy.minimum_isv_svn} or higher",
-                actual=str(sgx.isv_svn) if sgx else "none",
-                clause="policy minimum_isv_svn",
-                hint="an older build with the same signer; update it",
-            )
-        )
     return checks
 
 
-def _tcb_checks(platform: PlatformFacts, policy: Policy) -> list[Check]:
-    expired = ", ".join(f"{name} at {when:%Y-%m-%dT%H:%MZ}" for name, when in platform.collateral_expired)
-    return [
-        Check(
-            name="tcb_status",
-            passed=platform.tcb_status in policy.allowed_tcb_statuses,
-            reason=Reason.TCB_STATUS_NOT_ALLOWED,
-            expected=" or ".join(policy.allowed_tcb_statuses),
-            actual=" ".join((platform.tcb_status, *platform.advisory_ids)),
-            clause="policy allowed_tcb_statuses",
-            hint="update the machine's firmware and software, or accept this status knowingly",
-        ),
-        Check(
-            name="evaluation_number",
-            passed=platform.tcb_evaluation_data_number >= policy.minimum_evaluation_number,
-            reason=Reason.EVALUATION_NUMBER_TOO_LOW,
-            expected=f"{policy.minimum_evaluation_number} or higher",
-            actual=str(platform.tcb_evaluation_data_number),
-            clause="policy minimum_evaluation_number",
-            hint="the collateral is older than you allow; refresh the PCCS",
-        ),
-        Check(
-            name="collateral_freshness",
-            # Past its grace a document does not get this far: verification refuses it.
-            passed=not platform.collateral_expired or bool(policy.collateral_grace),
-            reason=Reason.COLLATERAL_EXPIRED,
-            expected=f"no document more than {policy.collateral_grace} past its nextUpdate",
-            actual=expired or "all current",
-            clause="policy collateral_grace_hours",
-        ),
-    ]
+_PIN_CHECKS: Final = {"mr_signer": "reference_signer"}
+_PIN_REASONS: Final = {
+    "mr_signer": Reason.SIGNER_MISMATCH,
+    "mr_seam": Reason.TDX_MODULE_NOT_ALLOWED,
+    **dict.fromkeys(("mr_config_id", "mr_owner", "mr_owner_config"), Reason.CONFIGURATION_MISMATCH),
+}

@@ -20,6 +20,15 @@ _HEADER = re.compile(r'\s*\[\s*"?([^"\]]+?)"?\s*\]')
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
+_OF_ENCLAVES: Final = {"mr_signer": 32}
+_OF_DOMAINS: Final = {
+    **dict.fromkeys(("rtmr0", "rtmr1", "rtmr2", "rtmr3"), 48),
+    **dict.fromkeys(("mr_config_id", "mr_owner", "mr_owner_config", "mr_seam"), 48),
+}
+_DIGESTS: Final = {"mr_enclave": 32, "mr_td": 48, **_OF_ENCLAVES, **_OF_DOMAINS}
+"""Every digest of a value, in the order in which it is written, and its bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceValue:
     """One expected measurement. Exactly one of `mr_enclave` (SGX) and `mr_td` (TDX) is set."""
@@ -36,6 +45,22 @@ class ReferenceValue:
     """48 bytes."""
     mr_signer: bytes | None = None
     """32 bytes; where set, the signer must match as well."""
+    rtmr0: bytes | None = None
+    """48 bytes, TDX; where it, or any of the following, is set, it must match as well."""
+    rtmr1: bytes | None = None
+    """48 bytes, TDX."""
+    rtmr2: bytes | None = None
+    """48 bytes, TDX."""
+    rtmr3: bytes | None = None
+    """48 bytes, TDX."""
+    mr_config_id: bytes | None = None
+    """48 bytes, TDX."""
+    mr_owner: bytes | None = None
+    """48 bytes, TDX."""
+    mr_owner_config: bytes | None = None
+    """48 bytes, TDX."""
+    mr_seam: bytes | None = None
+    """48 bytes, TDX: the module."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -48,6 +73,12 @@ class ReferenceValue:
             raise Misuse(
                 Reason.REFERENCE_VALUES_INVALID, f"reference value {self.name} needs mr_enclave or mr_td, and only one"
             )
+        strangers = [name for name in _OF_DOMAINS if self.mr_td is None and getattr(self, name) is not None]
+        if strangers:
+            raise Misuse(
+                Reason.REFERENCE_VALUES_INVALID,
+                f"reference value {self.name} is of an enclave, which has no {strangers[0]}",
+            )
 
     @property
     def measurement(self) -> bytes:
@@ -56,11 +87,17 @@ class ReferenceValue:
         assert measurement is not None
         return measurement
 
+    @property
+    def pins(self) -> dict[str, bytes]:
+        """What must match beside the measurement, by the name of the report's field."""
+        named = {name: getattr(self, name) for name in (*_OF_ENCLAVES, *_OF_DOMAINS)}
+        return {name: digest for name, digest in named.items() if digest is not None}
+
     def encode(self) -> str:
         """Return this value as a TOML table."""
         lines = [f"[{self.name}]", f'role = "{self.role}"', f'attests = "{self.attests}"']
         lines.append(f'trust_anchor = "{self.trust_anchor.hex()}"')
-        digests = {"mr_enclave": self.mr_enclave, "mr_td": self.mr_td, "mr_signer": self.mr_signer}
+        digests = {name: getattr(self, name) for name in _DIGESTS}
         lines.extend(f'{name} = "{digest.hex()}"' for name, digest in digests.items() if digest is not None)
         return "\n".join(lines) + "\n"
 
@@ -166,7 +203,7 @@ def _value_from(name: str, values: object) -> ReferenceValue:
         )
     digests = {
         field: table.digest(text, field, size)
-        for field, size in (("mr_enclave", 32), ("mr_td", 48), ("mr_signer", 32))
+        for field, size in _DIGESTS.items()
         if (text := table.take(field, str)) is not None
     }
     table.finish()

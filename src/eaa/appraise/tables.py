@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -12,12 +13,20 @@ _T = TypeVar("_T")
 
 MAX_FILE_SIZE: Final = 1024 * 1024
 """Characters of a policy or reference-value file."""
+MAX_KEY_PARTS: Final = 16
+"""Names of one dotted key, `a.b.c`. The parser keeps every beginning of a key, which takes memory by the square."""
+
+_LONG_KEY: Final = re.compile(
+    rf"""(?<![\w."'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}}}""", re.ASCII
+)
 
 
 def load_toml(text: str, *, what: str, reason: Reason) -> dict[str, Any]:
     """Return the document, or raise Misuse that names the line."""
     if len(text) > MAX_FILE_SIZE:
         raise Misuse(reason, f"{what} has {len(text)} characters, the limit is {MAX_FILE_SIZE}")
+    if _LONG_KEY.search(text):
+        raise Misuse(reason, f"{what} has a dotted key of more than {MAX_KEY_PARTS} parts")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -47,14 +56,20 @@ class Table:
             raise self.wrong(f"{name} must be {_KINDS[kind]}")
         return value
 
-    def texts(self, name: str) -> tuple[str, ...] | None:
+    def texts(self, name: str, *, may_be_empty: bool = False) -> tuple[str, ...] | None:
         """Return a list of strings, or None where it is absent. An empty list is refused: it would accept nothing."""
         values = self.take(name, list)
         if values is None:
             return None
-        if not values or not all(isinstance(value, str) for value in values):
-            raise self.wrong(f"{name} must be a list of at least one string")
+        if not (values or may_be_empty) or not all(isinstance(value, str) for value in values):
+            raise self.wrong(f"{name} must be a list of {'strings' if may_be_empty else 'at least one string'}")
         return tuple(values)
+
+    def known(self, word: str, choices: tuple[str, ...]) -> str:
+        """Return the word, one of the choices."""
+        if word not in choices:
+            raise self.wrong(f"{word!r} is not one of {', '.join(choices)}")
+        return word
 
     def digest(self, text: str, name: str, *sizes: int) -> bytes:
         """Return the bytes of a hex string of one of these sizes."""
