@@ -70,7 +70,7 @@ docs: $(DEV_READY)  ## write the programs' help into the documents, then check l
 	@$(RUN) -m pytest -q tests/unit/test_documentation.py tests/unit/test_spec_coverage.py
 
 clean:  ## remove the virtual environment and everything generated
-	@rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	@rm -rf $(VENV) .coverage .coverage.* .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `dev` holds all that `pccs` does, so its stamp speaks for both.

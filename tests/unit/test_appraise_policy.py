@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any
@@ -224,6 +225,22 @@ def test_a_mistake_in_a_policy_is_refused_and_never_ignored(line: str) -> None:
     with pytest.raises(Misuse) as caught:
         PolicyFile.parse(line)
     assert caught.value.reason is Reason.POLICY_INVALID
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("a" + ".a" * 200_000 + " = 1", id="a bare key"),
+        pytest.param("[" + "a." * 200_000, id="a table without an end"),
+        pytest.param("'a'.\"b\" . c." * 50_000 + "d = 1", id="quoted keys"),
+    ],
+)
+def test_a_key_of_many_parts_is_refused_before_it_takes_memory(line: str) -> None:
+    before = time.process_time()
+    with pytest.raises(Misuse) as caught:
+        PolicyFile.parse(line)
+    assert caught.value.reason is Reason.POLICY_INVALID
+    assert time.process_time() - before < 1
 
 
 def test_an_empty_list_of_allowed_advisories_allows_none() -> None:

@@ -1,0 +1,629 @@
+"""Every parser that sees a stranger's bytes, as a target for a fuzzer.
+
+A target takes any bytes and either returns or raises what its parser documents. Whatever else comes out of it is a
+finding. Seeds are made at run time, by the simulator and from the vectors where they are there: nothing of it is
+stored here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from eaa import der
+from eaa.appraise.floor import EvaluationFloor
+from eaa.appraise.policy import PolicyFile
+from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.result import BindingLevel
+from eaa.appraise.tables import load_toml
+from eaa.collateral.bundle import Collateral
+from eaa.collateral.intel import (
+    PCKCertificate,
+    QEIdentity,
+    TCBInfo,
+    join_signed_document,
+    pck_certificate_of,
+    split_signed_document,
+)
+from eaa.collateral.x509 import CRL, Certificate, parse_pem_chain
+from eaa.errors import MalformedInput, Misuse, PeerMisbehaved, Rejection, VerificationError
+from eaa.evidence import cbor
+from eaa.evidence.eventlog import EventLog, is_event_log
+from eaa.evidence.ppid import PPIDCertification
+from eaa.evidence.quote import Quote, QuoteHeader
+from eaa.evidence.sgx import EnclaveReport
+from eaa.evidence.tagged import (
+    Endorsements,
+    TaggedEvidence,
+    encode_claims,
+    parse_claims,
+    pubkey_hash_claim,
+    pubkey_hash_matches,
+)
+from eaa.evidence.tdx import TDReport, TDReport15, TDReport15Extended
+from eaa.measure.sgx import encode_sgxs, identify_image, measure_flat, measure_image, measure_sgxs
+from eaa.measure.sigstruct import SIGSTRUCT
+from eaa.pccs.selection import Levels, SelectionError
+from eaa.pccs.uploads import parse_upload
+from eaa.pccs.wire import Refusal
+from eaa.protocol.legacy import GET_ENCLAVE_INFO, HELLO, parse_legacy_request
+from eaa.protocol.messages import (
+    Accept,
+    Attest,
+    Evidence,
+    FrameReader,
+    Message,
+    Open,
+    Opened,
+    Reject,
+    RejectClass,
+    decode,
+    encode,
+)
+from eaa.shelter.inspection import inspect
+from eaa.simulator.cpu import LocalReport, TargetInfo
+from eaa.simulator.model import PlatformModel
+from eaa.simulator.pki import SimulatedPKI
+from eaa.simulator.platform import ROOT_FILE, SECRETS_FILE, Platform
+from eaa.sources.pccs import BaseURL
+from eaa.sources.qcnl import parse_qcnl
+from eaa.tls.certificate import RATLSCertificate, create_certificate
+from eaa.verify.chain import TrustAnchors
+from eaa.verify.dcap import parse_attestation_key, parse_pck_chain
+from mutants.subjects import FORGES
+from support.dcap_world import NOW, SGXExtension, World, pem
+from support.vectors import AVAILABLE
+from support.vectors import ROOT as VECTORS
+
+Seeds = Callable[[], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One way in."""
+
+    name: str
+    run: Callable[[bytes], None]
+    seeds: Seeds
+    parsers: tuple[Callable[..., object], ...]
+    """What it calls: a test finds the public parsers that no target calls."""
+    refusals: tuple[type[Exception], ...] = (MalformedInput,)
+    """What may come out instead of a result."""
+
+
+def call(target: Target, data: bytes) -> bool:
+    """Run one input; tell whether it was taken. Whatever the target does not document passes through."""
+    try:
+        target.run(data)
+    except target.refusals:
+        return False
+    return True
+
+
+TARGETS: Final[dict[str, Target]] = {}
+
+
+def target(
+    *parsers: Callable[..., object], seeds: Seeds, refusals: tuple[type[Exception], ...] = (MalformedInput,)
+) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
+    """Register the function below as a target; its name is the target's."""
+
+    def register(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        name = run.__name__.strip("_").replace("_", "-")
+        TARGETS[name] = Target(name=name, run=run, seeds=seeds, parsers=parsers, refusals=refusals)
+        return run
+
+    return register
+
+
+# --- seeds
+
+
+@functools.cache
+def worlds() -> list[World]:
+    """One good world of each kind."""
+    return [forge() for forge in FORGES.values()]
+
+
+def files(*patterns: str) -> list[bytes]:
+    """Return the vectors of these names; none where they are not here."""
+    if not AVAILABLE:
+        return []
+    return [path.read_bytes() for pattern in patterns for path in sorted(VECTORS.glob(pattern)) if path.is_file()]
+
+
+def quotes() -> list[bytes]:
+    """Quotes of every format."""
+    real = files(
+        "dcap-qvl/sgx_quote", "go-tdx-guest/quote_v5_sample.dat", "oasis-core/*eppid.bin", "trustee/tdx_quote_4*"
+    )
+    return [*(world.quote().encode() for world in worlds()), *real]
+
+
+def collaterals() -> list[Collateral]:
+    """Collateral of both kinds of TEE."""
+    return [world.collateral() for world in worlds()[:2]]
+
+
+def pem_chains() -> list[bytes]:
+    """Chains as quotes and collateral carry them."""
+    root = pem(worlds()[0].root.der())
+    return [
+        root,
+        worlds()[0].quote().certification_data,
+        collaterals()[0].tcb_info_issuer_chain,
+        *files("certs/tcb_*.pem"),
+    ]
+
+
+def certificates() -> list[bytes]:
+    """Certificates of Intel's form, DER."""
+    return [raw for chain in pem_chains() for raw in parse_pem_chain(chain)]
+
+
+def crls() -> list[bytes]:
+    """CRLs with and without entries."""
+    return [
+        collaterals()[0].root_ca_crl,
+        collaterals()[0].pck_crl,
+        *files("automata/collateral/*crl*", "go-tdx-guest/collateral/*crl*"),
+    ]
+
+
+def documents(name: str) -> Seeds:
+    """Return what lists TCB Infos or QE identities."""
+    return lambda: [getattr(collateral, name) for collateral in collaterals()]
+
+
+def _key() -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(7, ec.SECP256R1())
+
+
+def tagged_evidence() -> list[bytes]:
+    """Evidence with claims, as certificates and messages carry it."""
+    claims = encode_claims({"pubkey-hash": b"x" * 40, "nonce": bytes(32)})
+    return [TaggedEvidence(evidence=quote, claims=claims).encode() for quote in (*quotes()[:2], b"q")]
+
+
+def ratls_certificates() -> list[bytes]:
+    """Certificates of every stack that is known."""
+    evidence = TaggedEvidence.parse(tagged_evidence()[-1])
+    ours = create_certificate(
+        _key(), evidence=evidence, not_before=NOW, not_after=NOW + timedelta(days=1), endorsements=_endorsements()
+    )
+    return [ours, *files("certs-ratls/*.der")]
+
+
+def _endorsements() -> Endorsements:
+    collateral = collaterals()[0]
+    return Endorsements(
+        version=0x00010003,
+        tcb_info=collateral.tcb_info,
+        tcb_info_issuer_chain=b"x",
+        pck_crl=collateral.pck_crl,
+        root_ca_crl=collateral.root_ca_crl,
+        pck_crl_issuer_chain=b"x\0",
+        qe_identity=collateral.qe_identity,
+        qe_identity_issuer_chain=b"x",
+    )
+
+
+def messages() -> list[bytes]:
+    """Every message of the protocol, and two in a row."""
+    every: list[Message] = [
+        Attest(nonce=bytes(32), level=BindingLevel.FRESH),
+        Evidence(evidence=b"evidence"),
+        Evidence(),
+        Accept(),
+        Reject(reason_class=RejectClass.POLICY),
+        Open(workload="payments/1"),
+        Opened(),
+    ]
+    frames = [encode(message) for message in every]
+    return [*frames, frames[0] + frames[1], *(frame[4:] for frame in frames)]
+
+
+def images() -> list[bytes]:
+    """A page stream and a flat image, both small."""
+    stream = encode_sgxs([(0, 0x207, bytes(4096))], ssa_frame_size=1, enclave_size=8192)
+    tcs = bytes(28) + b"\x02" + bytes(4096 - 29)
+    flat = tcs + bytes(100) + bytes(17)
+    return [
+        stream,
+        stream.replace(b"EEXTEND\0", b"UNMEASRD", 1),
+        flat,
+        *files("mrenclave/flat/*.bin", "mrenclave/own/*.sgxs"),
+    ]
+
+
+def sigstructs() -> list[bytes]:
+    """SIGSTRUCTs: zeros with the right constants, and real ones."""
+    constants = SIGSTRUCT(
+        attributes=bytes(16),
+        attributes_mask=bytes(16),
+        enclave_hash=bytes(32),
+        modulus=b"\xff" * 384,
+        signature=bytes(384),
+        raw_date=0x20260101,
+    )
+    return [constants.encode(), *files("mrenclave/*/*.sig", "mrenclave/intel/*.bin")]
+
+
+def texts(*lines: str) -> Seeds:
+    """Return these texts as seeds."""
+    return lambda: [line.encode() for line in lines]
+
+
+def _text(data: bytes) -> str:
+    """Files are read as UTF-8, and refused before any parser sees them where they are none."""
+    return data.decode("utf-8", "replace")
+
+
+# --- evidence
+
+
+@target(
+    Quote.parse,
+    Quote.parse_prefix,
+    QuoteHeader.parse,
+    parse_pck_chain,
+    parse_attestation_key,
+    pck_certificate_of,
+    seeds=quotes,
+    refusals=(MalformedInput, VerificationError),
+)
+def _quote(data: bytes) -> None:
+    quote, trailing = Quote.parse_prefix(data)
+    assert quote.encode() + trailing == data
+    assert quote.encode_signed_part() == quote.signed_bytes
+    for look in (
+        lambda: Quote.parse(data),
+        lambda: parse_attestation_key(quote),
+        lambda: parse_pck_chain(quote),
+        lambda: pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type),
+    ):
+        _quietly(look)
+
+
+def _quietly(look: Callable[[], object]) -> None:
+    """Go on where one of several parsers refuses as it documents: the others see the input too."""
+    try:
+        look()
+    except (MalformedInput, VerificationError, PeerMisbehaved, Misuse):
+        return
+
+
+_REPORTS: Final = (EnclaveReport, TDReport, TDReport15, TDReport15Extended, TargetInfo, LocalReport)
+
+
+@target(
+    *(report.parse for report in _REPORTS),
+    PPIDCertification.parse,
+    seeds=lambda: [
+        *map(bytes, (384, 584, 648, 885, 512, 432)),
+        b"\1" + bytes(36),
+        b"\2" + bytes(276),
+        b"\3" + bytes(404),
+    ],
+)
+def _reports(data: bytes) -> None:
+    for report in _REPORTS:
+        try:
+            parsed = report.parse(data)
+        except MalformedInput:
+            continue
+        assert parsed.encode() == data
+    PPIDCertification.parse(data[1:], kind=data[0] if data else 0)
+
+
+@target(
+    TaggedEvidence.parse,
+    TaggedEvidence.parse_certificate_extension,
+    parse_claims,
+    pubkey_hash_matches,
+    Endorsements.parse,
+    cbor.decode,
+    cbor.decode_first,
+    seeds=lambda: [*tagged_evidence(), _endorsements().encode(), pubkey_hash_claim(b"key"), encode_claims({"a": b"b"})],
+)
+def _cbor(data: bytes) -> None:
+    _quietly(lambda: Endorsements.parse(data))
+    _quietly(lambda: parse_claims(data, tolerant=True))
+    _quietly(lambda: parse_claims(data, tolerant=False))
+    _quietly(lambda: cbor.decode_first(data, what="it"))
+    pubkey_hash_matches(data, b"key")
+    _quietly(lambda: TaggedEvidence.parse_certificate_extension(data))
+    value = cbor.decode(data, what="it", tags=frozenset({60000}))
+    assert cbor.encode(value) == data
+    assert TaggedEvidence.parse(data).encode() == data
+
+
+def event_logs() -> list[bytes]:
+    """A log of two events, as firmware leaves it and cut to size."""
+    algorithms = struct.pack("<IHH", 1, 0x000C, 48)
+    content = b"Spec ID Event03\0" + bytes(8) + algorithms + b"\0"
+    header = struct.pack("<II20sI", 0, 3, b"", len(content)) + content
+    events = [struct.pack("<IIIH48sI", rtmr, 4, 1, 0x000C, bytes(48), 4) + b"data" for rtmr in (1, 2)]
+    log = header + b"".join(events)
+    return [log, log + b"\xff" * 64]
+
+
+@target(EventLog.parse, seeds=event_logs)
+def _event_log(data: bytes) -> None:
+    is_event_log(data)
+    log = EventLog.parse(data)
+    assert [len(register) for register in log.replay()] == [48] * 4
+    for event in log.events:
+        assert event.type_name
+        assert not event.covers_data or event.rtmr is not None
+
+
+@target(
+    RATLSCertificate.parse,
+    seeds=ratls_certificates,
+    refusals=(MalformedInput, VerificationError, Rejection),
+)
+def _ratls_certificate(data: bytes) -> None:
+    certificate = RATLSCertificate.parse(data)
+    assert certificate.expected_report_data is None or len(certificate.expected_report_data) == 64
+    certificate.verify_binding()
+
+
+# --- collateral
+
+
+@target(
+    der.read_one,
+    der.read_all,
+    der.read_only,
+    der.parse_oid,
+    der.parse_uint,
+    der.parse_boolean,
+    seeds=lambda: [
+        bytes.fromhex(text) for text in ("020101", "0603551d23", "0101ff", "3003020100", "30820100" + "00" * 256)
+    ],
+)
+def _der(data: bytes) -> None:
+    element, rest = der.read_one(data, what="it")
+    assert element.raw + rest == data
+    parsers: dict[int, Callable[[bytes], object]] = {
+        der.BOOLEAN: der.parse_boolean,
+        der.INTEGER: der.parse_uint,
+        der.OBJECT_IDENTIFIER: der.parse_oid,
+    }
+    if element.tag in parsers:
+        parsers[element.tag](element.content)
+    else:
+        der.read_all(element.content, what="it")
+    der.read_only(data, tag=element.tag, what="it")
+
+
+@target(Certificate.parse, PCKCertificate.parse, PCKCertificate.from_certificate, seeds=certificates)
+def _certificate(data: bytes) -> None:
+    certificate = Certificate.parse(data)
+    assert certificate.der == data
+    PCKCertificate.from_certificate(certificate)
+
+
+@functools.cache
+def _pck_certificate() -> Certificate:
+    return Certificate.parse(worlds()[0].pck.der())
+
+
+@target(
+    PCKCertificate.from_certificate, seeds=lambda: [SGXExtension().encode(), _pck_certificate().sgx_extension or b""]
+)
+def _sgx_extension(data: bytes) -> None:
+    pck = PCKCertificate.from_certificate(dataclasses.replace(_pck_certificate(), sgx_extension=data))
+    assert bytes(pck.tcb_components) == pck.cpu_svn
+
+
+@target(parse_pem_chain, TrustAnchors.from_pem, seeds=pem_chains, refusals=(MalformedInput, Misuse))
+def _pem(data: bytes) -> None:
+    assert 0 < len(parse_pem_chain(data, maximum=4)) <= 4
+    assert TrustAnchors.from_pem(data).fingerprints
+
+
+@target(CRL.parse, seeds=crls)
+def _crl(data: bytes) -> None:
+    assert CRL.parse(data).der == data
+
+
+@target(TCBInfo.parse, seeds=documents("tcb_info"))
+def _tcb_info(data: bytes) -> None:
+    info = TCBInfo.parse(data)
+    assert all(len(level.sgx_components) == 16 for level in info.tcb_levels)
+
+
+@target(QEIdentity.parse, seeds=documents("qe_identity"))
+def _qe_identity(data: bytes) -> None:
+    assert len(QEIdentity.parse(data).mr_signer) == 32
+
+
+@target(
+    split_signed_document,
+    seeds=lambda: [
+        join_signed_document("tcbInfo", collaterals()[0].tcb_info, bytes(64)),
+        join_signed_document("enclaveIdentity", collaterals()[0].qe_identity, bytes(64)),
+        *files("go-tdx-guest/collateral/*qeIdentity*"),
+    ],
+)
+def _signed_document(data: bytes) -> None:
+    _quietly(lambda: split_signed_document(data, "enclaveIdentity"))
+    body, signature = split_signed_document(data, "tcbInfo")
+    assert body in data
+    assert len(signature) == 64
+
+
+@target(Collateral.from_json, seeds=lambda: [collateral.to_json() for collateral in collaterals()])
+def _collateral(data: bytes) -> None:
+    collateral = Collateral.from_json(data)
+    assert Collateral.from_json(collateral.to_json()) == collateral
+
+
+# --- the wire
+
+
+@target(decode, FrameReader.feed, seeds=messages, refusals=(PeerMisbehaved,))
+def _messages(data: bytes) -> None:
+    _quietly(lambda: _read_frames(data))
+    message = decode(data)
+    assert encode(message)[4:] == data
+
+
+def _read_frames(data: bytes) -> None:
+    reader = FrameReader()
+    for message in reader.feed(data):
+        assert FrameReader().feed(encode(message)) == [message]
+    assert reader.wanted > 0
+
+
+@target(
+    parse_legacy_request,
+    seeds=lambda: [GET_ENCLAVE_INFO, HELLO, b'{"type":"x"}', b"Hello and welcome to Enclave TLS!\n"],
+    refusals=(PeerMisbehaved,),
+)
+def _legacy_request(data: bytes) -> None:
+    parse_legacy_request(data)
+
+
+# --- images
+
+
+@target(
+    identify_image,
+    measure_image,
+    measure_sgxs,
+    measure_flat,
+    seeds=images,
+)
+def _image(data: bytes) -> None:
+    # What a flat image asks to map is hashed, up to a limit that is minutes of work here: a smaller one is looked at.
+    if len(data) > 17 and int.from_bytes(data[-17:-9], "little") > 1 << 20:
+        data = data[:-17] + (1 << 20).to_bytes(8, "little") + data[-9:]
+    _quietly(lambda: measure_sgxs(data))
+    _quietly(lambda: measure_flat(data, xfrm=7, misc_select=1))
+    identify_image(data)
+    assert len(measure_image(data).mr_enclave) == 32
+
+
+@target(SIGSTRUCT.parse, seeds=sigstructs, refusals=(MalformedInput, VerificationError))
+def _sigstruct(data: bytes) -> None:
+    sigstruct = SIGSTRUCT.parse(data)
+    assert sigstruct.encode() == data
+    assert sigstruct.build_date is None or sigstruct.build_date.year
+    sigstruct.verify_signature()
+
+
+# --- what an operator writes, or was sent
+
+
+_QCNL: Final = (
+    '{"pccs_url": "https://localhost:8081/sgx/certification/v4/", "use_secure_cert": false, "retry_times": 6}'
+)
+
+
+@target(
+    parse_qcnl,
+    BaseURL.parse,
+    seeds=texts(_QCNL, f"// a comment\n{_QCNL}", "PCCS_URL=https://localhost:8081/\nUSE_SECURE_CERT=TRUE\n# comment\n"),
+    refusals=(Misuse,),
+)
+def _qcnl(data: bytes) -> None:
+    config = parse_qcnl(_text(data), name="it")
+    BaseURL.parse(config.pccs_url)
+
+
+_VALUE: Final = f"""[web]
+role = "workload"
+attests = "process"
+trust_anchor = "{"ab" * 32}"
+mr_enclave = "{"cd" * 32}"
+"""
+_POLICY: Final = """allowed_tcb_statuses = ["UpToDate", "SWHardeningNeeded"]
+collateral_grace_hours = 24
+minimum_binding = "session"
+[relay]
+isv_prod_id = 7
+"""
+
+
+@target(ReferenceValues.parse, PolicyFile.parse, load_toml, seeds=texts(_VALUE, _POLICY), refusals=(Misuse,))
+def _toml(data: bytes) -> None:
+    text = _text(data)
+    _quietly(lambda: PolicyFile.parse(text))
+    values = ReferenceValues.parse(text)
+    assert ReferenceValues.parse("\n".join(value.encode() for value in values)) == values
+
+
+def _floor_file() -> list[bytes]:
+    floor = EvaluationFloor({(bytes(32), "sgx-tcb-info"): 17, (bytes(32), "sgx-qe-identity"): 18})
+    return [EvaluationFloor().encode().encode(), floor.encode().encode()]
+
+
+@target(EvaluationFloor.parse, seeds=_floor_file, refusals=(Misuse,))
+def _evaluation_floor(data: bytes) -> None:
+    floor = EvaluationFloor.parse(_text(data))
+    assert EvaluationFloor.parse(floor.encode()) == floor
+
+
+@functools.cache
+def _stored() -> dict[str, bytes]:
+    return Platform.create(now=NOW, seed=bytes(range(32))).to_files()
+
+
+@target(
+    Platform.from_files,
+    PlatformModel.from_json,
+    SimulatedPKI.from_json,
+    seeds=lambda: [_stored()[SECRETS_FILE]],
+    refusals=(Misuse,),
+)
+def _simulator(data: bytes) -> None:
+    Platform.from_files({ROOT_FILE: _stored()[ROOT_FILE], SECRETS_FILE: data})
+
+
+@target(
+    parse_upload,
+    seeds=lambda: [Platform.create(now=NOW, seed=bytes(range(32))).platform_collaterals(now=NOW)],
+    refusals=(Refusal,),
+)
+def _pccs_upload(data: bytes) -> None:
+    try:
+        parse_upload(data, api_version=3)
+    except Refusal:
+        parse_upload(data, api_version=4)
+
+
+@target(
+    Levels.parse,
+    seeds=lambda: [join_signed_document("tcbInfo", text, bytes(64)) for text in documents("tcb_info")()],
+    refusals=(SelectionError,),
+)
+def _pccs_levels(data: bytes) -> None:
+    assert Levels.parse(data).levels
+
+
+def _files_of_all_kinds() -> list[bytes]:
+    return [
+        *quotes()[:2],
+        *ratls_certificates()[:2],
+        *images()[:1],
+        *sigstructs()[:1],
+        *crls()[:1],
+        *documents("tcb_info")(),
+        quotes()[0].hex().encode(),
+        *files("go-sev-guest/attestation.bin"),
+    ]
+
+
+@target(inspect, seeds=_files_of_all_kinds)
+def _inspect(data: bytes) -> None:
+    inspect(data)
