@@ -25,8 +25,8 @@ _OF_DOMAINS: Final = {
     **dict.fromkeys(("rtmr0", "rtmr1", "rtmr2", "rtmr3"), 48),
     **dict.fromkeys(("mr_config_id", "mr_owner", "mr_owner_config", "mr_seam"), 48),
 }
-_DIGESTS: Final = {"mr_enclave": 32, "mr_td": 48, **_OF_ENCLAVES, **_OF_DOMAINS}
-"""Every digest of a value, in the order in which it is written, and its bytes."""
+DIGESTS: Final = {"mr_enclave": 32, "mr_td": 48, **_OF_ENCLAVES, **_OF_DOMAINS}
+"""What of a report a value may hold, in the order in which it is written, and the bytes of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class ReferenceValue:
         """Return this value as a TOML table."""
         lines = [f"[{self.name}]", f'role = "{self.role}"', f'attests = "{self.attests}"']
         lines.append(f'trust_anchor = "{self.trust_anchor.hex()}"')
-        digests = {name: getattr(self, name) for name in _DIGESTS}
+        digests = {name: getattr(self, name) for name in DIGESTS}
         lines.extend(f'{name} = "{digest.hex()}"' for name, digest in digests.items() if digest is not None)
         return "\n".join(lines) + "\n"
 
@@ -203,7 +203,7 @@ def _value_from(name: str, values: object) -> ReferenceValue:
         )
     digests = {
         field: table.digest(text, field, size)
-        for field, size in _DIGESTS.items()
+        for field, size in DIGESTS.items()
         if (text := table.take(field, str)) is not None
     }
     table.finish()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +18,9 @@ from eaa.errors import Misuse, Reason, Unavailable
 
 MAX_INPUT: Final = 64 * 1024 * 1024
 """Bytes of a file given on the command line; enclave images are the largest."""
+LOCK_TIMEOUT: Final = 10.0
+"""Seconds; who holds a lock has only to read and write one small file."""
+_LOCK_PAUSE: Final = 0.02
 
 
 def read_bytes(path: Path, *, what: str, maximum: int = MAX_INPUT) -> bytes:
@@ -69,6 +76,49 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
             f"{path} cannot be written: {error.strerror}",
             hint="check the folder's permissions",
         ) from error
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Keep other programs of ours from changing a file in this block, the file that is about to be replaced.
+
+    The lock is a file beside it that stays: the file itself is another one after every change.
+
+    Raises:
+        Unavailable: FILE_LOCKED, PERMISSION_DENIED.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(
+            Reason.PERMISSION_DENIED,
+            f"{beside} cannot be opened: {error.strerror}",
+            hint="check the folder's permissions",
+        ) from error
+    try:
+        _wait_for_lock(descriptor, path, timeout)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, path: Path, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < end:
+                time.sleep(_LOCK_PAUSE)
+                continue
+            raise Unavailable(
+                Reason.FILE_LOCKED,
+                f"another program has been changing {path} for {timeout:g} seconds",
+                hint="try again; `fuser` on the lock beside the file names the program",
+            ) from error
+        return
 
 
 def read_trust_anchor(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester, open_attester
 from eaa.errors import Misuse, Reason
 from eaa.program.files import config_home, read_text, read_text_if_there, read_trust_anchor
+from eaa.program.floor import FloorFile
 from eaa.sources import CollateralSource, open_source
 from eaa.verifier import INTEL, TrustAnchors, Verifier, wall_clock
 
@@ -74,6 +75,7 @@ class Judging:
     pccs: str | None
     pccs_ca: Path | None
     collateral: Path | None
+    evaluation_floor: Path | None
     also_accept: tuple[TCBStatus, ...]
     all_roles: dict[str, Any]
     judged_role: dict[str, Any]
@@ -152,6 +154,7 @@ class Judging:
             policy=policy,
             reference_values=self.values() if values is None else values,
             clock=clock,
+            floor=None if self.evaluation_floor is None else FloorFile(self.evaluation_floor),
         )
         for role in roles:
             verifier.require_values_for(role)
@@ -221,6 +224,12 @@ def _accepting() -> list[Callable[[Any], Any]]:
             help="The lowest tcbEvaluationDataNumber of collateral.",
         ),
         click.option(
+            "--evaluation-floor",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Remember the highest tcbEvaluationDataNumber in this file, and refuse lower ones from then on.",
+        ),
+        click.option(
             "--collateral-grace",
             type=int,
             metavar="HOURS",
@@ -233,6 +242,7 @@ def _accepting() -> list[Callable[[Any], Any]]:
         ),
         click.option("--mr-enclave", "mr_enclaves", multiple=True, metavar="HEX", help="Accept this MRENCLAVE only."),
         click.option("--mr-signer", "mr_signers", multiple=True, metavar="HEX", help="Accept this MRSIGNER only."),
+        click.option("--mr-td", "mr_tds", multiple=True, metavar="HEX", help="Accept this MRTD only."),
         click.option("--isv-prod-id", type=click.IntRange(0, 0xFFFF), metavar="N", help="Accept this product only."),
         click.option("--minimum-isv-svn", type=click.IntRange(0, 0xFFFF), metavar="N", help="The lowest ISVSVN."),
         click.option(
@@ -267,6 +277,7 @@ def _take_judging(kwargs: dict[str, Any]) -> Judging:
     judged_role = {
         "mr_enclaves": _digests("--mr-enclave", kwargs.pop("mr_enclaves")),
         "mr_signers": _digests("--mr-signer", kwargs.pop("mr_signers")),
+        "mr_tds": _digests("--mr-td", kwargs.pop("mr_tds"), 48),
         "isv_prod_id": kwargs.pop("isv_prod_id"),
         "minimum_isv_svn": kwargs.pop("minimum_isv_svn"),
     }
@@ -274,8 +285,8 @@ def _take_judging(kwargs: dict[str, Any]) -> Judging:
     return Judging(also_accept=also, all_roles=all_roles, judged_role=judged_role, **own)
 
 
-def _digests(option: str, texts: tuple[str, ...]) -> tuple[bytes, ...] | None:
-    return tuple(parse_digest(option, text) for text in texts) or None
+def _digests(option: str, texts: tuple[str, ...], size: int = 32) -> tuple[bytes, ...] | None:
+    return tuple(parse_digest(option, text, size) for text in texts) or None
 
 
 def parse_digest(option: str, text: str, size: int = 32) -> bytes:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from eaa.measure.sgx import ImageFormat, Measurement, identify_image, measure_image
 from eaa.measure.sigstruct import SIGSTRUCT
 from eaa.program.files import read_bytes
@@ -56,3 +58,31 @@ def measure_file(
     signed = None if sigstruct is None else read_sigstruct(sigstruct)
     measurement = measure_image(raw, sigstruct=signed, xfrm=xfrm, misc_select=misc_select, mmap_min_addr=mmap_min_addr)
     return MeasuredImage(image_format=identify_image(raw), measurement=measurement, sigstruct=signed)
+
+
+class _Integer(click.ParamType[int]):
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return a decimal or 0x-prefixed number that fits 64 bits."""
+        try:
+            number = value if isinstance(value, int) else int(value, 0)
+        except ValueError:
+            number = -1
+        if not 0 <= number < 1 << 64:
+            self.fail(f"{value!r} is no unsigned 64-bit number", param, ctx)
+        return number
+
+
+def flat_options(function: Any) -> Any:
+    """Add what the measurement of a flat image depends on, beside its bytes."""
+    options = (
+        click.option("--xfrm", type=_Integer(), metavar="N", help="XFRM. Default: the SIGSTRUCT's, else 3."),
+        click.option(
+            "--miscselect", type=_Integer(), metavar="N", help="MISCSELECT. Default: the SIGSTRUCT's, else 0."
+        ),
+        click.option("--mmap-min-addr", type=_Integer(), metavar="N", help="Default: the image's own metadata."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function

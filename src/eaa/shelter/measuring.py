@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from eaa.errors import EAAError, MalformedInput, Reason, Rejection, VerificationError
 from eaa.program.output import json_option, print_failure, print_json, print_record, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error
-from eaa.shelter.images import MeasuredImage, measure_file
+from eaa.shelter.images import MeasuredImage, flat_options, measure_file
 
 MATCHES = "new mrEnclave match the vallue in sigstruct file successfully."
 """The reference program's own words, spelling included: scripts look for them."""
 
 
-class _Integer(click.ParamType[int]):
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return a decimal or 0x-prefixed number that fits 64 bits."""
-        try:
-            number = value if isinstance(value, int) else int(value, 0)
-        except ValueError:
-            number = -1
-        if not 0 <= number < 1 << 64:
-            self.fail(f"{value!r} is no unsigned 64-bit number", param, ctx)
-        return number
-
-
-def _flat_options(function: Any) -> Any:
-    options = (
-        click.option("--xfrm", type=_Integer(), metavar="N", help="XFRM. Default: the SIGSTRUCT's, else 3."),
-        click.option(
-            "--miscselect", type=_Integer(), metavar="N", help="MISCSELECT. Default: the SIGSTRUCT's, else 0."
-        ),
-        click.option("--mmap-min-addr", type=_Integer(), metavar="N", help="Default: the image's own metadata."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 @click.command("measure")
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--sigstruct", type=click.Path(path_type=Path), metavar="FILE", help="Also print its MRSIGNER.")
-@_flat_options
+@flat_options
 @json_option
 def measure_command(
     *,
@@ -74,7 +46,7 @@ def measure_command(
 @click.command("mrverify")
 @click.argument("image", type=click.Path(path_type=Path))
 @click.argument("sigstruct", type=click.Path(path_type=Path))
-@_flat_options
+@flat_options
 @json_option
 def mrverify_command(
     *,

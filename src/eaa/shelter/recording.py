@@ -1,23 +1,35 @@
-"""`shelter record`: write down a reference value, from an image, from a digest, or from a running node."""
+"""`shelter record`: write down a reference value, from an image, a digest, a quote, or a running node."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from eaa.appraise.reference_values import ReferenceValue, ReferenceValues, append_value
-from eaa.appraise.result import Attests, Role
+from eaa.appraise.reference_values import DIGESTS, ReferenceValue, ReferenceValues, append_value
+from eaa.appraise.result import Attests, Rejected, Role
 from eaa.errors import EAAError, Misuse, Reason, Rejection
+from eaa.evidence.quote import Quote
 from eaa.program.address import ADDRESS, Address
-from eaa.program.files import read_text_if_there, write_whole
+from eaa.program.files import locked, read_bytes, read_text_if_there, write_whole
 from eaa.program.options import Judging, default_reference_values, judging_options, parse_digest
 from eaa.program.output import json_option, print_failure, print_json
-from eaa.shelter.images import measure_file
+from eaa.program.run import say
+from eaa.shelter.first_sight import as_if_recorded, may_be_new, recordable, strictly
+from eaa.shelter.images import flat_options, measure_file
 from eaa.shelter.measuring import require_signed
+
+_REGISTERS: Final = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
+_FLAT: Final = ("xfrm", "miscselect", "mmap_min_addr")
+
+
+def _register_options(function: Any) -> Any:
+    for name in reversed(_REGISTERS):
+        function = click.option(f"--{name}", metavar="HEX", help=f"With --mrtd: pin {name.upper()} too.")(function)
+    return function
 
 
 @click.command("record")
@@ -34,7 +46,17 @@ from eaa.shelter.measuring import require_signed
 @click.option(
     "--sigstruct", type=click.Path(path_type=Path), metavar="FILE", help="Its SIGSTRUCT, to pin the signer too."
 )
-@click.option("--mrenclave", metavar="HEX", help="Record this measurement.")
+@flat_options
+@click.option("--mrenclave", metavar="HEX", help="Record this measurement of an enclave.")
+@click.option("--mrtd", metavar="HEX", help="Record this measurement of a trust domain.")
+@_register_options
+@click.option(
+    "--from-quote",
+    "quote",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take it from this quote, after everything else was verified.",
+)
 @click.option(
     "--from",
     "node",
@@ -43,7 +65,9 @@ from eaa.shelter.measuring import require_signed
     help="Take it from this node, after everything else was verified.",
 )
 @click.option("--workload", metavar="NAME", default="", help="With --from and --role workload: which workload.")
-@click.option("--expect", metavar="HEX", help="With --from: record only this measurement, and do not ask.")
+@click.option(
+    "--expect", metavar="HEX", help="With --from or --from-quote: record only this measurement, and do not ask."
+)
 @click.option("--replace", is_flag=True, help="Replace a value of this name.")
 @judging_options()
 @json_option
@@ -65,8 +89,9 @@ def record_command(
     _require_free(recorded, name, may_replace=replace)
     try:
         value = source.fill(value, judging, recorded)
-        # Read again: asking a person takes long enough for somebody else to record another value.
-        write_whole(path, append_value(_recorded(path), value, replace=replace).encode())
+        # Read again, and alone: asking a person takes long enough for somebody else to record another value.
+        with locked(path):
+            write_whole(path, append_value(_recorded(path), value, replace=replace).encode())
     except EAAError as error:
         return print_failure(error, as_json=as_json)
     _print(value, path, as_json=as_json)
@@ -79,16 +104,26 @@ class _Source:
 
     image: Path | None
     sigstruct: Path | None
+    xfrm: int | None
+    miscselect: int | None
+    mmap_min_addr: int | None
     mrenclave: str | None
+    mrtd: str | None
+    rtmr0: str | None
+    rtmr1: str | None
+    rtmr2: str | None
+    rtmr3: str | None
+    quote: Path | None
     node: Address | None
     workload: str
     expect: str | None
 
     def require_one(self, role: Role) -> None:
-        if sum(source is not None for source in (self.image, self.mrenclave, self.node)) != 1:
-            raise Misuse(Reason.USAGE, "give exactly one of --image, --mrenclave and --from")
-        if self.expect is not None and self.node is None:
-            raise Misuse(Reason.USAGE, "--expect goes with --from")
+        sources = (self.image, self.mrenclave, self.mrtd, self.quote, self.node)
+        if sum(source is not None for source in sources) != 1:
+            raise Misuse(Reason.USAGE, "give exactly one of --image, --mrenclave, --mrtd, --from-quote and --from")
+        if self.expect is not None and self.node is None and self.quote is None:
+            raise Misuse(Reason.USAGE, "--expect goes with --from or --from-quote")
         if self.workload and (self.node is None or role is not Role.WORKLOAD):
             raise Misuse(Reason.USAGE, "--workload goes with --from and --role workload")
         if self.node is not None and role is Role.CLIENT:
@@ -97,39 +132,84 @@ class _Source:
                 "a node shows its relay and its workload, no client",
                 hint="take a client's measurement from its --image, or give it with --mrenclave",
             )
-        if self.sigstruct is not None and self.image is None:
-            raise Misuse(Reason.USAGE, "--sigstruct goes with --image")
+        for names, owner in ((("sigstruct", *_FLAT), "image"), (_REGISTERS, "mrtd")):
+            stray = [name for name in names if getattr(self, name) is not None and getattr(self, owner) is None]
+            if stray:
+                raise Misuse(Reason.USAGE, f"--{stray[0].replace('_', '-')} goes with --{owner}")
 
     def fill(self, value: ReferenceValue, judging: Judging, recorded: ReferenceValues) -> ReferenceValue:
         if self.mrenclave is not None:
             return replace(value, mr_enclave=parse_digest("--mrenclave", self.mrenclave))
+        if self.mrtd is not None:
+            given = {name: getattr(self, name) for name in _REGISTERS if getattr(self, name) is not None}
+            registers = {name: parse_digest(f"--{name}", text, 48) for name, text in given.items()}
+            return _with(value, {"mr_td": parse_digest("--mrtd", self.mrtd, 48), **registers})
         if self.image is not None:
-            return _from_image(value, self.image, self.sigstruct)
-        assert self.node is not None
-        expected = None if self.expect is None else parse_digest("--expect", self.expect)
+            return self._from_image(value, self.image)
+        expected = None if self.expect is None else _measurement("--expect", self.expect)
         if expected is None:
             _require_terminal()
-        mr_enclave, mr_signer = _seen_at(
-            self.node, role=value.role, workload=self.workload, judging=judging, recorded=recorded
+        if self.quote is not None:
+            where, seen = str(self.quote), _seen_in(self.quote, value.role, judging, recorded)
+        else:
+            assert self.node is not None
+            where, seen = (
+                str(self.node),
+                _seen_at(self.node, role=value.role, workload=self.workload, judging=judging, recorded=recorded),
+            )
+        _require_confirmed(f"{value.role} at {where}", seen, expected)
+        return _with(value, seen)
+
+    def _from_image(self, value: ReferenceValue, image: Path) -> ReferenceValue:
+        measured = measure_file(
+            image,
+            sigstruct=self.sigstruct,
+            xfrm=self.xfrm,
+            misc_select=self.miscselect,
+            mmap_min_addr=self.mmap_min_addr,
         )
-        _require_confirmed(f"{value.role} at {self.node}", mr_enclave, mr_signer, expected)
-        return replace(value, mr_enclave=mr_enclave, mr_signer=mr_signer)
+        if measured.sigstruct is None:
+            return replace(value, mr_enclave=measured.measurement.mr_enclave)
+        require_signed(measured)
+        return replace(value, mr_enclave=measured.measurement.mr_enclave, mr_signer=measured.sigstruct.mr_signer)
 
 
-def _from_image(value: ReferenceValue, image: Path, sigstruct: Path | None) -> ReferenceValue:
-    measured = measure_file(image, sigstruct=sigstruct)
-    if measured.sigstruct is None:
-        return replace(value, mr_enclave=measured.measurement.mr_enclave)
-    require_signed(measured)
-    return replace(value, mr_enclave=measured.measurement.mr_enclave, mr_signer=measured.sigstruct.mr_signer)
+def _with(value: ReferenceValue, digests: dict[str, bytes]) -> ReferenceValue:
+    """Return the value with exactly these digests."""
+    empty: dict[str, Any] = dict.fromkeys(DIGESTS)
+    return replace(value, **(empty | digests))
 
 
-def _seen_at(node: Address, **visit: Any) -> tuple[bytes, bytes]:
+def _measurement(option: str, text: str) -> bytes:
+    return parse_digest(option, text, 48 if len(text) == 96 else 32)
+
+
+def _seen_at(node: Address, **visit: Any) -> dict[str, bytes]:
     """Attest the node at level fresh; every check but the measurement must pass."""
     # Imported here: everything else of this command works without a network.
     from eaa.shelter.remote import observe_measurement  # noqa: PLC0415
 
     return observe_measurement(node, **visit)
+
+
+def _seen_in(path: Path, role: Role, judging: Judging, recorded: ReferenceValues) -> dict[str, bytes]:
+    """Verify and appraise a quote; every check but the measurement must pass."""
+    quote = Quote.parse(read_bytes(path, what="the quote"))
+    verifier = strictly(judging).open(flags_for=role, values=recorded)
+    verified = verifier.verify(quote, role=role)
+    judgement = verifier.appraise(verified, role=role, session=None)
+    if may_be_new(judgement):
+        known = verifier.with_reference_values(as_if_recorded(verified, role))
+        judgement = known.appraise(verified, role=role, session=None)
+    match judgement.result:
+        case Rejected(root_cause=cause) as result:
+            raise Rejection(
+                cause.reason,
+                f"the quote fails the check {cause.name}: expected {cause.expected}, it is {cause.actual}",
+                hint=cause.hint,
+                result=result,
+            )
+    return recordable(verified)
 
 
 def _require_terminal() -> None:
@@ -142,15 +222,18 @@ def _require_terminal() -> None:
         )
 
 
-def _require_confirmed(who: str, mr_enclave: bytes, mr_signer: bytes, expected: bytes | None) -> None:
+def _require_confirmed(who: str, seen: dict[str, bytes], expected: bytes | None) -> None:
     """Raise unless it is what was expected, or what a person says is expected after having seen it."""
-    if expected is not None and mr_enclave != expected:
+    measurement = next(iter(seen.values()))
+    if expected is not None and measurement != expected:
         raise Rejection(
             Reason.MEASUREMENT_MISMATCH,
-            f"the {who} measures to {mr_enclave.hex()}, expected was {expected.hex()}",
+            f"the {who} measures to {measurement.hex()}, expected was {expected.hex()}",
             hint="nothing was recorded",
         )
-    click.echo(f"{who}\n  mr enclave: {mr_enclave.hex()}\n  mr signer:  {mr_signer.hex()}", err=True)
+    width = max(len(name) for name in seen) + 1
+    lines = [f"  {name.replace('_', ' ') + ':':<{width}} {digest.hex()}" for name, digest in seen.items()]
+    click.echo("\n".join([who, *lines]), err=True)
     if expected is None and not click.confirm("Is this what you built and expect?", err=True):
         raise Misuse(Reason.NOT_CONFIRMED, "the measurement was not confirmed, nothing was recorded")
 
@@ -181,6 +264,7 @@ def _require_free(recorded: ReferenceValues, name: str, *, may_replace: bool) ->
 
 
 def _print(value: ReferenceValue, path: Path, *, as_json: bool) -> None:
+    digests = {name: getattr(value, name) for name in DIGESTS}
     if as_json:
         print_json(
             {
@@ -188,10 +272,16 @@ def _print(value: ReferenceValue, path: Path, *, as_json: bool) -> None:
                 "role": value.role.value,
                 "attests": value.attests.value,
                 "trust_anchor": value.trust_anchor.hex(),
-                "mr_enclave": value.measurement.hex(),
-                "mr_signer": value.mr_signer.hex() if value.mr_signer else None,
+                **{name: None if digest is None else digest.hex() for name, digest in digests.items()},
                 "file": str(path),
             }
         )
         return
-    click.echo(f"recorded {value.name} ({value.role}): mr enclave {value.measurement.hex()}\nin {path}")
+    kind = "mr enclave" if value.mr_td is None else "mr td"
+    click.echo(f"recorded {value.name} ({value.role}): {kind} {value.measurement.hex()}\nin {path}")
+    if value.mr_td is not None and value.attests is Attests.PROCESS and not {"rtmr1", "rtmr2"} <= value.pins.keys():
+        say(
+            "shelter",
+            "an MRTD is that of the firmware: pin RTMR1 and RTMR2 too, or whatever it boots is accepted",
+            kind="hint",
+        )

@@ -12,10 +12,9 @@ from eaa.aio.attestation import Judge
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
 from eaa.aio.workers import with_workers
-from eaa.appraise.appraisal import identity_of, measurement_of
-from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
-from eaa.appraise.result import Attests, BindingLevel, Role
-from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection
+from eaa.appraise.reference_values import ReferenceValues
+from eaa.appraise.result import BindingLevel, Role
+from eaa.errors import EAAError, PeerMisbehaved, Reason, Rejection
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address
 from eaa.program.judged import verdict_of_judgement
@@ -33,6 +32,7 @@ from eaa.program.options import (
 from eaa.program.output import SUCCESS, json_option, print_verdict
 from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
 from eaa.protocol.exchange import EvidenceReceived, Terms
+from eaa.shelter.first_sight import as_if_recorded, may_be_new, recordable, strictly
 from eaa.verifier import Judgement, Verifier, wall_clock
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:1236"
@@ -200,20 +200,19 @@ workload sits behind it. The workload serves any client: a relay's yes is admiss
 
 def observe_measurement(
     node: Address, *, role: Role, workload: str, judging: Judging, recorded: ReferenceValues
-) -> tuple[bytes, bytes]:
-    """Return MRENCLAVE and MRSIGNER of a node's relay or workload, after every other check has passed at level fresh.
+) -> dict[str, bytes]:
+    """Return what is to be recorded of a node's relay or workload, after every other check has passed at level fresh.
 
     Raises:
         Rejection: a check other than the measurement failed, or the enclave is under debug.
         EAAError: the evidence is not genuine, or the node cannot be reached.
     """
-    strict = {"dangerous_accept_debug_enclaves": False, "minimum_binding": BindingLevel.FRESH}
-    verifier = replace(judging, all_roles=judging.all_roles | strict).open(flags_for=role, values=recorded)
+    verifier = strictly(judging).open(flags_for=role, values=recorded)
     visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, level=BindingLevel.FRESH)
     return asyncio.run(with_workers(_observe(visit, verifier, role)))
 
 
-async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> tuple[bytes, bytes]:
+async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> dict[str, bytes]:
     seen = _Seen()
     sock = await connect(visit.address)
     endpoint = Endpoint(None, server_side=False, clock=wall_clock)
@@ -232,15 +231,7 @@ async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> tuple[bytes
         attestation.stream.abort()
     judgement = seen.judgements[-1]
     assert judgement.verified is not None
-    identity = identity_of(judgement.verified.quote.body)
-    if "mr_enclave" not in identity:
-        raise Misuse(Reason.NOT_IMPLEMENTED_VALUE, "only SGX measurements can be recorded from a node so far")
-    return identity["mr_enclave"], identity["mr_signer"]
-
-
-_MAY_BE_UNKNOWN: Final = frozenset(
-    {Reason.NO_REFERENCE_VALUE, Reason.MEASUREMENT_MISMATCH, Reason.TRUST_ANCHOR_MISMATCH}
-)
+    return recordable(judgement.verified)
 
 
 def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
@@ -250,17 +241,10 @@ def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
     async def judge(shown: EvidenceReceived) -> Judgement:
         judgement = await strict(shown)
         assert isinstance(judgement, Judgement)
-        failed = {check.reason for check in judgement.result.checks if not check.passed and check.name == "measurement"}
-        if judgement.verified and failed & _MAY_BE_UNKNOWN:
-            # Judged again as if it were known, so that the answer tells of what else is wrong, if anything is.
-            provisional = ReferenceValue(
-                name="seen-now",
-                role=role,
-                attests=Attests.PLATFORM,
-                trust_anchor=judgement.verified.trust_anchor,
-                mr_enclave=measurement_of(judgement.verified.quote.body),
-            )
-            judged_again = await judge_by(verifier.with_reference_values(ReferenceValues((provisional,))), role)(shown)
+        if may_be_new(judgement):
+            assert judgement.verified is not None
+            known = as_if_recorded(judgement.verified, role)
+            judged_again = await judge_by(verifier.with_reference_values(known), role)(shown)
             assert isinstance(judged_again, Judgement)
             judgement = judged_again
         seen.judgements.append(judgement)
