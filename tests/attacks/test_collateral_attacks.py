@@ -11,6 +11,8 @@ import base64
 import contextlib
 import re
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -239,6 +241,42 @@ def test_a_redirection_leads_nowhere(world: World) -> None:
 def test_a_pccs_that_takes_its_time_is_given_up(world: World, path: str, reply: Reply) -> None:
     with scripted({**served(world.collateral()), path: (reply,)}) as pccs:
         assert failure(world, PCCSSource(pccs.url, retries=0, timeout=0.3)) is Reason.PCCS_UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("scheme", "beginning"),
+    [
+        ("http", b"HTTP/1.1 200 OK\r\nX-Padding: "),
+        ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("https", b"\x16\x03\x03\x40\x00"),
+    ],
+    ids=["in-a-header", "in-a-body-without-an-end", "in-the-tls-handshake"],
+)
+def test_a_pccs_that_trickles_anywhere_meets_one_deadline(world: World, scheme: str, beginning: bytes) -> None:
+    """Each byte comes in good time, and there is always another one."""
+    with trickling(beginning) as address:
+        source = PCCSSource(f"{scheme}://{address}", retries=0, timeout=0.3)
+        assert failure(world, source) is Reason.PCCS_UNREACHABLE
+
+
+@contextlib.contextmanager
+def trickling(beginning: bytes) -> Iterator[str]:
+    """A server that begins to answer, and then sends a byte now and then for as long as it may."""
+    over = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), listening.accept()[0] as sock:
+            sock.recv(65536)
+            sock.sendall(beginning)
+            while not over.wait(0.05):
+                sock.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield "{}:{}".format(*listening.getsockname())
+        over.set()
+        thread.join()
 
 
 def test_refused_collateral_is_not_kept(world: World) -> None:

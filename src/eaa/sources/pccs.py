@@ -22,6 +22,7 @@ from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
 from eaa.collateral.intel import SignedMember, split_signed_document
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Unavailable
 from eaa.sources import PCKName
+from eaa.sources.deadline import Deadline, watched_pool
 from eaa.sources.qcnl import QCNLConfig
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -132,54 +133,52 @@ class _Client:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _once(self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str]) -> _Answer:
-        deadline = time.monotonic() + self.timeout
-        try:
-            response = self.pool.request(
-                method,
-                url,
-                body=body,
-                headers=dict(headers),
-                timeout=urllib3.Timeout(total=self.timeout),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
+        with Deadline(self.timeout) as deadline:
             try:
-                answer = _Answer(
-                    status=response.status,
-                    headers={name.lower(): value for name, value in response.headers.items()},
-                    body=_read_bounded(response, url, deadline),
-                )
-            finally:
-                # Never handed back to the pool: what is left of an oversized answer must not be read as the next one.
-                response.close()
-        except SSLError as error:
-            raise _tls_failure(url, error) from error
-        except LocationParseError as error:
-            raise Misuse(Reason.ADDRESS_INVALID, f"{url} is no URL") from error
-        except (HTTPError, OSError) as error:
-            raise _Transient(_unreachable(url, error)) from error
+                answer = self._answer(method, url, body=body, headers=headers)
+            except LocationParseError as error:
+                raise Misuse(Reason.ADDRESS_INVALID, f"{url} is no URL") from error
+            except (HTTPError, OSError) as error:
+                if deadline.expired:
+                    raise _Transient(_unfinished(url)) from error
+                if isinstance(error, SSLError):
+                    raise _tls_failure(url, error) from error
+                raise _Transient(_unreachable(url, error)) from error
+        if deadline.expired:
+            raise _Transient(_unfinished(url))
         if answer.status in _RETRIED:
             raise _Transient(_refusal(url, answer))
         return answer
 
+    def _answer(self, method: str, url: str, *, body: bytes | None, headers: Mapping[str, str]) -> _Answer:
+        response = self.pool.request(
+            method,
+            url,
+            body=body,
+            headers=dict(headers),
+            timeout=urllib3.Timeout(total=self.timeout),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+        try:
+            return _Answer(
+                status=response.status,
+                headers={name.lower(): value for name, value in response.headers.items()},
+                body=_read_bounded(response, url),
+            )
+        finally:
+            # Never handed back to the pool: what is left of an oversized answer must not be read as the next one.
+            response.close()
 
-def _read_bounded(response: urllib3.BaseHTTPResponse, url: str, deadline: float) -> bytes:
+
+def _read_bounded(response: urllib3.BaseHTTPResponse, url: str) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    # Not read(): that waits for a whole block, and a server that trickles would hold it past every deadline.
     while chunk := response.read1(64 * 1024, decode_content=True):
         size += len(chunk)
         if size > MAX_BODY:
             raise _error(url, f"sent more than {MAX_BODY} bytes")
-        if time.monotonic() > deadline:
-            raise _Transient(
-                Unavailable(
-                    Reason.PCCS_UNREACHABLE,
-                    f"the PCCS did not finish its answer to {url} in time",
-                    hint="try again, or name another PCCS",
-                )
-            )
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -213,7 +212,7 @@ def _make_client(
 ) -> _Client:
     # Reading the system's CAs takes longer than a request: not for plain http.
     context = _tls_context(ca_file, verify=verify) if ca_file or base.root.startswith("https") else None
-    pool = urllib3.PoolManager(ssl_context=context, maxsize=4)
+    pool = watched_pool(context)
     return _Client(pool=pool, timeout=timeout, retries=retries, retry_delay=retry_delay, sleep=sleep)
 
 
@@ -417,6 +416,14 @@ def _unreachable(url: str, error: Exception) -> Unavailable:
         Reason.PCCS_UNREACHABLE,
         f"the PCCS cannot be reached at {url}: {_root_cause(error)}",
         hint="check the address and that a PCCS listens there (`eaa-pccs serve` starts one)",
+    )
+
+
+def _unfinished(url: str) -> Unavailable:
+    return Unavailable(
+        Reason.PCCS_UNREACHABLE,
+        f"the PCCS did not finish its answer to {url} in time",
+        hint="try again, or name another PCCS",
     )
 
 
