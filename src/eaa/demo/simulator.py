@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from eaa.program.output import json_option, print_json
 from eaa.simulator.faults import Fault, Stage
 from eaa.simulator.images import create_signer_key, sample_image
 from eaa.simulator.platform import MAX_FILE, ROOT_FILE, SECRETS_FILE, Platform
-from eaa.verifier import wall_clock
 
 IMAGE_SUFFIX: Final = ".sgxs"
 SIGSTRUCT_SUFFIX: Final = ".sigstruct"
@@ -48,7 +47,7 @@ def create_command(*, folder: Path, images: tuple[str, ...], as_json: bool, **gi
         raise Misuse(
             Reason.SIMULATOR_INVALID, f"{folder} holds a platform already", hint="choose another folder, or remove it"
         )
-    now = wall_clock()
+    now = datetime.now(UTC)
     platform = Platform.create(now=now, **_options(**given))
     _write_platform(folder, platform)
     # One signer for all of them, as of one vendor; making its key takes longer than all the rest.
@@ -84,7 +83,7 @@ def _options(
 @json_option
 def image_command(*, path: Path, name: str | None, prod_id: int, svn: int, debug: bool, as_json: bool) -> None:
     """Make a sample enclave IMAGE (an SGXS page stream) and its SIGSTRUCT beside it."""
-    made = _write_image(path, name or path.stem, now=wall_clock(), prod_id=prod_id, svn=svn, debug=debug)
+    made = _write_image(path, name or path.stem, now=datetime.now(UTC), prod_id=prod_id, svn=svn, debug=debug)
     _show({"images": [made]}, as_json=as_json)
 
 
@@ -104,7 +103,7 @@ def image_command(*, path: Path, name: str | None, prod_id: int, svn: int, debug
 )
 def collateral_command(*, folder: Path, output: Path | None, layout: str, faults: tuple[str, ...]) -> None:
     """Issue the collateral of the platform in DIR, as its vendor would today."""
-    platform, now = _read_platform(folder), wall_clock()
+    platform, now = _read_platform(folder), datetime.now(UTC)
     if layout == "upload":
         if faults:
             raise Misuse(Reason.USAGE, "--fault goes with --format file: a PCCS takes only what verifies")
