@@ -433,7 +433,7 @@ def test_a_bad_relay_costs_a_workload_one_connection(node: Node, act: Act, reaso
 
 # --- peers that stall ----------------------------------------------------------------------------------------------
 
-PATIENCE = 3.0
+PATIENCE = 5.0
 """Seconds that the servers of this part have with a peer; a good one is far quicker, on a busy machine too."""
 FLOCK = 5
 """Peers of each kind at once."""
