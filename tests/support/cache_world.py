@@ -89,6 +89,7 @@ class Machine:
     vendor: Vendor
     number: int
     svn: int = 5
+    pce_svn: int = 13
     tee: TEEType = TEEType.SGX
     under_renewed_ca: bool = False
     """Whether its certificate came with another certificate of the same CA key."""
@@ -98,7 +99,7 @@ class Machine:
     @property
     def certificate(self) -> CertificateTemplate:
         world = self.vendor.world()
-        extension = SGXExtension(components=[self.svn] * 16)
+        extension = SGXExtension(components=[self.svn] * 16, pce_svn=self.pce_svn)
         extension.fields[1,] = tlv(0x04, hashlib.sha256(b"PPID %d" % self.number).digest()[:16])
         return CertificateTemplate(
             "Intel SGX PCK Certificate",

@@ -215,6 +215,24 @@ def test_every_field_of_a_domain_counts_on_a_hit_as_without(name: str, domain_ho
     assert reason_of(agree(cache, domain_host.quote(), collateral, now=NOW)) is None
 
 
+def test_platforms_that_differ_in_one_svn_are_told_apart(cache: VerificationCache, machine: Machine) -> None:
+    """Levels are kept for platforms of one TCB; another PCE or quoting enclave is another TCB."""
+    vendor, collateral = machine.vendor, machine.vendor.publish(SGX, now=NOW)
+    shown = [
+        machine.quote(),
+        Machine(vendor, 2, pce_svn=10).quote(),
+        Machine(vendor, 3).quote(change=lambda world: change_qe(world, isv_svn=4)),
+        Machine(vendor, 4, svn=4).quote(),
+    ]
+    told = [agree(cache, quote, collateral, now=NOW) for quote in shown]
+    statuses = [answer.tcb_status if isinstance(answer, VerifiedQuote) else answer[1] for answer in told]
+    assert statuses == ["UpToDate", Reason.TCB_NOT_SUPPORTED, "OutOfDate", "OutOfDate"]
+
+
+def change_qe(world: World, **changes: Any) -> None:
+    world.qe_report = replace(world.qe_report, **changes)
+
+
 def change_quote(**changes: Any) -> Callable[[World], None]:
     def change(world: World) -> None:
         world.change_quote = lambda quote: replace(quote, **{name: edit(quote) for name, edit in changes.items()})
@@ -247,6 +265,7 @@ BROKEN: Final = [
         Reason.DER_MALFORMED,
         id="PCK certificate",
     ),
+    pytest.param(lambda world: change_qe(world, mr_signer=bytes(32)), Reason.QE_IDENTITY_MISMATCH, id="another QE"),
     pytest.param(
         change_quote(certification_data_type=lambda _: 6), Reason.CERTIFICATION_DATA_UNSUPPORTED, id="data of a QE"
     ),
@@ -537,15 +556,16 @@ def test_the_model_of_a_platform_is_known_once_it_was_verified(
 def test_certification_data_that_does_not_tell_a_model_is_not_said_to(
     cache: VerificationCache, machine: Machine, collateral: Collateral
 ) -> None:
-    def only_ppid(world: World) -> None:
+    def only_ppid(world: World, *, pce_svn: int = 13) -> None:
         world.certification_data_type = CertificationDataType.PPID_PLAIN
         sgx = machine.certificate.sgx
         assert sgx is not None
-        world.certification_data = sgx.fields[1,][2:] + bytes([5] * 16) + (13).to_bytes(2, "little") + bytes(2)
+        world.certification_data = sgx.fields[1,][2:] + bytes([5] * 16) + pce_svn.to_bytes(2, "little") + bytes(2)
 
     with_chain = replace(collateral, pck_certificate_chain=machine.quote().certification_data)
-    quote = machine.quote(change=only_ppid)
+    quote, liar = machine.quote(change=only_ppid), machine.quote(change=lambda world: only_ppid(world, pce_svn=14))
     for _ in range(2):
+        assert reason_of(agree(cache, liar, with_chain, now=NOW)) == Reason.PCK_CERTIFICATE_MISMATCH
         facts = agree(cache, quote, with_chain, now=NOW)
         assert isinstance(facts, VerifiedQuote)
         assert facts.pck_certificate_from == "collateral"

@@ -42,7 +42,7 @@ from eaa.errors import MalformedInput, VerificationError
 from eaa.evidence.quote import CertificationDataType, Quote
 from eaa.evidence.tdx import TDReport
 from eaa.verify import dcap
-from eaa.verify.chain import TrustAnchors, Window, pin_root, verify_dates
+from eaa.verify.chain import TrustAnchors, Window, verify_dates
 from eaa.verify.dcap import PCKChain, VerifiedCollateral, VerifiedPlatform, VerifiedQuote
 from eaa.verify.tcb import TCBFacts
 
@@ -229,7 +229,7 @@ class VerificationCache:
         platform = self._platforms.find(platform_key, collateral=base.collateral, now=now)
         if platform is None:
             chain = _parse_chain(quote, collateral, base)
-            pin_root(chain.root, self.trust_anchors)
+            # The collateral's root is a trust anchor. Another one is another fault.
             if chain.root != base.documents.lists.root:
                 return self._verify_uncached(quote, collateral, now=now, grace=grace)
             platform = _verify_platform(quote, chain, base, now=now, grace=grace)
