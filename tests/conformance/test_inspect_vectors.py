@@ -9,6 +9,8 @@ from typing import Any, Final
 import pytest
 
 from eaa.errors import MalformedInput, Reason
+from eaa.evidence.ppid import PPIDCertification
+from eaa.evidence.quote import Quote
 from eaa.shelter.inspection import inspect
 from support.vectors import AVAILABLE, ROOT, cases, require, vector
 
@@ -180,7 +182,10 @@ def test_a_platform_id_in_a_quote_is_not_shown() -> None:
     """Certification data of type 3 is an encrypted PPID: it names one machine for good."""
     raw = vector("oasis-core/quote_v3_ecdsa_p256_eppid.bin").read_bytes()
     facts = inspect(raw).facts["certification_data"]
-    assert (facts["type"], set(facts)) == (3, {"type", "content", "size"})
+    assert (facts["type"], set(facts)) == (3, {"type", "content", "size", "cpu_svn", "pce_svn", "pce_id"})
+    named = PPIDCertification.parse(Quote.parse(raw).certification_data, kind=3)
+    assert (facts["cpu_svn"], facts["pce_svn"]) == (named.cpu_svn.hex(), named.pce_svn)
+    assert named.ppid[:16].hex() not in json.dumps(inspect(raw).facts)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("certs/*")), ids=lambda path: path.name)

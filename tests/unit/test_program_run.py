@@ -241,3 +241,26 @@ def test_an_error_without_a_number_keeps_its_words() -> None:
 def test_programs_speak_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     say("shelter", "so", kind="note", hint="this way")
     assert capsys.readouterr() == ("", "shelter: note: so\nshelter: hint: this way\n")
+
+
+# --- where nobody can be told
+
+
+@pytest.mark.parametrize("arguments", [("talk",), ("buffered",), ("count", "7"), ("--help",)])
+def test_an_answer_for_which_there_is_no_room_is_no_bug_and_no_success(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+        assert done.returncode == 4
+        assert done.stderr.startswith(
+            "prog: error: the answer cannot be written: No space left on device [OUTPUT_FAILED]"
+        )
+        mute = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], stdout=full, stderr=full, check=False)
+    assert mute.returncode == 4
+
+
+def test_an_error_that_cannot_be_said_still_has_its_exit_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", SCRIPT, "count", "x"], stderr=full, check=False)
+    assert done.returncode == 2

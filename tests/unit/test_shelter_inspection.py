@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import join_signed_document
 from eaa.errors import MalformedInput, Misuse, Reason
-from eaa.evidence.quote import Quote
+from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
+from eaa.evidence.quote import CertificationDataType, Quote
 from eaa.evidence.tagged import Endorsements
 from eaa.evidence.tdx import TDReport
 from eaa.identity import Identity
@@ -28,6 +29,7 @@ from eaa.shelter.inspect.result import printable
 from eaa.shelter.inspection import inspect
 from eaa.simulator.platform import Platform
 from eaa.tls.certificate import RATLSCertificate, create_certificate
+from support.ccel import BOOT, REGISTERS
 from support.facts import DEBUG, enclave_report, quote_of, td_report
 from support.simulated import NOW, REPORT_DATA, sample_enclave
 
@@ -109,6 +111,53 @@ def test_a_chain_that_cannot_be_read_does_not_hide_the_rest() -> None:
 def test_other_certification_data_is_named(quote: bytes, kind: int, content: str) -> None:
     odd = replace(Quote.parse(quote), certification_data_type=kind, certification_data=b"x").encode()
     assert content in inspect(odd).facts["certification_data"]["content"]
+
+
+@pytest.mark.parametrize("kind", list(PPID_SIZES))
+def test_a_quote_that_names_its_platform_tells_all_but_the_platform_s_id(
+    quote: bytes, kind: CertificationDataType
+) -> None:
+    named = PPIDCertification(
+        kind=kind,
+        ppid=b"\x99" * PPID_SIZES[kind],
+        cpu_svn=b"\x07" * 16,
+        pce_svn=11,
+        pce_id=bytes(2),
+    )
+    odd = replace(Quote.parse(quote), certification_data_type=kind, certification_data=named.encode()).encode()
+    facts = inspect(odd).facts["certification_data"]
+    assert (facts["cpu_svn"], facts["pce_svn"], facts["pce_id"]) == ("07" * 16, 11, "0000")
+    assert "99" * 16 not in json.dumps(facts)
+
+
+def test_certification_data_that_is_too_short_is_told_as_such(quote: bytes) -> None:
+    odd = replace(Quote.parse(quote), certification_data_type=1, certification_data=b"x").encode()
+    assert "unreadable" in inspect(odd).facts["certification_data"]
+
+
+# --- event logs
+
+
+def test_an_event_log_is_told_event_by_event() -> None:
+    found = inspect(BOOT + bytes(1000))
+    assert (found.format, found.problem, found.facts["events"]) == ("event-log", None, 6)
+    assert found.facts["replayed"] == {f"rtmr{number}": digest.hex() for number, digest in enumerate(REGISTERS)}
+    told = [(event["register"], event.get("says"), event["digest_is_of_the_data"]) for event in found.facts["log"]]
+    assert told == [
+        ("none", "the specification again", False),
+        ("RTMR0", "firmware configuration", True),
+        ("RTMR0", None, True),
+        ("RTMR1", "boot loader", True),
+        ("RTMR2", "kernel command line", True),
+        ("RTMR2", "initial file system", True),
+    ]
+
+
+def test_an_event_log_that_was_cut_off_is_one_with_a_problem() -> None:
+    found = inspect(BOOT[:-3])
+    assert found.format == "event-log"
+    assert found.problem is not None
+    assert found.problem.reason is Reason.EVENT_LOG_MALFORMED
 
 
 @pytest.mark.parametrize(("size", "facts_left"), [(48, "attestation_key_type"), (300, "tee"), (1000, "version")])

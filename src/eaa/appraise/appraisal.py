@@ -37,7 +37,9 @@ __all__ = [
     "appraise",
     "identity_of",
     "measurement_of",
+    "registers_of",
     "reject_missing_evidence",
+    "surroundings_of",
 ]
 
 MAX_REMEMBERED: Final = 512
@@ -233,6 +235,16 @@ def identity_of(report: EnclaveReport | TDReport) -> dict[str, bytes]:
     if isinstance(report, EnclaveReport):
         return {"mr_enclave": report.mr_enclave, "mr_signer": report.mr_signer}
     return {"mr_td": report.mr_td}
+
+
+def registers_of(report: EnclaveReport | TDReport) -> tuple[bytes, ...]:
+    """Return RTMR0 to RTMR3 of a domain, 48 bytes each; none for an enclave."""
+    return (report.rtmr0, report.rtmr1, report.rtmr2, report.rtmr3) if isinstance(report, TDReport) else ()
+
+
+def surroundings_of(report: EnclaveReport | TDReport) -> dict[str, bytes]:
+    """Return what a host chose for a domain, by the vendor's field names: module and attributes; none for an enclave."""
+    return {"mr_seam": report.mr_seam, "td_attributes": report.td_attributes} if isinstance(report, TDReport) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

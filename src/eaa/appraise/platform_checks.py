@@ -118,7 +118,7 @@ def _advisories(platform: PlatformFacts, policy: Policy) -> list[Check]:
     if policy.allowed_advisories is None and not policy.denied_advisories:
         return []
     # Those of the launch too: what an outdated module did to a domain then stays done.
-    found = tuple(sorted({*platform.advisory_ids, *platform.launch_advisory_ids}))
+    found = tuple(sorted({one.upper() for one in (*platform.advisory_ids, *platform.launch_advisory_ids)}))
     lists = (
         ("denied_advisories", policy.denied_advisories, [one for one in found if one in policy.denied_advisories]),
         (

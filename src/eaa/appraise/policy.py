@@ -35,7 +35,7 @@ OPTIONAL_TD_ATTRIBUTES: Final = tuple(
 """Attributes that a policy may allow by name; the other two have fields of their own."""
 
 _ACCEPTABLE: Final = tuple(status for status in TCBStatus if status is not TCBStatus.REVOKED)
-_ADVISORY: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,63}")
+_ADVISORY: Final = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eaa.appraise.appraisal import identity_of
+from eaa.appraise.appraisal import identity_of, registers_of, surroundings_of
 from eaa.appraise.result import Accepted, Check, Rejected
 from eaa.errors import EAAError, Rejection
 from eaa.program.verdict import ACCEPTED, REJECTED, VERIFIED, Verdict, verdict_of_error
@@ -84,10 +84,23 @@ def _facts(verified: VerifiedQuote) -> dict[str, Any]:
         "advisory_ids": verified.advisory_ids,
         "launch_advisory_ids": verified.launch_advisory_ids,
         "trust_anchor": verified.trust_anchor.hex(),
+        "fmspc": verified.fmspc.hex(),
+        "dynamic_platform": verified.dynamic_platform,
+        "cached_keys": verified.cached_keys,
+        "smt_enabled": verified.smt_enabled,
+        # What is up to date falls short of nothing, and looking for it takes longer than all the rest.
+        "shortfalls": ()
+        if verified.tcb_status == "UpToDate"
+        else tuple(str(shortfall) for shortfall in verified.shortfalls),
         "tcb_evaluation_data_number": verified.tcb_evaluation_data_number,
         "earliest_expiration": f"{verified.earliest_expiration:%Y-%m-%dT%H:%M:%SZ}",
         "collateral_expired": tuple(name for name, _ in verified.collateral_expired),
         "padding": verified.padding,
     }
-    identity = identity_of(verified.quote.body)
-    return facts | {name: digest.hex() for name, digest in identity.items()}
+    report = verified.quote.body
+    said = identity_of(report) | surroundings_of(report)
+    return (
+        facts
+        | {name: value.hex() for name, value in said.items()}
+        | {"rtmrs": tuple(register.hex() for register in registers_of(report))}
+    )

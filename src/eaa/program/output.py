@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -66,16 +66,18 @@ def print_verdict(verdict: Verdict, *, program: str, as_json: bool, explain: boo
         print_json(verdict.to_json())
         return
     if explain:
-        _print_checks(verdict)
-    if verdict.verdict not in (ACCEPTED, VERIFIED):
-        # The answer itself belongs on stdout, so that a pipe sees it; the way out of it is for people.
-        click.echo(f"{verdict.verdict}: {verdict.message} [{verdict.reason}]")
-        if verdict.hint:
-            click.echo(f"{program}: hint: {verdict.hint}", err=True)
-        return
-    click.echo(f"{verdict.verdict}: {verdict.message}{_facts_line(verdict)}")
-    if verdict.verdict == VERIFIED and verdict.hint:
+        click.echo("\n".join(explanation_lines(verdict)))
+    # The answer itself belongs on stdout, so that a pipe sees it; the way out of it is for people.
+    click.echo(answer_line(verdict))
+    if verdict.hint and verdict.verdict != ACCEPTED:
         click.echo(f"{program}: hint: {verdict.hint}", err=True)
+
+
+def answer_line(verdict: Verdict) -> str:
+    """Return a verdict as one line for people."""
+    if verdict.verdict in (ACCEPTED, VERIFIED):
+        return f"{verdict.verdict}: {verdict.message}{_facts_line(verdict)}"
+    return f"{verdict.verdict}: {verdict.message} [{verdict.reason}]"
 
 
 def _facts_line(verdict: Verdict) -> str:
@@ -93,17 +95,50 @@ def _facts_line(verdict: Verdict) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
-def _print_checks(verdict: Verdict) -> None:
-    for entry in verdict.evidence or (verdict.to_json(),):
-        title = f"{entry.get('role') or 'evidence'}: {entry['verdict']}"
-        click.echo(f"{title} {_marks(entry)}".rstrip())
-        for check in entry["checks"]:
-            click.echo(f"  {'ok  ' if check['passed'] else 'FAIL'} {check['name']}: {check['actual']}")
-            if not check["passed"]:
-                click.echo(f"       expected: {check['expected']}")
-                click.echo(f"       clause:   {check['clause']} [{check['reason']}]")
-                if check["hint"]:
-                    click.echo(f"       remedy:   {check['hint']}")
+_KINDS: Final = (
+    ("session", ("report_data", "binding", "evidence")),
+    ("how it runs", ("debug", "sept_ve_disable", "td_attributes", "service_td")),
+    ("event log", ("event_log",)),
+    ("platform", ("tcb_status", "allowed_advisories", "denied_advisories", "dynamic_platform", "cached_keys", "smt")),
+    ("documents", ("evaluation_number", "collateral_freshness", "evaluation_floor")),
+)
+"""What a check is about, by the beginning of its name; every other is about what the evidence is of."""
+
+
+def explanation_lines(verdict: Verdict) -> list[str]:
+    """Return the tree of checks: for each attester the root cause, then every check with expected, clause, remedy."""
+    return [line for entry in verdict.evidence or (verdict.to_json(),) for line in _entry_lines(entry)]
+
+
+def _entry_lines(entry: dict[str, Any]) -> list[str]:
+    lines = [f"{entry.get('role') or 'evidence'}: {entry['verdict']} {_marks(entry)}".rstrip()]
+    failed = [check for check in entry["checks"] if not check["passed"]]
+    if failed:
+        lines += [" root cause", *_check_lines(failed[0])]
+    elif entry["reason"]:
+        lines += [" root cause", f"  FAIL {entry['reason']}: {entry['message']}"]
+        lines += [f"       remedy:   {entry['hint']}"] if entry["hint"] else []
+    if entry["shortfalls"]:
+        lines += [" falls short of the next TCB level", *(f"  {shortfall}" for shortfall in entry["shortfalls"])]
+    kind = None
+    for check in entry["checks"]:
+        before, kind = kind, _kind_of(check["name"])
+        lines += [f" {kind}"] if kind != before else []
+        lines += _check_lines(check)
+    return lines
+
+
+def _kind_of(name: str) -> str:
+    return next((kind for kind, names in _KINDS if name.startswith(names)), "what it is")
+
+
+def _check_lines(check: dict[str, Any]) -> list[str]:
+    lines = [
+        f"  {'ok  ' if check['passed'] else 'FAIL'} {check['name']}: {check['actual']}",
+        f"       expected: {check['expected']}",
+        f"       clause:   {check['clause']}" + ("" if check["passed"] else f" [{check['reason']}]"),
+    ]
+    return [*lines, f"       remedy:   {check['hint']}"] if check["hint"] else lines
 
 
 def _marks(entry: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -17,6 +17,8 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing an answer into a file may fail with; files that we write for others have errors of their own."""
 
 
 class Terminated(BaseException):
@@ -25,9 +27,13 @@ class Terminated(BaseException):
 
 def say(program: str, message: str, *, kind: str = "error", hint: str | None = None) -> None:
     """Speak on stderr as `program: kind: message`, with the hint on a line of its own."""
-    click.echo(f"{program}: {kind}: {message}", err=True)
-    if hint:
-        click.echo(f"{program}: hint: {hint}", err=True)
+    try:
+        click.echo(f"{program}: {kind}: {message}", err=True)
+        if hint:
+            click.echo(f"{program}: hint: {hint}", err=True)
+    except OSError:
+        # Nobody can be told that nobody can be told; the exit code still says how it ended.
+        _silence(sys.stderr)
 
 
 def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
@@ -37,7 +43,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         code = _run(command, name, arguments)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    _flush_and_exit(code)
+    _flush_and_exit(name, code)
 
 
 def _run(command: click.Command, name: str, arguments: list[str] | None) -> int:
@@ -72,8 +78,10 @@ def _exit_code(name: str, error: BaseException) -> int:
             code = error.exit_code
         case BrokenPipeError():
             # The reader of our answer went away (`shelter … | head`). An answer that nobody got is never a success.
-            _silence_stdout()
+            _silence(sys.stdout)
             code = EXIT_BROKEN_PIPE
+        case OSError() if error.errno in _CANNOT_WRITE:
+            code = _report_full(name, error)
         case SystemExit() | GeneratorExit():
             raise error
         case _:
@@ -106,19 +114,34 @@ def _raise_terminated(_signal: int, _frame: object) -> None:
     raise Terminated
 
 
-def _flush_and_exit(code: int) -> NoReturn:
+def _flush_and_exit(name: str, code: int) -> NoReturn:
     try:
         # There is none where the caller closed it (`shelter … >&-`).
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(sys.stdout)
         code = EXIT_BROKEN_PIPE
+    except OSError as error:
+        code = _report_full(name, error)
     sys.exit(code)
 
 
-def _silence_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _report_full(name: str, error: OSError) -> int:
+    """Say that the answer could not be written: like one that nobody read, it is no success."""
+    _silence(sys.stdout)
+    say(
+        name,
+        f"the answer cannot be written: {error.strerror} [{Reason.OUTPUT_FAILED}]",
+        hint="make room where standard output goes to",
+    )
+    return Unavailable.exit_code
+
+
+def _silence(stream: TextIO | None) -> None:
+    """Let what is still to be written to a broken stream go nowhere, or Python would fail on it when it ends."""
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def unavailable_from_os_error(error: OSError, *, doing: str) -> EAAError:

@@ -5,8 +5,8 @@ docs/verdict.schema.json is the contract of the JSON form; a test holds every pr
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
 from eaa.errors import EAAError, MalformedInput, PeerMisbehaved, Rejection, Unavailable, VerificationError
 
@@ -46,8 +46,16 @@ class Verdict:
     mr_enclave: str | None = None
     mr_signer: str | None = None
     mr_td: str | None = None
+    rtmrs: tuple[str, ...] = ()
+    mr_seam: str | None = None
+    td_attributes: str | None = None
     reference_value: str | None = None
     trust_anchor: str | None = None
+    fmspc: str | None = None
+    dynamic_platform: bool | None = None
+    cached_keys: bool | None = None
+    smt_enabled: bool | None = None
+    shortfalls: tuple[str, ...] = ()
     tcb_evaluation_data_number: int | None = None
     earliest_expiration: str | None = None
     collateral_expired: tuple[str, ...] = ()
@@ -63,10 +71,10 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints; `evidence` is only there where there was a relay."""
-        document = asdict(self)
-        if self.evidence is None:
-            del document["evidence"]
-        return document
+        return {name: getattr(self, name) for name in (_KEYS if self.evidence is None else (*_KEYS, "evidence"))}
+
+
+_KEYS: Final = tuple(entry.name for entry in fields(Verdict) if entry.name != "evidence")
 
 
 def verdict_of_error(error: EAAError) -> Verdict:

@@ -14,6 +14,7 @@ from eaa.program.output import json_option, print_json, print_record
 from eaa.program.run import say
 from eaa.shelter.inspect.binaries import inspect_image, inspect_sigstruct, inspect_snp_report, unknown_executable
 from eaa.shelter.inspect.documents import inspect_crl, inspect_document
+from eaa.shelter.inspect.eventlogs import inspect_event_log
 from eaa.shelter.inspect.pem import from_hex
 from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
@@ -22,12 +23,14 @@ from eaa.shelter.inspect.result import Inspection, Inspector, printable
 NOTHING_WAS_JUDGED: Final = "nothing was judged: this is what the file says, whoever wrote it"
 _JUDGES: Final = {
     "quote": "`shelter verify` judges a quote",
+    "event-log": "`shelter verify QUOTE --event-log FILE` compares it with the registers of a quote",
     "sigstruct": "`shelter mrverify` compares it with an image",
 }
 # From what is recognised by a long constant to what is recognised by less.
 _INSPECTORS: Final[tuple[Inspector, ...]] = (
     inspect_sigstruct,
     inspect_quote,
+    inspect_event_log,
     inspect_snp_report,
     inspect_document,
     inspect_certificate,
@@ -42,7 +45,8 @@ _INSPECTORS: Final[tuple[Inspector, ...]] = (
 def inspect_command(*, file: Path, as_json: bool) -> int:
     """Explain a FILE without judging it; - reads standard input.
 
-    Quotes, RA-TLS and other certificates, collateral, TCB Info, QE identities, CRLs, SIGSTRUCTs and enclave images.
+    Quotes, RA-TLS and other certificates, collateral, TCB Info, QE identities, CRLs, event logs, SIGSTRUCTs and enclave
+    images.
     """
     try:
         inspection = inspect(_read(file))
@@ -91,7 +95,7 @@ def _unknown(raw: bytes) -> MalformedInput:
     return MalformedInput(
         Reason.UNKNOWN_FORMAT,
         f"the file is nothing that is known here: {looks}",
-        hint="known are quotes, certificates, collateral, TCB Info, QE identities, CRLs, SIGSTRUCTs and enclave images",
+        hint="known are quotes, certificates, collateral, TCB Info, QE identities, CRLs, event logs, SIGSTRUCTs, images",
     )
 
 

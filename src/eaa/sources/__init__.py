@@ -67,7 +67,7 @@ def open_source(
     Args:
         pccs: the base URL of a PCCS.
         ca_file: PEM, the only CA to trust for that PCCS's TLS certificate.
-        file: a collateral file, in place of any PCCS.
+        file: a collateral file, or a folder of them, in place of any PCCS.
         environ: the process's environment; QCNL_CONF_PATH names the configuration file.
 
     Raises:
@@ -77,6 +77,10 @@ def open_source(
     if file is not None:
         if pccs is not None:
             raise Misuse(Reason.USAGE, "a PCCS and a collateral file were both named", hint="choose one of the two")
+        if file.is_dir():
+            from eaa.sources.directory import DirectorySource  # noqa: PLC0415
+
+            return DirectorySource(file)
         from eaa.sources.files import FileSource  # noqa: PLC0415
 
         return FileSource(file)

@@ -17,7 +17,7 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises Misuse (FILE_UNREADABLE) and MalformedInput (COLLATERAL_MALFORMED)."""
-        self._collateral = Collateral.from_json(_read(path))
+        self._collateral = Collateral.from_json(read_collateral(path))
 
     def fetch(self, *, tee: int, fmspc: bytes, ca: str) -> Collateral:
         """Return the file's collateral."""
@@ -30,7 +30,8 @@ class FileSource:
         return self._collateral.pck_certificate_chain
 
 
-def _read(path: Path) -> bytes:
+def read_collateral(path: Path) -> bytes:
+    """Return a file's bytes, at most one more than a collateral may have. Raises Misuse (FILE_UNREADABLE)."""
     try:
         with path.open("rb") as file:
             # One byte more than allowed, so that the parser sees, and says, that it is too long.

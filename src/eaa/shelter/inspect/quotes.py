@@ -6,6 +6,7 @@ from typing import Final
 
 from eaa.collateral.intel import parse_pem_chain
 from eaa.errors import EAAError, MalformedInput
+from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
 from eaa.evidence.quote import (
     BODY_DESCRIPTOR_SIZE,
     HEADER_SIZE,
@@ -155,7 +156,18 @@ def _certification_facts(kind: int, data: bytes) -> Facts:
     facts: Facts = {"type": kind, "content": _CERTIFICATION.get(kind, "unknown"), "size": len(data)}
     if kind in (CertificationDataType.PCK_LEAF, CertificationDataType.PCK_CHAIN):
         facts.update(_chain_facts(data))
+    elif kind in PPID_SIZES:
+        facts.update(_ppid_facts(data, kind))
     return facts
+
+
+def _ppid_facts(data: bytes, kind: int) -> Facts:
+    """Return what stands beside the platform's id, which is not shown, encrypted or not."""
+    try:
+        named = PPIDCertification.parse(data, kind=kind)
+    except MalformedInput as error:
+        return {"unreadable": error.message}
+    return {"cpu_svn": named.cpu_svn.hex(), "pce_svn": named.pce_svn, "pce_id": named.pce_id.hex()}
 
 
 def _chain_facts(pem: bytes) -> Facts:
