@@ -5,7 +5,6 @@ This is the only library code that reads the wall clock, and it does so in one p
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import threading
@@ -20,7 +19,7 @@ from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, Rejected, Role
 from eaa.collateral.bundle import Collateral
-from eaa.collateral.intel import pck_certificate_of
+from eaa.collateral.intel import PCKCertificate, pck_certificate_of
 from eaa.errors import Misuse, Reason, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
@@ -133,13 +132,13 @@ class Verifier:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
         now = self._clock()
         chain = self._pck_chain_for(quote, now)
-        model = self._model_of(quote, chain)
+        model, pck = self._model_of(quote, chain)
         collateral = self._collateral_for(model, now)
         if chain is not None and chain != collateral.pck_certificate_chain:
             collateral = replace(collateral, pck_certificate_chain=chain)
         grace = self._policy.for_role(role).longest_grace
         try:
-            return self._verified.verify_quote(quote, collateral, now=now, grace=grace)
+            return self._verified.verify_quote(quote, collateral, now=now, grace=grace, known=pck)
         except VerificationError:
             # The fault may lie in what we kept, which may have been replaced since: ask again next time.
             self._forget(model, quote)
@@ -182,12 +181,18 @@ class Verifier:
 
     async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
         """Do what `judge` does on a worker thread: fetching collateral must not hold up an event loop."""
+        import asyncio  # noqa: PLC0415  a tenth of what `shelter verify` takes, which has no loop
+
         return await asyncio.to_thread(self.judge, evidence, role=role, session=session)
 
-    def _model_of(self, quote: Quote, chain: bytes | None) -> _Model:
+    def _model_of(self, quote: Quote, chain: bytes | None) -> tuple[_Model, PCKCertificate | None]:
+        """Return the model, and the PCK certificate that told it, still unverified, where one had to be read."""
         # A platform that was verified before is known by its bytes: its certificate need not be read again.
-        fmspc, ca = self._verified.model_of(quote) or _read_model(quote, chain)
-        return int(quote.header.tee_type), fmspc, ca
+        known, pck = self._verified.model_of(quote, pck_certificate_chain=chain), None
+        if known is None:
+            pck = _read_pck_certificate(quote, chain)
+            known = pck.fmspc, pck.ca
+        return (int(quote.header.tee_type), *known), pck
 
     def _pck_chain_for(self, quote: Quote, now: datetime) -> bytes | None:
         """Return the PCK certificate chain of a quote that does not carry one; None for all others."""
@@ -239,7 +244,7 @@ _WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
 _RSA_3072: Final = CertificationDataType.PPID_RSA_3072
 
 
-def _read_model(quote: Quote, chain: bytes | None) -> tuple[bytes, str]:
+def _read_pck_certificate(quote: Quote, chain: bytes | None) -> PCKCertificate:
     if quote.certification_data_type in PPID_SIZES:
         if chain is None:
             raise VerificationError(
@@ -248,10 +253,8 @@ def _read_model(quote: Quote, chain: bytes | None) -> tuple[bytes, str]:
                 f"{quote.certification_data_type}), and the source of collateral has none",
                 hint="name a PCCS that knows the platform, or let the quoting host put the chain into its quotes",
             )
-        pck = pck_certificate_of(chain)
-    else:
-        pck = pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type)
-    return pck.fmspc, pck.ca
+        return pck_certificate_of(chain)
+    return pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type)
 
 
 def _chain_key(quote: Quote) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from eaa.collateral.bundle import Collateral
-from eaa.collateral.intel import PCKCertificate
+from eaa.collateral.intel import PCKCertificate, pck_certificate_of
 from eaa.collateral.x509 import Certificate
 from eaa.errors import Misuse, Reason
 from eaa.evidence.quote import CertificationDataType, Quote, TEEType
@@ -424,7 +424,7 @@ def test_another_opinion_of_a_tcb_is_told_at_once(cache: VerificationCache, mach
     assert told == ["UpToDate", "OutOfDate", Reason.TCB_REVOKED, "UpToDate"]
 
 
-MEMBERS: Final = sorted(item.name for item in fields(Collateral) if item.init)
+MEMBERS: Final = sorted(item.name for item in fields(Collateral) if item.init and item.type == "bytes")
 
 
 @pytest.mark.parametrize("member", MEMBERS)
@@ -433,8 +433,7 @@ def test_any_byte_of_a_collateral_makes_it_another(
 ) -> None:
     agree(cache, machine.quote(), collateral, now=NOW)
     value = getattr(collateral, member)
-    changed = [b""] if value is None else [value + b"\n", value[:-1], value[:-1] + bytes([value[-1] ^ 1])]
-    for other in changed:
+    for other in (value + b"\n", value[:-1], value[:-1] + bytes([value[-1] ^ 1])):
         another = replace(collateral, **{member: other})
         assert another.digest != collateral.digest
         work.clear()
@@ -449,9 +448,8 @@ def test_a_digest_tells_members_apart(collateral: Collateral) -> None:
         root_ca_crl=collateral.root_ca_crl + collateral.pck_crl[:1],
         pck_crl=collateral.pck_crl[1:],
     )
-    others = {swapped.digest, moved.digest, replace(collateral, pck_certificate_chain=b"").digest, collateral.digest}
-    assert len(others) == 4
-    assert replace(collateral).digest == collateral.digest
+    assert len({swapped.digest, moved.digest, collateral.digest}) == 3
+    assert replace(collateral, pck_certificate_chain=b"of one platform").digest == collateral.digest
     assert Collateral.from_json(collateral.to_json()).digest == collateral.digest
 
 
@@ -553,24 +551,63 @@ def test_the_model_of_a_platform_is_known_once_it_was_verified(
     assert cache.model_of(Machine(machine.vendor, 2).quote()) is None
 
 
-def test_certification_data_that_does_not_tell_a_model_is_not_said_to(
-    cache: VerificationCache, machine: Machine, collateral: Collateral
-) -> None:
-    def only_ppid(world: World, *, pce_svn: int = 13) -> None:
-        world.certification_data_type = CertificationDataType.PPID_PLAIN
+def only_ppid(machine: Machine, *, pce_svn: int = 13) -> Quote:
+    """A quote that names its platform instead of carrying its PCK chain."""
+
+    def change(world: World) -> None:
         sgx = machine.certificate.sgx
         assert sgx is not None
+        world.certification_data_type = CertificationDataType.PPID_PLAIN
         world.certification_data = sgx.fields[1,][2:] + bytes([5] * 16) + pce_svn.to_bytes(2, "little") + bytes(2)
 
-    with_chain = replace(collateral, pck_certificate_chain=machine.quote().certification_data)
-    quote, liar = machine.quote(change=only_ppid), machine.quote(change=lambda world: only_ppid(world, pce_svn=14))
+    return machine.quote(change=change)
+
+
+def test_a_chain_that_comes_with_the_collateral_is_told_apart_from_others(
+    cache: VerificationCache, machine: Machine, collateral: Collateral, work: Counter[str]
+) -> None:
+    """One collateral serves a model; the chain beside it is of one platform, and decides as the quote's own would."""
+    other = Machine(machine.vendor, 2)
+    chains = [item.quote().certification_data for item in (machine, other)]
+    with_chain, with_other = (replace(collateral, pck_certificate_chain=chain) for chain in chains)
+    quote, liar = only_ppid(machine), only_ppid(machine, pce_svn=14)
     for _ in range(2):
         assert reason_of(agree(cache, liar, with_chain, now=NOW)) == Reason.PCK_CERTIFICATE_MISMATCH
-        facts = agree(cache, quote, with_chain, now=NOW)
-        assert isinstance(facts, VerifiedQuote)
-        assert facts.pck_certificate_from == "collateral"
-    assert reason_of(agree(cache, quote, collateral, now=NOW)) == Reason.PCK_CERTIFICATE_MISSING
+        assert reason_of(agree(cache, quote, with_chain, now=NOW)) is None
+        assert reason_of(agree(cache, quote, with_other, now=NOW)) == Reason.PCK_CERTIFICATE_MISMATCH
+        assert reason_of(agree(cache, quote, collateral, now=NOW)) == Reason.PCK_CERTIFICATE_MISSING
+        assert reason_of(agree(cache, only_ppid(other), with_other, now=NOW)) is None
+    assert cache.sizes == {"collaterals": 1, "platforms": 2, "attestation_keys": 2}
     assert cache.model_of(quote) is None
+    assert cache.model_of(quote, pck_certificate_chain=chains[1]) is None
+    work.clear()
+    facts = cache.verify_quote(quote, replace(with_chain), now=NOW)
+    assert work == {"verify_quote_signature": 1}
+    assert facts.pck_certificate_from == "collateral"
+    assert cache.model_of(quote, pck_certificate_chain=chains[0]) == (facts.fmspc, facts.ca)
+
+
+def test_a_known_certificate_spares_parsing_and_never_stands_for_another(
+    vendor: Vendor, collateral: Collateral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = Machine(vendor, 1).quote(), Machine(vendor, 2).quote()
+    known = pck_certificate_of(one.certification_data)
+    read: list[Certificate] = []
+    from_certificate = PCKCertificate.from_certificate
+
+    def noting(certificate: Certificate) -> PCKCertificate:
+        read.append(certificate)
+        return from_certificate(certificate)
+
+    monkeypatch.setattr(PCKCertificate, "from_certificate", noting)
+    cache = VerificationCache(vendor.anchors)
+    facts = cache.verify_quote(one, collateral, now=NOW, known=known)
+    assert not read
+    others = cache.verify_quote(other, collateral, now=NOW, known=known)
+    assert [certificate.der for certificate in read] == [Machine(vendor, 2).certificate.der()]
+    assert facts == agree(cache, one, collateral, now=NOW)
+    assert others == agree(cache, other, collateral, now=NOW)
+    assert facts.ppid != others.ppid
 
 
 def test_a_time_without_a_zone_and_a_negative_grace_are_misuse_each_time(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eaa.errors import MalformedInput, Reason
@@ -52,17 +52,18 @@ class Collateral:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of every byte of every member, 32 bytes: two collaterals that differ in one have different digests.
+        """SHA-256 of every byte that verifies the quotes of a platform model, 32 bytes.
 
-        Worked out once for each record; a record never changes.
+        Two collaterals that differ in a byte have different digests, `pck_certificate_chain` apart: that is of one
+        platform, and no part of what a model's platforms share. Worked out once for each record; a record never
+        changes.
         """
         if self._digest is not None:
             return self._digest
         hashed = hashlib.sha256()
-        for item in fields(self):
-            if item.init:
-                member: bytes | None = getattr(self, item.name)
-                hashed.update(b"-" if member is None else b"+%d:" % len(member) + member)
+        for name in (*_TEXT, *_HEX):
+            member: bytes = getattr(self, name)
+            hashed.update(b"%d:" % len(member) + member)
         digest = hashed.digest()
         object.__setattr__(self, "_digest", digest)
         return digest

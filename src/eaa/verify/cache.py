@@ -18,8 +18,8 @@ What is kept dies in time:
 
 - It is used only while every document that it rests on is valid, at both ends; past the earliest expiry it is dropped.
   A grace period therefore does without this cache.
-- It names the collateral that it rests on by the digest of every byte. Another CRL, another TCB Info, another anything
-  is another collateral, under which nothing has been established yet.
+- It names the collateral that it rests on by the digest of all its bytes. Another CRL, another TCB Info, another
+  anything is another collateral, under which nothing has been established yet.
 - A cache belongs to one set of trust anchors. A policy is no part of what is established, nor of what is kept.
 - Every store is bounded; what was used longest ago makes room.
 """
@@ -37,6 +37,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from eaa.collateral.bundle import Collateral
+from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import Certificate
 from eaa.errors import MalformedInput, VerificationError
 from eaa.evidence.quote import CertificationDataType, Quote
@@ -181,7 +182,7 @@ class VerificationCache:
         self._collaterals: _Store[_Collateral] = _Store(max_collaterals, guard)
         self._platforms: _Store[_Platform] = _Store(max_platforms, guard)
         self._attestation_keys: _Store[_AttestationKey] = _Store(max_platforms, guard)
-        self._last_chain: tuple[Quote | None, bytes] = (None, b"")
+        self._last_platform: tuple[Quote | None, bytes, bytes] = (None, b"", b"")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -192,15 +193,17 @@ class VerificationCache:
             "attestation_keys": len(self._attestation_keys),
         }
 
-    def model_of(self, quote: Quote) -> tuple[bytes, str] | None:
+    def model_of(self, quote: Quote, *, pck_certificate_chain: bytes | None = None) -> tuple[bytes, str] | None:
         """Return FMSPC and CA of a platform that was verified before, as its certificate tells; else None.
 
         These are the certificate's words, whatever became of it since: they say what collateral to fetch.
+
+        Args:
+            quote: the quote.
+            pck_certificate_chain: PEM, for quotes that do not carry their own chain.
         """
-        if quote.certification_data_type not in (CertificationDataType.PCK_CHAIN, CertificationDataType.PCK_LEAF):
-            return None
-        known = self._platforms.peek(self._platform_key(quote))
-        return None if known is None else (known.verified.platform.fmspc, known.verified.platform.ca)
+        found = self._platforms.peek(self._platform_key(quote, pck_certificate_chain))
+        return None if found is None else (found.verified.platform.fmspc, found.verified.platform.ca)
 
     def forget(self, collateral: Collateral) -> None:
         """Drop a collateral that has been replaced, and everything that rests on it."""
@@ -208,19 +211,28 @@ class VerificationCache:
             store.drop(lambda entry: entry.collateral == collateral.digest)
 
     def verify_quote(
-        self, quote: Quote, collateral: Collateral, *, now: datetime, grace: timedelta = _NO_GRACE
+        self,
+        quote: Quote,
+        collateral: Collateral,
+        *,
+        now: datetime,
+        grace: timedelta = _NO_GRACE,
+        known: PCKCertificate | None = None,
     ) -> VerifiedQuote:
-        """Do what `eaa.verify.dcap.verify_quote` does, and raise the same."""
+        """Do what `eaa.verify.dcap.verify_quote` does, and raise the same.
+
+        `known` is a PCK certificate that was parsed before, to find the collateral: it will not be parsed again.
+        """
         dcap.refuse_bad_time(now, grace)
         # A record that was put together need not have the sizes, nor say the things, of any bytes.
         if quote.raw is None:
             return self._verify_uncached(quote, collateral, now=now, grace=grace)
-        platform_key = self._platform_key(quote)
+        platform_key = self._platform_key(quote, collateral.pck_certificate_chain)
         key = _attestation_key_key(quote, platform_key)
-        known = self._attestation_keys.find(key, collateral=collateral.digest, now=now)
-        if known is not None:
-            dcap.verify_quote_signature(quote, known.key)
-            return _facts_of(known.facts, quote=quote, now=now)
+        attested = self._attestation_keys.find(key, collateral=collateral.digest, now=now)
+        if attested is not None:
+            dcap.verify_quote_signature(quote, attested.key)
+            return _facts_of(attested.facts, quote=quote, now=now)
         try:
             base = self._verify_collateral(collateral, now=now, grace=grace)
         except (MalformedInput, VerificationError):
@@ -228,11 +240,11 @@ class VerificationCache:
             return self._verify_uncached(quote, collateral, now=now, grace=grace)
         platform = self._platforms.find(platform_key, collateral=base.collateral, now=now)
         if platform is None:
-            chain = _parse_chain(quote, collateral, base)
+            chain = _parse_chain(quote, collateral, base, known)
             # The collateral's root is a trust anchor. Another one is another fault.
             if chain.root != base.documents.lists.root:
                 return self._verify_uncached(quote, collateral, now=now, grace=grace)
-            platform = _verify_platform(quote, chain, base, now=now, grace=grace)
+            platform = _verify_platform(quote, chain, base, known, now=now, grace=grace)
             self._platforms.keep(platform_key, platform, now=now)
         attestation_key, verified = _verify_evidence(quote, platform, base, now=now)
         entry = _AttestationKey(base.collateral, platform.validity, attestation_key, _read_facts(verified))
@@ -255,14 +267,16 @@ class VerificationCache:
         self._collaterals.keep(collateral.digest, entry, now=now)
         return entry
 
-    def _platform_key(self, quote: Quote) -> bytes:
-        """Name a platform by what its quotes carry of it. The one asked for last is asked for again at once."""
-        last, key = self._last_chain
-        if last is quote:
+    def _platform_key(self, quote: Quote, pck_certificate_chain: bytes | None) -> bytes:
+        """Name a platform by all that tells its certificate. The one asked for last is asked for again at once."""
+        kind = quote.certification_data_type
+        chain = b"" if kind == CertificationDataType.PCK_CHAIN else pck_certificate_chain or b""
+        last, last_chain, key = self._last_platform
+        if last is quote and last_chain == chain:
             return key
-        kind = b"%d:%d:" % (quote.header.tee_type, quote.certification_data_type)
-        key = hashlib.sha256(kind + quote.certification_data).digest()
-        self._last_chain = (quote, key)
+        head = b"%d:%d:%d:" % (quote.header.tee_type, kind, len(chain))
+        key = hashlib.sha256(head + chain + quote.certification_data).digest()
+        self._last_platform = (quote, chain, key)
         return key
 
 
@@ -282,17 +296,23 @@ def _attestation_key_key(quote: Quote, platform_key: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _parse_chain(quote: Quote, collateral: Collateral, base: _Collateral) -> PCKChain:
+def _parse_chain(quote: Quote, collateral: Collateral, base: _Collateral, known: PCKCertificate | None) -> PCKChain:
     """Step 1 of `verify_quote`."""
     lists = base.documents.lists
-    known = (lists.root, lists.pck_ca, *tuple(base.pck_cas))
-    return dcap.parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain, known=known)
+    leaf = () if known is None else (known.record,)
+    return dcap.parse_pck_chain(
+        quote,
+        pck_certificate_chain=collateral.pck_certificate_chain,
+        known=(*leaf, lists.pck_ca, lists.root, *tuple(base.pck_cas)),
+    )
 
 
-def _verify_platform(quote: Quote, chain: PCKChain, base: _Collateral, *, now: datetime, grace: timedelta) -> _Platform:
+def _verify_platform(
+    quote: Quote, chain: PCKChain, base: _Collateral, known: PCKCertificate | None, *, now: datetime, grace: timedelta
+) -> _Platform:
     """Step 4 of `verify_quote`, and 7 e to h: stages 2 and 3."""
     documents = base.documents
-    pck = dcap.verify_pck_chain(chain, documents.lists, verified_cas=base.pck_cas)
+    pck = dcap.verify_pck_chain(chain, documents.lists, verified_cas=base.pck_cas, known=known)
     if len(base.pck_cas) < MAX_PCK_CAS:
         base.pck_cas[chain.ca] = None
     verify_dates(pck.windows, now=now, grace=grace)

@@ -413,7 +413,11 @@ def verify_revocation_lists(
 
 
 def verify_pck_chain(
-    chain: PCKChain, lists: RevocationLists, *, verified_cas: Collection[Certificate] = ()
+    chain: PCKChain,
+    lists: RevocationLists,
+    *,
+    verified_cas: Collection[Certificate] = (),
+    known: PCKCertificate | None = None,
 ) -> Verified[PCKCertificate]:
     """Step 4: verify the PCK certificate under the root of `lists`. No dates.
 
@@ -421,6 +425,8 @@ def verify_pck_chain(
         chain: the chain that speaks for the platform.
         lists: what step 3 established.
         verified_cas: PCK CAs that `verify_pck_ca` let pass under the very same `lists`.
+        known: a PCK certificate that was parsed before; where it is that of the chain, byte for byte, its SGX extension
+            is not parsed again.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
@@ -432,7 +438,7 @@ def verify_pck_chain(
     verify_issued(chain.pck, issuer=chain.ca)
     verify_not_revoked(chain.pck, crl=lists.pck_crl)
     return Verified(
-        document=PCKCertificate.from_certificate(chain.pck),
+        document=known if known and known.record == chain.pck else PCKCertificate.from_certificate(chain.pck),
         windows=(
             certificate_window(chain.ca, name="PCK CA certificate"),
             certificate_window(chain.pck, name="PCK certificate"),
