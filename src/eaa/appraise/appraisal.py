@@ -243,7 +243,7 @@ def registers_of(report: EnclaveReport | TDReport) -> tuple[bytes, ...]:
 
 
 def surroundings_of(report: EnclaveReport | TDReport) -> dict[str, bytes]:
-    """Return what a host chose for a domain, by the vendor's field names: module and attributes; none for an enclave."""
+    """Return what a host chose for a domain, module and attributes, by the vendor's names; none for an enclave."""
     return {"mr_seam": report.mr_seam, "td_attributes": report.td_attributes} if isinstance(report, TDReport) else {}
 
 
