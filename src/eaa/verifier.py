@@ -144,13 +144,21 @@ class Verifier:
             self._forget(model, quote)
             raise
 
-    def judge(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
+    def judge(
+        self,
+        evidence: bytes | None,
+        *,
+        role: Role,
+        session: SessionBinding | None,
+        expected_report_data: bytes | None = None,
+    ) -> Judgement:
         """Verify and appraise the evidence of a peer.
 
         Args:
             evidence: the quote as received, or None where the peer has shown none.
             role: the role in which it appeared.
             session: what this session's evidence has to contain; None for a document.
+            expected_report_data: 64 bytes that a document has to contain; a session brings its own.
 
         Raises:
             MalformedInput, VerificationError: the evidence is not genuine.
@@ -158,7 +166,8 @@ class Verifier:
         """
         if evidence is None:
             return Judgement(verified=None, result=reject_missing_evidence(role=role))
-        return self.appraise(self.verify(Quote.parse(evidence), role=role), role=role, session=session)
+        verified = self.verify(Quote.parse(evidence), role=role)
+        return self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
 
     def appraise(
         self,
@@ -179,11 +188,20 @@ class Verifier:
         )
         return Judgement(verified=verified, result=result)
 
-    async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
+    async def judge_async(
+        self,
+        evidence: bytes | None,
+        *,
+        role: Role,
+        session: SessionBinding | None,
+        expected_report_data: bytes | None = None,
+    ) -> Judgement:
         """Do what `judge` does on a worker thread: fetching collateral must not hold up an event loop."""
         import asyncio  # noqa: PLC0415  a tenth of what `shelter verify` takes, which has no loop
 
-        return await asyncio.to_thread(self.judge, evidence, role=role, session=session)
+        return await asyncio.to_thread(
+            self.judge, evidence, role=role, session=session, expected_report_data=expected_report_data
+        )
 
     def _model_of(self, quote: Quote, chain: bytes | None) -> tuple[_Model, PCKCertificate | None]:
         """Return the model, and the PCK certificate that told it, still unverified, where one had to be read."""
