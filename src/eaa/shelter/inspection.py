@@ -95,7 +95,7 @@ def _unknown(raw: bytes) -> MalformedInput:
     return MalformedInput(
         Reason.UNKNOWN_FORMAT,
         f"the file is nothing that is known here: {looks}",
-        hint="known are quotes, certificates, collateral, TCB Info, QE identities, CRLs, event logs, SIGSTRUCTs, images",
+        hint="known are quotes, certificates, collateral, TCB Info, identities, CRLs, event logs, SIGSTRUCTs, images",
     )
 
 
