@@ -41,8 +41,6 @@ _VERIFY: Final = (
     "unit/test_verify_dcap.py",
     "unit/test_verify_known_mistakes.py",
     "conformance/test_matrix.py",
-    "unit/test_simulator_verify.py",
-    "conformance/test_dcap_cases.py",
 )
 _APPRAISE: Final = (
     "unit/test_appraise_appraisal.py",
@@ -55,7 +53,13 @@ _APPRAISE: Final = (
 )
 NOTICED_BY: Final[dict[str, tuple[str, ...]]] = {
     "verify/chain.py": ("unit/test_verify_chain.py", *_VERIFY),
-    "verify/tcb.py": ("unit/test_verify_tcb.py", "unit/test_verify_behind.py", *_VERIFY),
+    "verify/tcb.py": (
+        "unit/test_verify_tcb.py",
+        "unit/test_verify_behind.py",
+        "unit/test_verify_next_levels.py",
+        "unit/test_verify_boundaries.py",
+        *_VERIFY,
+    ),
     "verify/dcap.py": _VERIFY,
     "verify/cache.py": ("unit/test_verify_cache.py", "unit/test_verify_behind.py", "unit/test_verifier.py"),
     "appraise/policy.py": ("unit/test_appraise_policy.py", *_APPRAISE),
