@@ -22,6 +22,7 @@ ATTACKS: Final = (
 )
 SUCCESS: Final = "Remote attestation is successful."
 BY_HAND: Final = "<!-- demo: by hand -->"
+OUTPUT: Final = re.compile(r"<!-- demo: output -->\n```console\n(.*?)\n```", re.DOTALL)
 TERMINAL: Final = re.compile(r"# Terminal (\d+)")
 
 
@@ -40,6 +41,21 @@ def test_the_demonstration_shows_five_outcomes_as_expected() -> None:
         assert f"refused with {reason}, exit code {code}" in attack
         assert SUCCESS not in attack
     assert_commands_are_shown(done)
+    assert alike(done.stdout) == alike(readme_output())
+
+
+def readme_output() -> str:
+    """What README says that the demonstration prints."""
+    found = OUTPUT.search((ROOT / "README.md").read_text())
+    assert found
+    return found[1]
+
+
+def alike(text: str) -> str:
+    """Leave out what differs each time: ports, signers, seconds."""
+    text = re.sub(r"(127\.0\.0\.1:)\d+", r"\1PORT", text)
+    text = re.sub(r"((?:mr signer|mrsigner): )[0-9a-f]{64}", r"\1SIGNER", text)
+    return re.sub(r"\(\d+\.\d s\)", "(N s)", text).strip()
 
 
 def assert_commands_are_shown(done: Done) -> None:
