@@ -184,9 +184,10 @@ def _print(verdict: Verdict, reply: bytes, *, as_json: bool, explain: bool) -> N
     if as_json or verdict.verdict != ACCEPTED:
         return
     click.echo(f"Server: {reply.decode(errors='replace').rstrip()}")
-    for name in ("mrenclave", "mrsigner"):
-        value = verdict.mr_enclave if name == "mrenclave" else verdict.mr_signer
-        click.echo(f"App Enclave {name}: {value}")
+    # The reference program's lines; a trust domain has neither measurement, and its MRTD stands in the verdict.
+    for name, value in (("mrenclave", verdict.mr_enclave), ("mrsigner", verdict.mr_signer)):
+        if value is not None:
+            click.echo(f"App Enclave {name}: {value}")
     if explain:
         click.echo(WORTH)
     click.echo(SUCCESS)
