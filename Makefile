@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage mutants fuzz-smoke fuzz mutation docs format clean FORCE
+.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -51,6 +51,9 @@ house: $(DEV_READY)  ## who may import whom, and the other rules of tests/test_h
 coverage: $(DEV_READY)  ## branch coverage of the pure rooms; fails under 95 %
 	@$(RUN) -m pytest -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
 	@$(RUN) tests/support/branch_coverage.py 95
+
+bench: $(DEV_READY)  ## measure verification against dcap-qvl; writes bench/results.json and the tables of bench/README.md
+	@$(RUN) bench/verify.py --write $(ARGS)
 
 mutants: $(DEV_READY)  ## N changed quotes and collaterals before us and an independent judge: make mutants N=10000 SEED=1
 	@$(RUN) tests/mutants/run.py --count $(N) --seed $(SEED)

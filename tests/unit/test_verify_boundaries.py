@@ -6,11 +6,17 @@ import dataclasses
 
 import pytest
 
-from eaa.collateral.intel import TCBInfo
-from eaa.errors import Reason, VerificationError
+from eaa.collateral.intel import PCKCertificate, TCBInfo
+from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.evidence.quote import TEEType
+from eaa.verify.dcap import (
+    parse_pck_chain,
+    verify_certification_data,
+    verify_pck_chain,
+    verify_revocation_lists,
+)
 from eaa.verify.tcb import select_tdx_module
-from support.dcap_world import World, compact
+from support.dcap_world import World, compact, pem
 
 
 def test_a_module_without_a_major_version_has_no_identity_of_its_own() -> None:
@@ -21,3 +27,28 @@ def test_a_module_without_a_major_version_has_no_identity_of_its_own() -> None:
     with pytest.raises(VerificationError) as caught:
         select_tdx_module(info, tee_tcb_svn=bytes(16))
     assert caught.value.reason is Reason.TDX_MODULE_MISMATCH
+
+
+def test_a_pck_certificate_that_was_parsed_before_speaks_only_for_itself() -> None:
+    """Another platform's certificate, offered as the known one, must not lend its TCB to this one."""
+    world = World()
+    quote, collateral = world.quote(), world.collateral()
+    other = World()
+    assert other.pck.sgx is not None
+    other.pck.sgx.components = [255] * 16
+    chain = parse_pck_chain(quote)
+    lists = verify_revocation_lists(collateral, root=chain.root)
+    own = verify_pck_chain(chain, lists)
+    for known in (PCKCertificate.parse(other.pck.der()), own.document, None):
+        verified = verify_pck_chain(chain, lists, known=known)
+        assert verified == own
+        assert verified.document.record == chain.pck
+
+
+def test_a_leaf_is_one_certificate() -> None:
+    world = World()
+    world.certification_data_type = 4
+    world.certification_data = pem(world.pck.der(), world.pck_ca.der())
+    with pytest.raises(MalformedInput) as caught:
+        verify_certification_data(world.quote(), PCKCertificate.parse(world.pck.der()))
+    assert caught.value.reason is Reason.CERTIFICATE_MALFORMED
