@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from eaa.errors import Misuse, Reason
-from eaa.shelter.workers import AHEAD, Workers, cores
+from eaa.shelter.workers import Workers, cores
 
 
 def chunks(count: int) -> Iterator[list[int]]:
@@ -68,7 +68,7 @@ def test_what_is_to_be_done_is_asked_for_only_when_somebody_can_do_it() -> None:
     with Workers[int, int](doubled, count=2) as workers:
         outcomes = workers.map(counted())
         next(outcomes)
-        assert asked <= 2 * AHEAD + 1
+        assert asked <= 2 + 1
         assert sum(1 for _ in outcomes) == 999
 
 

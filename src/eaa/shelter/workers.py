@@ -18,8 +18,6 @@ from eaa.errors import EAAError, Misuse, Reason
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-AHEAD: Final = 8
-"""Chunks for each worker that may wait for one before them to be finished."""
 _END_TIMEOUT: Final = 5.0
 
 
@@ -75,17 +73,19 @@ class Workers(Generic[_In, _Out]):
         done: dict[int, list[_Out]] = {}
         following, exhausted = 0, False
         while True:
-            while idle and not exhausted and len(busy) + len(done) < AHEAD * len(self._workers):
+            # A source may keep us waiting for long (a pipe): nothing that is finished, or about to be, waits with us.
+            if idle and not exhausted and not done:
                 numbered = next(source, None)
                 if numbered is None:
                     exhausted = True
-                    break
-                connection, _ = idle.popitem()
-                busy[connection] = numbered[0]
-                connection.send(numbered[1])
+                else:
+                    connection, _ = idle.popitem()
+                    busy[connection] = numbered[0]
+                    connection.send(numbered[1])
             if not busy:
                 return
-            for ready in wait(list(busy)):
+            may_ask = bool(idle) and not exhausted and not done
+            for ready in wait(list(busy), timeout=0 if may_ask else None):
                 assert isinstance(ready, Connection)
                 done[busy.pop(ready)] = _received(ready)
                 idle[ready] = next(worker for worker in self._workers if worker.connection is ready)
