@@ -230,6 +230,8 @@ def _prepare() -> None:
     assert not [name for name in sys.modules if name.startswith(("eaa.verify", "eaa.appraise"))]
     # The same examples of every property each time.
     os.environ["CI"] = "true"
+    # Options that somebody set for a run around this one: coverage, for instance, which is switched off here.
+    os.environ.pop("PYTEST_ADDOPTS", None)
 
 
 def _show_progress(done: int, total: int, survived: int, since: float) -> None:
