@@ -16,6 +16,7 @@ from eaa.errors import EAAError, MalformedInput, PeerMisbehaved
 from eaa.evidence.tagged import Endorsements, TaggedEvidence, encode_claims, parse_claims
 from eaa.protocol.legacy import encode_enclave_info, parse_legacy_request
 from eaa.protocol.messages import (
+    EPOCH_SIGNATURE_SIZE,
     MAX_WORKLOAD_NAME,
     Accept,
     Attest,
@@ -40,7 +41,13 @@ messages: st.SearchStrategy[Message] = st.one_of(
         nonce=st.binary(min_size=32, max_size=32),
         level=st.sampled_from([BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH]),
     ),
-    st.builds(Evidence, evidence=st.none() | st.binary(max_size=400)),
+    st.just(Evidence()),
+    st.builds(
+        Evidence,
+        evidence=st.binary(max_size=400),
+        epoch=st.none() | st.binary(min_size=EPOCH_SIGNATURE_SIZE, max_size=EPOCH_SIGNATURE_SIZE),
+        collateral=st.none() | st.binary(max_size=40),
+    ),
     st.builds(Accept),
     st.builds(Reject, reason_class=st.sampled_from(RejectClass)),
     st.builds(

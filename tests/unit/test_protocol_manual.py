@@ -15,7 +15,7 @@ from eaa.evidence.quote import MAX_QUOTE_SIZE
 from eaa.evidence.tagged import MAX_CLAIMS_SIZE, encode_claims
 from eaa.protocol import legacy, messages
 from eaa.protocol.exchange import ALPN, ALPN_INNER, ATTEST_LABEL, CLAIMS, MAX_EARLY_BYTES, expected_claims
-from eaa.protocol.messages import MESSAGE_FIELDS, RESERVED_FIELDS, Message, RejectClass
+from eaa.protocol.messages import MESSAGE_FIELDS, Message, RejectClass
 from eaa.tls.certificate import ENDORSEMENTS_OID, EVIDENCE_OID, LEGACY_QUOTE_OID, MAX_CERTIFICATE_SIZE
 from eaa.tls.connection import EXPORTER_LABEL, MAX_CONTROL_BYTES
 
@@ -123,6 +123,7 @@ def test_every_limit() -> None:
         messages.MAX_MESSAGE,
         MAX_EARLY_BYTES,
         MAX_CONTROL_BYTES,
+        messages.MAX_STAPLED_COLLATERAL,
         MAX_QUOTE_SIZE,
         MAX_CLAIMS_SIZE,
         MAX_CERTIFICATE_SIZE,
@@ -130,11 +131,6 @@ def test_every_limit() -> None:
     ]
     assert str(messages.MAX_MESSAGE) in section("A message")
     assert f"1 to {messages.MAX_WORKLOAD_NAME}" in section("The messages")
-
-
-def test_what_is_reserved() -> None:
-    named = set(re.findall(r"`([a-z-]+)`", section("Reserved")))
-    assert named == {"evidence", "session", *(name for names in RESERVED_FIELDS.values() for name in names)}
 
 
 def test_the_extensions_of_a_certificate() -> None:

@@ -162,6 +162,8 @@ class EvidenceReceived:
     report_data: bytes
     """64 bytes, computed by this side; the quote has to contain them. Empty where there is no evidence."""
     level: BindingLevel
+    collateral: bytes | None = None
+    """What the peer has stapled, unread: the vendor's documents in the JSON form of `eaa.collateral.bundle`."""
 
     @property
     def evidence_digest(self) -> bytes:
@@ -318,14 +320,24 @@ class Exchange:
 
     # What the caller decides.
 
-    def answer(self, quote: bytes | None) -> None:
-        """Answer `EvidenceWanted` with a quote over its report data, or with None: no evidence."""
+    def answer(self, quote: bytes | None, *, collateral: bytes | None = None) -> None:
+        """Answer `EvidenceWanted` with a quote over its report data, or with None: no evidence.
+
+        Args:
+            quote: what the TEE gave.
+            collateral: what to staple to it; a bundle of more than MAX_STAPLED_COLLATERAL bytes is left out.
+        """
         if self._pending_claims is None:
             raise _our_bug("evidence was given that the peer has not asked for")
         claims, self._pending_claims = self._pending_claims, None
         self._answered = True
-        tagged = None if quote is None else TaggedEvidence(evidence=quote, claims=claims).encode()
-        self._send(messages.Evidence(evidence=tagged))
+        if quote is None:
+            self._send(messages.Evidence())
+            return
+        if collateral is not None and len(collateral) > messages.MAX_STAPLED_COLLATERAL:
+            collateral = None
+        tagged = TaggedEvidence(evidence=quote, claims=claims).encode()
+        self._send(messages.Evidence(evidence=tagged, collateral=collateral))
 
     def accept(self) -> None:
         """Accept the evidence of `EvidenceReceived`; the peer is told where this hop tells it."""
@@ -455,6 +467,7 @@ class Exchange:
             evidence=tagged.evidence,
             report_data=claims_report_data(encode_claims(expected)),
             level=self._terms.level,
+            collateral=message.collateral,
         )
 
     def _claims(self, level: BindingLevel, *, nonce: bytes, role: Role, own: bool) -> dict[str, bytes]:

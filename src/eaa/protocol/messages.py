@@ -22,18 +22,22 @@ LENGTH_SIZE: Final = 4
 NONCE_SIZE: Final = 32
 MAX_WORKLOAD_NAME: Final = 253
 
+EPOCH_SIGNATURE_SIZE: Final = 64
+"""Bytes of an epoch's signature: ECDSA on P-256, r and s, 32 bytes each, big-endian."""
+MAX_STAPLED_COLLATERAL: Final = 96 * 1024
+"""Bytes of stapled collateral; real ones have about 25 KiB. A message with the largest quote has room for it."""
+
 MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "attest": ("nonce", "level"),
-    "evidence": ("evidence",),
+    "evidence": ("evidence", "epoch-signature", "collateral"),
     "accept": (),
     "reject": ("class",),
     "open": ("workload",),
     "opened": (),
 }
 """The keys of each message beside `type`."""
-OPTIONAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"evidence": ("evidence",)}
-RESERVED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"evidence": ("epoch-signature", "collateral")}
-"""Keys that level `session` and stapled collateral will use. Until then they are unknown keys, and refused."""
+OPTIONAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"evidence": ("evidence", "epoch-signature", "collateral")}
+"""Keys that may be absent. The last two only stand beside the first."""
 
 _WORKLOAD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
@@ -82,10 +86,15 @@ class Evidence:
     """The answer to `attest`."""
 
     evidence: bytes | None = None
-    """Tagged evidence (`eaa.evidence.tagged`), or None where this side has none."""
+    """Tagged evidence (`eaa.evidence.tagged`), of the epoch at level `session`; None where this side has none."""
+    epoch: bytes | None = None
+    """At level `session`, the epoch key's signature of this session, EPOCH_SIGNATURE_SIZE bytes; else None."""
+    collateral: bytes | None = None
+    """Stapled collateral: the JSON form of `eaa.collateral.bundle`, unread. None where nothing is stapled."""
 
     def _fields(self) -> dict[str, object]:
-        return {"type": "evidence"} if self.evidence is None else {"type": "evidence", "evidence": self.evidence}
+        shown = {"evidence": self.evidence, "epoch-signature": self.epoch, "collateral": self.collateral}
+        return {"type": "evidence"} | {name: value for name, value in shown.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,10 +238,17 @@ def _attest(fields: Mapping[str, Any]) -> Attest:
 
 
 def _evidence(fields: Mapping[str, Any]) -> Evidence:
-    evidence = fields.get("evidence")
-    if evidence is not None and not isinstance(evidence, bytes):
-        raise _malformed("the evidence is not a byte string")
-    return Evidence(evidence=evidence)
+    for name, value in fields.items():
+        if not isinstance(value, bytes):
+            raise _malformed(f"the {name} of evidence is not a byte string")
+    if fields and "evidence" not in fields:
+        raise _malformed(f"evidence has {', '.join(sorted(fields))} and no evidence")
+    signature, collateral = fields.get("epoch-signature"), fields.get("collateral", b"")
+    if signature is not None and len(signature) != EPOCH_SIGNATURE_SIZE:
+        raise _malformed(f"the epoch-signature has {len(signature)} bytes, not {EPOCH_SIGNATURE_SIZE}")
+    if len(collateral) > MAX_STAPLED_COLLATERAL:
+        raise _malformed(f"the stapled collateral has {len(collateral)} bytes, at most {MAX_STAPLED_COLLATERAL}")
+    return Evidence(evidence=fields.get("evidence"), epoch=signature, collateral=fields.get("collateral"))
 
 
 def _reject(fields: Mapping[str, Any]) -> Reject:
