@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -210,6 +210,13 @@ class VerificationCache:
         for store in (self._collaterals, self._platforms, self._attestation_keys):
             store.drop(lambda entry: entry.collateral == collateral.digest)
 
+    def verify_collateral(
+        self, collateral: Collateral, *, now: datetime, grace: timedelta = _NO_GRACE
+    ) -> VerifiedCollateral:
+        """Do what `eaa.verify.dcap.verify_collateral` does for this cache's trust anchors, and raise the same."""
+        dcap.refuse_bad_time(now, grace)
+        return self._verify_collateral(collateral, now=now, grace=grace).documents
+
     def verify_quote(
         self,
         quote: Quote,
@@ -319,7 +326,7 @@ def _verify_platform(
     dcap.verify_tcb_info_fits(quote.header.tee_type, pck.document, documents.tcb_info)
     dcap.verify_certification_data(quote, pck.document)
     # Without the certificate, which takes three times the room of what is said of it.
-    verified = replace(dcap.certify_platform(chain, pck), platform=pck.document.platform)
+    verified = dcap.certify_platform(chain, pck, platform=pck.document.platform)
     return _Platform(base.collateral, _Validity.of(pck.windows).within(base.validity), verified)
 
 
