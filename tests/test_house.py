@@ -65,7 +65,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "identity": frozenset({"errors", "evidence", "tls", "attesters"}),
     "aio": frozenset({"errors", "appraise", "tls", "protocol"}),
     "https": frozenset({"errors", "appraise", "tls"}),
-    "program": frozenset({"errors", "appraise", "sources", "attesters", "verifier", "identity"}),
+    "program": frozenset({"errors", "appraise", "sources", "attesters", "verifier", "identity", "aio"}),
     **dict.fromkeys(PROGRAMS, _PROGRAM_PARTS),
 }
 """Room -> the rooms, or single modules of a room, that it may import besides itself."""

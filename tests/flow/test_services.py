@@ -15,11 +15,11 @@ from typing import Final
 
 import pytest
 
+from eaa.aio.net import DRAIN, connect
 from eaa.aio.sessions import Endpoint
 from eaa.aio.stream import AttestedStream
 from eaa.errors import Reason
 from eaa.program.address import parse_address
-from eaa.program.net import DRAIN, connect
 from eaa.protocol.exchange import Terms
 from eaa.verifier import wall_clock
 from support.system import Done, Running, Site, run, running

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from eaa.aio import attestation, relay, stream
-from eaa.program.net import Service
+from eaa.aio.net import Service
 from eaa.workload import service
 
 _run = Service.run

@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
@@ -32,7 +33,6 @@ from eaa.errors import EAAError, Reason
 from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claims
 from eaa.program.address import UnixAddress, parse_address
 from eaa.program.files import read_trust_anchor
-from eaa.program.net import connect
 from eaa.protocol import messages
 from eaa.protocol.exchange import (
     ALPN,

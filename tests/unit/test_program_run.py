@@ -12,6 +12,7 @@ from typing import Final
 import click
 import pytest
 
+from eaa.aio.address import unavailable_from_os_error
 from eaa.errors import (
     EAAError,
     MalformedInput,
@@ -22,7 +23,7 @@ from eaa.errors import (
     Unavailable,
     VerificationError,
 )
-from eaa.program.run import run, say, unavailable_from_os_error
+from eaa.program.run import run, say
 
 SCRIPT: Final = """
 import signal, sys, time

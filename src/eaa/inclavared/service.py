@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from eaa.aio.attestation import Attestation, Judge
+from eaa.aio.net import Service, connect
 from eaa.aio.relay import Relayed, pump
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream, deadline
@@ -24,7 +25,6 @@ from eaa.inclavared.legacy import answer_legacy
 from eaa.program.address import Address
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.loop import run_service
-from eaa.program.net import Service, connect
 from eaa.program.output import print_verdict
 from eaa.program.run import say
 from eaa.protocol.exchange import Terms

@@ -14,11 +14,12 @@ from typing import Any, Final
 import click
 
 from eaa import __version__
+from eaa.aio.address import unavailable_from_os_error
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.files import read_bytes
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED, run, unavailable_from_os_error
+from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED, run
 
 MAX_TOKEN: Final = 1024
 """Bytes of a token file."""

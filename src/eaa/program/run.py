@@ -142,21 +142,3 @@ def _silence(stream: TextIO | None) -> None:
     """Let what is still to be written to a broken stream go nowhere, or Python would fail on it when it ends."""
     if stream is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def unavailable_from_os_error(error: OSError, *, doing: str) -> EAAError:
-    """Translate what the operating system said into our tree; `doing` starts the sentence."""
-    detail = error.strerror or str(error)
-    if error.errno == errno.EADDRINUSE:
-        return Unavailable(
-            Reason.ADDRESS_IN_USE,
-            f"{doing}: the address is in use",
-            hint="stop what listens there (`ss -ltnp` names it), or choose another address",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return Unavailable(
-            Reason.PERMISSION_DENIED,
-            f"{doing}: {detail}",
-            hint="ports below 1024, other users' folders and system folders need rights; choose another or grant them",
-        )
-    return Unavailable(Reason.CONNECTION_FAILED, f"{doing}: {detail}", hint="check the address and what runs there")

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from eaa.aio.attestation import Judge
+from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
 from eaa.aio.workers import with_workers
@@ -19,7 +20,6 @@ from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address
 from eaa.program.judged import verdict_of_judgement
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.net import connect
 from eaa.program.options import (
     NULL_ATTESTER,
     Attesting,

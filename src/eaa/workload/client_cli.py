@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 import click
 
 from eaa import __version__
+from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
@@ -17,7 +18,6 @@ from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.net import connect
 from eaa.program.options import (
     NULL_ATTESTER,
     Attesting,

@@ -6,6 +6,7 @@ import logging
 import socket
 from typing import Final
 
+from eaa.aio.net import Service
 from eaa.aio.sessions import Endpoint, judge_by
 from eaa.aio.stream import AttestedStream, deadline
 from eaa.aio.workers import with_workers
@@ -14,7 +15,6 @@ from eaa.attesters import Attester
 from eaa.identity import Identity
 from eaa.program.address import Address
 from eaa.program.loop import run_service
-from eaa.program.net import Service
 from eaa.program.run import say
 from eaa.protocol.exchange import ALPN_INNER, Terms
 from eaa.protocol.legacy import GREETING

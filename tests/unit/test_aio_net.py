@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import pytest
 
+from eaa.aio import net
+from eaa.aio.net import Service, bind, bound_name, connect
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Unavailable
-from eaa.program import net
 from eaa.program.address import TCPAddress, UnixAddress
-from eaa.program.net import Service, bind, bound_name, connect
 from support.aio_world import run, until
 
 LOOPBACK = TCPAddress("127.0.0.1", 0)

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from eaa.aio.address import Address, TCPAddress, UnixAddress, unavailable_from_os_error
 from eaa.errors import EAAError, Reason, Unavailable
-from eaa.program.address import Address, TCPAddress, UnixAddress
-from eaa.program.run import unavailable_from_os_error
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for one address to answer."""
 BACKLOG_PAUSE: Final = 0.01
 """Seconds after which a full unix socket is tried again."""
-BACKLOG: Final = 512
-MAX_CONNECTIONS: Final = 1024
+BACKLOG: Final = 2048
+"""Connections that the system keeps until they are accepted; it has a maximum of its own."""
+MAX_CONNECTIONS: Final = 4096
 """Connections served at once; one more is closed at once, so that a flood costs its sender and not the others."""
-DESCRIPTORS: Final = 4 * MAX_CONNECTIONS
+DESCRIPTORS: Final = 3 * MAX_CONNECTIONS
 """Descriptors that a service asks the system for: a relayed connection has two, and there are files beside."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds after which accepting is tried again where the system has nothing left to accept with."""
@@ -233,8 +233,10 @@ class Service:
     A bad peer costs its own connection: whatever its handler raises is logged and nothing else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_connections: int | None = None) -> None:
+        self._max_connections = MAX_CONNECTIONS if max_connections is None else max_connections
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: list[asyncio.Task[None]] = []
         self._listeners: list[_Listener] = []
         self._accepted = 0
         self._refused = 0
@@ -253,6 +255,11 @@ class Service:
         self._listeners.extend(_Listener(sock=sock, handler=handler, path=_BoundPath.of(sock)) for sock in sockets)
         return [bound_name(sock) for sock in sockets]
 
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The sockets that it listens on; none once it is closed."""
+        return tuple(listener.sock for listener in self._listeners)
+
     async def run(self, announce: Callable[[], None]) -> int:
         """Serve until SIGTERM or SIGINT, then drain. `announce` is called once everything really listens.
 
@@ -264,22 +271,30 @@ class Service:
         stopped: asyncio.Future[int] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _settle, stopped, 128 + number)
-        accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+        self.start()
         announce()
-        ends: list[asyncio.Future[Any]] = [stopped, *accepting]
+        ends: list[asyncio.Future[Any]] = [stopped, *self._accepting]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in accepting:
+            for task in self._accepting:
                 if task.done():
                     # It never ends by itself: a bug of ours, and better no service than one that has gone deaf.
                     task.result()
             return stopped.result()
         finally:
-            for task in accepting:
-                task.cancel()
-            await asyncio.gather(*accepting, return_exceptions=True)
-            self.close()
-            await self._drain()
+            await self.stop()
+
+    def start(self) -> None:
+        """Begin to accept, in the event loop that runs."""
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+
+    async def stop(self) -> None:
+        """Accept no more, give live connections DRAIN seconds to finish, and end those that have not."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self.close()
+        await self._drain()
 
     def close(self) -> None:
         """Close the listening sockets; a unix socket's path goes with it."""
@@ -302,7 +317,7 @@ class Service:
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
             failing = False
-            if len(self._tasks) < MAX_CONNECTIONS:
+            if len(self._tasks) < self._max_connections:
                 self._accepted += 1
                 self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted))
             else:
