@@ -6,6 +6,7 @@ This is the only library code that reads the wall clock, and it does so in one p
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Final
 
 from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
 from eaa.appraise.floor import FloorKeeper, evaluation_numbers
+from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, Rejected, Role
@@ -89,6 +91,7 @@ class Verifier:
         reference_values: ReferenceValues | None = None,
         clock: Callable[[], datetime] = wall_clock,
         floor: FloorKeeper | None = None,
+        pins: PinKeeper | None = None,
     ) -> None:
         """Make one.
 
@@ -99,9 +102,11 @@ class Verifier:
             reference_values: what evidence must match; without any, nothing is accepted.
             clock: the present, an aware datetime.
             floor: who remembers evaluation numbers, so that a lower one is refused.
+            pins: who remembers on which machine each reference value was first accepted, so that another is refused.
         """
         self._source = source
         self._floor = floor
+        self._pins = pins
         self._policy = policy or PolicyFile()
         self._clock = clock
         self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
@@ -123,9 +128,13 @@ class Verifier:
             )
 
     def with_reference_values(self, reference_values: ReferenceValues) -> Verifier:
-        """Return a verifier that differs in its reference values only. The two share what is fetched and verified."""
+        """Return a verifier that differs in its reference values only. The two share what is fetched and verified.
+
+        It pins no platform: its values are those of a moment, under names that mean nothing later.
+        """
         other = copy.copy(self)
-        vars(other).update(_reference_values=reference_values, _appraisers=_appraisers(self._policy, reference_values))
+        appraisers = _appraisers(self._policy, reference_values)
+        vars(other).update(_reference_values=reference_values, _appraisers=appraisers, _pins=None)
         return other
 
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD) -> VerifiedQuote:
@@ -179,13 +188,23 @@ class Verifier:
         event_log: EventLog | None = None,
     ) -> Judgement:
         """Appraise facts that were established before."""
-        result = self._appraisers[role].appraise(
+        appraise = functools.partial(
+            self._appraisers[role].appraise,
             verified,
             session=session,
             expected_report_data=expected_report_data,
             event_log=event_log,
             floor=None if self._floor is None else self._floor.raise_to(evaluation_numbers(verified)),
         )
+        if self._pins is None:
+            return Judgement(verified=verified, result=appraise())
+        pins = self._pins.read()
+        result = appraise(pins=pins)
+        # Only what passes every other check is pinned. Whoever else saw the value meanwhile was first: judge again.
+        if isinstance(result, Accepted):
+            key: PinKey = verified.trust_anchor, role, result.reference_value
+            if key not in pins.pins:
+                result = appraise(pins=self._pins.pin(key, pin_of(verified)))
         return Judgement(verified=verified, result=result)
 
     async def judge_async(

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from eaa.appraise.platforms import PlatformID, PlatformIDKind
 from eaa.appraise.policy import MAX_GRACE, Policy, PolicyFile, parse_grace, parse_statuses
 from eaa.appraise.result import BindingLevel, Role
 from eaa.collateral.intel import TCBStatus
 from eaa.errors import Misuse, Reason
 
 EVERYTHING = f"""
+platforms = ["ppid:{"12" * 16}", "instance:{"AB" * 16}", "chip:{"14" * 64}"]
 allowed_tcb_statuses = ["UpToDate", "SWHardeningNeeded"]
 minimum_evaluation_number = 17
 collateral_grace_hours = 48
@@ -67,6 +69,7 @@ def test_every_default_is_the_strict_one() -> None:
         isv_prod_id=None,
         minimum_isv_svn=0,
         dangerous_accept_debug_enclaves=False,
+        platforms=(),
         status_grace=(),
         allowed_advisories=None,
         denied_advisories=(),
@@ -104,6 +107,11 @@ def test_whatever_opens_a_door_is_named_for_its_danger_or_lists_what_it_lets_in(
 def test_a_file_can_say_everything() -> None:
     parsed = PolicyFile.parse(EVERYTHING)
     assert parsed.for_role(Role.RELAY) == Policy(
+        platforms=(
+            PlatformID(PlatformIDKind.PPID, b"\x12" * 16),
+            PlatformID(PlatformIDKind.INSTANCE, b"\xab" * 16),
+            PlatformID(PlatformIDKind.CHIP, b"\x14" * 64),
+        ),
         allowed_tcb_statuses=(TCBStatus.UP_TO_DATE, TCBStatus.SW_HARDENING_NEEDED),
         minimum_evaluation_number=17,
         collateral_grace=timedelta(hours=48),
@@ -214,6 +222,14 @@ def test_an_empty_policy_is_an_error_and_not_a_pass(text: str) -> None:
         pytest.param("refuse_smt = 1", id="1 for a refusal"),
         pytest.param(f"xfams = ['{'0' * 14}']", id="a short set of features"),
         pytest.param(f"config_ids = ['{'0' * 64}']", id="half a configuration id"),
+        pytest.param("platforms = []", id="no platform at all"),
+        pytest.param("platforms = 'ppid:'", id="platforms that are no list"),
+        pytest.param(f"platforms = ['{'1' * 32}']", id="a platform without a kind"),
+        pytest.param(f"platforms = ['PPID:{'1' * 32}']", id="a kind in another spelling"),
+        pytest.param(f"platforms = ['ppid:{'1' * 30}']", id="a short PPID"),
+        pytest.param(f"platforms = ['chip:{'1' * 32}']", id="a chip as short as a PPID"),
+        pytest.param(f"platforms = ['ppid:{'1' * 29} 11']", id="a PPID with a space in it"),
+        pytest.param(f"platforms = ['ppid:{'0' * 32}']", id="a PPID of zeros"),
         pytest.param("isv_prod_id = 1\nisv_prod_id = 2", id="a field twice"),
         pytest.param("isv_prod_id =", id="no TOML"),
         pytest.param("isv_prod_id = " + "9" * 5000, id="a number of thousands of digits"),

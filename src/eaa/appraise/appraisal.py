@@ -17,6 +17,7 @@ from eaa.appraise.evidence_checks import (
 )
 from eaa.appraise.floor import EvaluationFloor
 from eaa.appraise.platform_checks import Lateness, PlatformFacts, depends_on_time, needs_lateness, platform_checks
+from eaa.appraise.platforms import PlatformPins, allowed_platform_check, pinned_platform_check
 from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
 from eaa.appraise.report_checks import field_of, report_checks
@@ -51,7 +52,7 @@ _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
 
 
-def appraise(
+def appraise(  # noqa: PLR0913  all that a judgement may rest on, by keyword
     verified: VerifiedQuote,
     *,
     policy: Policy,
@@ -61,6 +62,7 @@ def appraise(
     expected_report_data: bytes | None = None,
     event_log: EventLog | None = None,
     floor: EvaluationFloor | None = None,
+    pins: PlatformPins | None = None,
 ) -> Accepted | Rejected:
     """Judge verified facts.
 
@@ -73,12 +75,18 @@ def appraise(
         expected_report_data: 64 bytes that a document must contain; a session brings its own.
         event_log: what a domain says was measured into its registers; replaying it must give them.
         floor: evaluation numbers that were seen; a document with a lower one is refused.
+        pins: the machines on which reference values were seen first; another machine is refused.
 
     Checks run from what explains a refusal most to what explains it least; the first failure is the root cause.
     """
     appraiser = Appraiser(policy=policy, reference_values=reference_values, role=role)
     return appraiser.appraise(
-        verified, session=session, expected_report_data=expected_report_data, event_log=event_log, floor=floor
+        verified,
+        session=session,
+        expected_report_data=expected_report_data,
+        event_log=event_log,
+        floor=floor,
+        pins=pins,
     )
 
 
@@ -122,6 +130,7 @@ class Appraiser:
         expected_report_data: bytes | None = None,
         event_log: EventLog | None = None,
         floor: EvaluationFloor | None = None,
+        pins: PlatformPins | None = None,
     ) -> Accepted | Rejected:
         """Do what the function `appraise` does."""
         report = verified.quote.body
@@ -136,8 +145,13 @@ class Appraiser:
         of_floor = _Finding.of(*floor_check(verified, floor))
         # What it is comes before how it runs: without a reference value, that there is none explains everything.
         of_report = self._find_of_report(report, verified.trust_anchor)
+        value = of_report.value
+        key = None if value is None else (verified.trust_anchor, self._role, value.name)
+        of_machine = _Finding.of(
+            *allowed_platform_check(verified, self._policy.platforms), *pinned_platform_check(verified, pins, key)
+        )
         of_platform = self._find_of_platform(verified)
-        findings = (in_session, of_report, of_log, of_platform, of_floor)
+        findings = (in_session, of_report, of_log, of_machine, of_platform, of_floor)
         shared: dict[str, Any] = {
             "role": self._role,
             "binding": session.level if session else BindingLevel.NONE,
@@ -145,7 +159,6 @@ class Appraiser:
             "report_data": report.report_data,
             "checks": tuple([check for finding in findings for check in finding.checks]),
         }
-        value = of_report.value
         if value is not None and all(finding.passed for finding in findings):
             return Accepted(reference_value=value.name, attests=value.attests, **shared)
         return Rejected(**shared)

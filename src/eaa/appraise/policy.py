@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Final
 
+from eaa.appraise.platforms import PlatformID
 from eaa.appraise.result import BindingLevel, Role
 from eaa.appraise.tables import Table, load_toml
 from eaa.errors import Misuse, Reason
@@ -46,6 +47,8 @@ class Policy:
     """
 
     # The platform.
+    platforms: tuple[PlatformID, ...] = ()
+    """The only machines that are accepted; any, where this is empty."""
     allowed_tcb_statuses: tuple[TCBStatus, ...] = (TCBStatus.UP_TO_DATE,)
     status_grace: tuple[tuple[TCBStatus, timedelta], ...] = ()
     """Statuses that are accepted for so long after the platform fell behind, see `TCBFacts.behind_since`."""
@@ -255,6 +258,8 @@ def _platform_fields(table: Table) -> dict[str, Any]:
     """Take what is asked of the platform and its documents."""
     changes: dict[str, Any] = {}
     try:
+        if (texts := table.texts("platforms")) is not None:
+            changes["platforms"] = tuple(PlatformID.parse(text) for text in texts)
         if (words := table.texts("allowed_tcb_statuses")) is not None:
             changes["allowed_tcb_statuses"] = parse_statuses(words)
         for name in _GRACES:

@@ -78,6 +78,15 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         ) from error
 
 
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """Return what tells one state of a file that `write_whole` writes from another, its inode too; None without one."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 @contextmanager
 def locked(path: Path, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Keep other programs of ours from changing a file in this block, the file that is about to be replaced.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eaa.appraise.floor import EvaluationFloor, FloorKey
-from eaa.program.files import locked, read_text_if_there, write_whole
+from eaa.program.files import locked, read_text_if_there, stamp_of, write_whole
 
 
 class FloorFile:
@@ -29,7 +29,7 @@ class FloorFile:
             Unavailable: it cannot be written, or somebody holds its lock.
         """
         with self._guard:
-            if self._read != self._stamp():
+            if self._read != stamp_of(self._path):
                 self._reload()
             if self._floor.raised_by(numbers) is not self._floor:
                 self._raise(numbers)
@@ -41,20 +41,12 @@ class FloorFile:
             raised = self._floor.raised_by(numbers)
             if raised is not self._floor:
                 write_whole(self._path, raised.encode().encode())
-                self._floor, self._read = raised, self._stamp()
+                self._floor, self._read = raised, stamp_of(self._path)
 
     def _reload(self) -> None:
-        stamp = self._stamp()
+        stamp = stamp_of(self._path)
         text = read_text_if_there(self._path, what="the evaluation-floor file")
         # What this program has seen stays seen, even where somebody removed the file meanwhile.
         if text is not None:
             self._floor = EvaluationFloor.parse(text).raised_by(self._floor.numbers)
         self._read = stamp
-
-    def _stamp(self) -> tuple[int, ...] | None:
-        """Return what tells one state of the file from another; it is replaced whole, so that its inode changes."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from eaa.appraise.platforms import PlatformID
 from eaa.appraise.policy import PolicyFile, TCBStatus, parse_grace, parse_statuses
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import BindingLevel, Role
@@ -19,6 +20,8 @@ from eaa.attesters import Attester, open_attester
 from eaa.errors import Misuse, Reason
 from eaa.program.files import config_home, read_text, read_text_if_there, read_trust_anchor
 from eaa.program.floor import FloorFile
+from eaa.program.pins import PinFile
+from eaa.program.run import say
 from eaa.sources import CollateralSource, open_source
 from eaa.verifier import INTEL, TrustAnchors, Verifier, wall_clock
 
@@ -76,6 +79,7 @@ class Judging:
     pccs_ca: Path | None
     collateral: Path | None
     evaluation_floor: Path | None
+    pin_platforms: Path | None
     also_accept: tuple[TCBStatus, ...]
     all_roles: dict[str, Any]
     judged_role: dict[str, Any]
@@ -155,10 +159,18 @@ class Judging:
             reference_values=self.values() if values is None else values,
             clock=clock,
             floor=None if self.evaluation_floor is None else FloorFile(self.evaluation_floor),
+            pins=None if self.pin_platforms is None else PinFile(self.pin_platforms, warn=_warning()),
         )
         for role in roles:
             verifier.require_values_for(role)
         return verifier
+
+
+def _warning() -> Callable[[str], None]:
+    """Return what says something on stderr in this program's name, from any thread and whatever its log level."""
+    context = click.get_current_context(silent=True)
+    program = (context.find_root().info_name if context else None) or "eaa"
+    return functools.partial(say, program, kind="warning")
 
 
 def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",)) -> Callable[[F], F]:
@@ -170,7 +182,7 @@ def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",)) -> Cal
             return function(*args, judging=_take_judging(kwargs), **kwargs)
 
         wrapped: Any = with_judging
-        for option in reversed([*_trusting(verifier_names), *_accepting()]):
+        for option in reversed([*_trusting(verifier_names), *_accepting(), *_naming(), *_endangering()]):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
@@ -209,7 +221,7 @@ def _trusting(verifier_names: tuple[str, ...]) -> list[Callable[[Any], Any]]:
 
 
 def _accepting() -> list[Callable[[Any], Any]]:
-    """What of verified evidence is accepted."""
+    """Which platforms, documents and sessions are good enough."""
     return [
         click.option(
             "--accept-tcb-status",
@@ -240,11 +252,36 @@ def _accepting() -> list[Callable[[Any], Any]]:
             type=click.Choice([level.label for level in _OFFERED_LEVELS]),
             help="The weakest binding of evidence to its session that is accepted. Default: fresh.",
         ),
+    ]
+
+
+def _naming() -> list[Callable[[Any], Any]]:
+    """Which machine it has to be, and which code."""
+    return [
+        click.option(
+            "--pin-platforms",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Remember in this file on which machine a reference value was first accepted, and refuse others.",
+        ),
+        click.option(
+            "--platform",
+            "platforms",
+            multiple=True,
+            metavar="ID",
+            help="Accept this machine only: ppid:HEX or instance:HEX; repeat for more.",
+        ),
         click.option("--mr-enclave", "mr_enclaves", multiple=True, metavar="HEX", help="Accept this MRENCLAVE only."),
         click.option("--mr-signer", "mr_signers", multiple=True, metavar="HEX", help="Accept this MRSIGNER only."),
         click.option("--mr-td", "mr_tds", multiple=True, metavar="HEX", help="Accept this MRTD only."),
         click.option("--isv-prod-id", type=click.IntRange(0, 0xFFFF), metavar="N", help="Accept this product only."),
         click.option("--minimum-isv-svn", type=click.IntRange(0, 0xFFFF), metavar="N", help="The lowest ISVSVN."),
+    ]
+
+
+def _endangering() -> list[Callable[[Any], Any]]:
+    """What nobody should need outside a laboratory."""
+    return [
         click.option(
             "--dangerous-accept-debug-enclaves",
             is_flag=True,
@@ -266,6 +303,7 @@ def _take_judging(kwargs: dict[str, Any]) -> Judging:
     debug = kwargs.pop("dangerous_accept_debug_enclaves")
     try:
         also = parse_statuses(statuses)
+        machines = tuple(PlatformID.parse(text) for text in kwargs.pop("platforms"))
         all_roles = {
             "minimum_evaluation_number": kwargs.pop("minimum_evaluation_number"),
             "collateral_grace": None if grace is None else parse_grace(grace),
@@ -275,6 +313,7 @@ def _take_judging(kwargs: dict[str, Any]) -> Judging:
     except ValueError as error:
         raise Misuse(Reason.USAGE, str(error)) from error
     judged_role = {
+        "platforms": machines or None,
         "mr_enclaves": _digests("--mr-enclave", kwargs.pop("mr_enclaves")),
         "mr_signers": _digests("--mr-signer", kwargs.pop("mr_signers")),
         "mr_tds": _digests("--mr-td", kwargs.pop("mr_tds"), 48),
