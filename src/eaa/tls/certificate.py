@@ -1,6 +1,6 @@
 """RA-TLS certificates: a self-signed leaf that carries evidence for its own key.
 
-Three formats are read and one is written. They differ in where the quote stands and in what its report data is:
+Three formats are read and written. They differ in where the quote stands and in what its report data is:
 
 - interoperable: 2.23.133.5.4.9 holds CBOR `60000([quote, claims])`; report data is SHA-256(claims), and the claim
   `pubkey-hash` names the key.
@@ -11,13 +11,17 @@ A certificate is read by a bounded reader of our own: `cryptography` refuses cer
 4, as those of 2021 do, and signature algorithms with a NULL beside ECDSA, as Gramine writes. Nothing here is verified.
 The certificate's own signature is not looked at, because TLS has the peer prove that it holds the key.
 
+A certificate may carry the quote of an older format beside interoperable evidence: Gramine's do, and those that serve
+both generations of C programs. `verify_unambiguous` takes such a pair only where both speak for the certificate's key
+and of the same TEE, so that it makes no difference which of them a reader looks at.
+
 Source: CCC interoperable RA-TLS; rats-tls, enclave-tls and Gramine as they write certificates; RFC 5280.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
@@ -29,7 +33,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from eaa import der
-from eaa.errors import EAAError, MalformedInput, Reason, Rejection, VerificationError
+from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Rejection, VerificationError
+from eaa.evidence.quote import Quote
 from eaa.evidence.tagged import (
     PUBKEY_HASH,
     REPORT_DATA_SIZE,
@@ -42,6 +47,8 @@ from eaa.evidence.tagged import (
 MAX_CERTIFICATE_SIZE: Final = 100 * 1024
 """Bytes; OpenSSL takes no bigger one from a peer either. It bounds what stands inside as well."""
 MAX_EXTENSIONS: Final = 32
+MAX_EXTENSION_SIZE: Final = 48 * 1024
+"""Bytes of one extension's content. Quotes have some 5 KiB, endorsements up to 32 KiB where libcbor has padded them."""
 
 EVIDENCE_OID: Final = "2.23.133.5.4.9"
 ENDORSEMENTS_OID: Final = "2.23.133.5.4.2"
@@ -62,7 +69,13 @@ _VERSION_3, _MISNUMBERED_VERSION_3 = 2, 3
 _EXPLICIT_VERSION, _ISSUER_ID, _SUBJECT_ID, _EXPLICIT_EXTENSIONS = 0xA0, 0x81, 0x82, 0xA3
 _MANDATORY_FIELDS: Final = 7
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
+_ORGANIZATION: Final = "Inclavare Containers"
+_V1_UNIT: Final = "Enclave Attestation Architecture"
 _V1_COMMON_NAME: Final = "Enclave TLS"
+_V1_SERIAL: Final = 9527
+_V1_KEY_BITS: Final = 3072
+_INTEROPERABLE_COMMON_NAME: Final = "RATS-TLS"
+_GRAMINE_COMMON_NAME: Final = "RATLS"
 
 
 class Format(Enum):
@@ -91,7 +104,7 @@ class RATLSCertificate:
     tagged: TaggedEvidence | None = field(default=None, repr=False)
     """The interoperable evidence."""
     legacy_quote: bytes | None = field(default=None, repr=False)
-    """The quote of the two older formats; some certificates carry both."""
+    """The quote of the two older formats; some certificates carry it beside interoperable evidence."""
     endorsements: Endorsements | None = field(default=None, repr=False)
     extension_oids: tuple[str, ...] = ()
     unknown_critical: tuple[str, ...] = ()
@@ -149,10 +162,8 @@ class RATLSCertificate:
         match self.format:
             case Format.INTEROPERABLE:
                 return None if self.tagged is None else self.tagged.report_data
-            case Format.ENCLAVE_TLS_V1:
-                return _hashed(_pkcs1_key(self.spki_der) or b"")
-            case Format.GRAMINE_LEGACY:
-                return _hashed(self.spki_der)
+            case Format.ENCLAVE_TLS_V1 | Format.GRAMINE_LEGACY:
+                return legacy_report_data(self.spki_der, format=self.format)
         return None
 
     def verify_binding(self) -> None:
@@ -181,6 +192,29 @@ class RATLSCertificate:
                 hint="evidence copied from another certificate looks like this",
             )
 
+    def verify_unambiguous(self) -> None:
+        """Verify that evidence in two formats at once says the same whichever of them is looked at.
+
+        Both quotes have to be bound to this certificate's key, and to be of the same TEE in every field but report
+        data. Which is genuine is for whoever judges; the interoperable one is judged here.
+
+        Raises:
+            VerificationError: EVIDENCE_AMBIGUOUS.
+            MalformedInput: one of the two is no quote.
+        """
+        if self.tagged is None or self.legacy_quote is None:
+            return
+        judged, _ = Quote.parse_prefix(self.tagged.evidence)
+        other, _ = Quote.parse_prefix(self.legacy_quote)
+        bound = other.body.report_data in _legacy_bindings(self.spki_der)
+        if not bound or replace(other.body, report_data=judged.body.report_data) != judged.body:
+            raise VerificationError(
+                Reason.EVIDENCE_AMBIGUOUS,
+                "the certificate carries evidence in two formats, "
+                + ("of two different TEEs" if bound else "and the older one speaks for another key"),
+                hint="a peer that shows one thing to some and another to others looks like this",
+            )
+
     def verify_dates(self, *, now: datetime) -> None:
         """Verify that `now` is within the validity.
 
@@ -204,52 +238,122 @@ class RATLSCertificate:
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
+def legacy_report_data(spki_der: bytes, *, format: Format) -> bytes:  # noqa: A002  the word of everybody who asks
+    """Return the 64 bytes of report data of a quote that stands alone, in one of the two older formats.
+
+    Args:
+        spki_der: the SubjectPublicKeyInfo of the certificate's key.
+        format: ENCLAVE_TLS_V1, for RSA keys only, or GRAMINE_LEGACY.
+
+    Raises:
+        Misuse: USAGE, another format, or a key of which the format has no hash.
+        MalformedInput: DER_MALFORMED.
+    """
+    if format is Format.GRAMINE_LEGACY:
+        return _hashed(spki_der)
+    key = _pkcs1_key(spki_der) if format is Format.ENCLAVE_TLS_V1 else None
+    if key is None:
+        raise Misuse(Reason.USAGE, f"no quote of the format {format.value} stands for this key")
+    return _hashed(key)
+
+
 def create_certificate(
     private_key: PrivateKey,
     *,
-    evidence: TaggedEvidence | None,
+    evidence: TaggedEvidence | bytes | None,
     not_before: datetime,
     not_after: datetime,
     endorsements: Endorsements | None = None,
+    format: Format = Format.INTEROPERABLE,  # noqa: A002  the word of everybody who asks
+    legacy_quote: bytes | None = None,
 ) -> bytes:
-    """Return a self-signed certificate in the interoperable format, DER.
+    """Return a self-signed certificate, DER.
 
     Args:
-        private_key: P-256 is what every peer takes; others work.
-        evidence: its claims should name this key; None makes a certificate that attests nothing.
+        private_key: P-256 is what every peer of the interoperable format takes, others work; RSA-3072 for
+            ENCLAVE_TLS_V1.
+        evidence: tagged evidence whose claims name this key, or for the two older formats a quote over
+            `legacy_report_data`; None makes a certificate that attests nothing.
         not_before: aware; set it an hour back, for clocks disagree.
         not_after: aware.
-        endorsements: collateral to carry along.
+        endorsements: collateral to carry along, in the interoperable format.
+        format: how to carry the evidence.
+        legacy_quote: a quote over `legacy_report_data` that stands beside interoperable evidence, for peers of 2021.
+
+    Raises:
+        Misuse: USAGE, the evidence or the key is not of the format.
     """
+    _require_writable(private_key, evidence, endorsements=endorsements, legacy_quote=legacy_quote, asked=format)
+    builder = _builder(private_key, asked=format).not_valid_before(not_before).not_valid_after(not_after)
+    contents: list[tuple[str, bytes | None]] = [
+        (EVIDENCE_OID, evidence.encode() if isinstance(evidence, TaggedEvidence) else None),
+        (ENDORSEMENTS_OID, None if endorsements is None else endorsements.encode()),
+        (LEGACY_QUOTE_OID, evidence if isinstance(evidence, bytes) else legacy_quote),
+    ]
+    # DICE would have them critical, but then every peer that does not know them would refuse the handshake.
+    for oid, content in contents:
+        if content is not None:
+            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), content)
+            builder = builder.add_extension(extension, critical=False)
+    certificate = builder.sign(private_key, hashes.SHA256()).public_bytes(Encoding.DER)
+    largest = max((len(content) for _, content in contents if content is not None), default=0)
+    if len(certificate) > MAX_CERTIFICATE_SIZE or largest > MAX_EXTENSION_SIZE:
+        raise EAAError(Reason.INTERNAL, f"a certificate of {len(certificate)} bytes was made, too big for any peer")
+    return certificate
+
+
+def _require_writable(
+    key: PrivateKey,
+    evidence: TaggedEvidence | bytes | None,
+    *,
+    endorsements: Endorsements | None,
+    legacy_quote: bytes | None,
+    asked: Format,
+) -> None:
+    """Refuse what a format has no place for: a peer would read something else than was meant."""
+    interoperable = asked in (Format.INTEROPERABLE, Format.NONE)
+    if asked is Format.NONE and evidence is not None:
+        fault = "a certificate without evidence was to carry evidence"
+    elif evidence is not None and isinstance(evidence, TaggedEvidence) is not interoperable:
+        fault = f"evidence of another kind was to go into a certificate of the format {asked.value}"
+    elif not interoperable and endorsements is not None:
+        fault = f"the format {asked.value} has no place for endorsements"
+    elif legacy_quote is not None and (asked is not Format.INTEROPERABLE or evidence is None):
+        fault = "a second quote was to stand beside no interoperable evidence"
+    elif asked is Format.ENCLAVE_TLS_V1 and not (isinstance(key, rsa.RSAPrivateKey) and key.key_size == _V1_KEY_BITS):
+        fault = f"the format {asked.value} knows RSA keys of {_V1_KEY_BITS} bits only"
+    else:
+        return
+    raise Misuse(Reason.USAGE, fault)
+
+
+def _builder(private_key: PrivateKey, *, asked: Format) -> x509.CertificateBuilder:
+    """Return what certificates of a format have in common: names, serial number, key and its identifiers."""
     public_key = private_key.public_key()
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Inclavare Containers"),
-            x509.NameAttribute(NameOID.COMMON_NAME, "RATS-TLS"),
-        ]
-    )
-    # A serial of its own for every certificate: some TLS stacks refuse two with one issuer and serial.
+    is_v1 = asked is Format.ENCLAVE_TLS_V1
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANIZATION)]
+    if is_v1:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, _V1_UNIT))
+    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, _COMMON_NAMES.get(asked, _INTEROPERABLE_COMMON_NAME)))
     builder = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(not_before)
-        .not_valid_after(not_after)
+        .subject_name(x509.Name(attributes))
+        .issuer_name(x509.Name(attributes))
+        # A serial of its own for every certificate: some TLS stacks refuse two with one issuer and serial.
+        .serial_number(_V1_SERIAL if is_v1 else x509.random_serial_number())
         .public_key(public_key)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+    )
+    if is_v1:
+        # Those of 2021 have no extension but the quote, and readers of 2021 have seen no others.
+        return builder
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key), critical=False)
     )
-    # DICE would have them critical, but then every peer that does not know them would refuse the handshake.
-    for oid, content in ((EVIDENCE_OID, evidence), (ENDORSEMENTS_OID, endorsements)):
-        if content is not None:
-            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), content.encode())
-            builder = builder.add_extension(extension, critical=False)
-    certificate = builder.sign(private_key, hashes.SHA256()).public_bytes(Encoding.DER)
-    if len(certificate) > MAX_CERTIFICATE_SIZE:
-        raise EAAError(Reason.INTERNAL, f"a certificate of {len(certificate)} bytes was made, too big for any peer")
-    return certificate
+
+
+_COMMON_NAMES: Final = {Format.ENCLAVE_TLS_V1: _V1_COMMON_NAME, Format.GRAMINE_LEGACY: _GRAMINE_COMMON_NAME}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +426,10 @@ def _extensions(raw: bytes) -> list[tuple[str, bool, bytes]]:
             [der.OBJECT_IDENTIFIER, der.BOOLEAN, der.OCTET_STRING],
         ):
             raise _malformed("an extension of the certificate is no identifier with a content")
+        if len(parts[-1].content) > MAX_EXTENSION_SIZE:
+            raise _malformed(
+                f"an extension of {len(parts[-1].content)} bytes, at most {MAX_EXTENSION_SIZE} are allowed"
+            )
         critical = len(parts) == 3 and der.parse_boolean(parts[1].content)
         found.append((der.parse_oid(parts[0].content), critical, parts[-1].content))
     meanings = [LEGACY_QUOTE_OID if oid == _MISWRITTEN_LEGACY_QUOTE_OID else oid for oid, _, _ in found]
@@ -339,6 +447,12 @@ def _format(content: dict[str, bytes], *, subject: str, spki_der: bytes) -> Form
         return Format.NONE
     is_v1 = LEGACY_QUOTE_OID in content and subject == _V1_COMMON_NAME and _pkcs1_key(spki_der) is not None
     return Format.ENCLAVE_TLS_V1 if is_v1 else Format.GRAMINE_LEGACY
+
+
+def _legacy_bindings(spki_der: bytes) -> tuple[bytes, ...]:
+    """Return the report data that a quote of the older formats may have to speak for a key."""
+    pkcs1 = _pkcs1_key(spki_der)
+    return (_hashed(spki_der),) if pkcs1 is None else (_hashed(spki_der), _hashed(pkcs1))
 
 
 def _pkcs1_key(spki_der: bytes) -> bytes | None:
@@ -380,7 +494,9 @@ def _time(element: der.Element) -> datetime:
     if len(text) != 15 or not text.isascii() or not text[:14].isdigit() or text[14] != "Z":
         raise _malformed("a date of the certificate is not written as RFC 5280 has it")
     try:
-        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        # Two digits at a time: strptime takes ten times as long, and there are two dates in every handshake.
+        month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, 14, 2))
+        return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
         raise _malformed("a date of the certificate is no date") from error
 

@@ -30,8 +30,9 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from eaa.appraise.result import Accepted, BindingLevel
-from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, VerificationError
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
+from eaa.tls.leaf import read_leaf
 
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
 EXPORTER_SIZE: Final = 32
@@ -92,17 +93,11 @@ class _Leaf:
 
     def _read(self, der: bytes) -> bool:
         try:
-            read = RATLSCertificate.parse(der)
-            read.verify_dates(now=self.now)
-            if read.unknown_critical:
-                raise MalformedInput(
-                    Reason.CERTIFICATE_MALFORMED,
-                    f"the peer's certificate has critical extensions not known here: {read.unknown_critical}",
-                )
+            self.certificate = read_leaf(der, now=self.now)
         except EAAError as error:
             self.refusal = error
             return False
-        self.der, self.certificate = der, read
+        self.der = der
         return True
 
 
@@ -286,8 +281,17 @@ class Connection:
 
     def exporter(self) -> bytes:
         """Return the 32 bytes that name this session: RFC 9266, with an empty context."""
+        return self.export(EXPORTER_LABEL, EXPORTER_SIZE, b"")
+
+    def export(self, label: bytes, size: int, context: bytes) -> bytes:
+        """Return keying material of this session for a label: RFC 8446, section 7.5."""
         self._require_established()
-        return self._ssl.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE, b"")
+        return self._ssl.export_keying_material(label, size, context)
+
+    @property
+    def failure(self) -> EAAError | None:
+        """What this connection has died of; None while it lives."""
+        return self._failure
 
     # Control bytes: the exchange, before the gate is open and after.
 
