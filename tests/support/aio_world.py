@@ -122,10 +122,8 @@ async def read_exactly(stream: AttestedStream, size: int) -> bytes:
 
 def socket_of(stream: AttestedStream) -> socket.socket:
     """The socket under a stream, however deep it lies."""
-    link: Any = stream._link
-    while not hasattr(link, "_socket"):
-        link = link._outer._link
-    found: socket.socket = link._socket
+    found = stream.get_extra_info("socket")
+    assert isinstance(found, socket.socket)
     return found
 
 

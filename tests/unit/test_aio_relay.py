@@ -84,7 +84,7 @@ def test_a_side_that_takes_nothing_stops_the_other_and_costs_one_record() -> Non
 
     async def main() -> None:
         async with relaying() as relay:
-            writing = asyncio.create_task(relay.client.write(data))
+            writing = asyncio.ensure_future(relay.client.write(data))
             # What the kernel buffers of both connections hold is gone; then everybody waits for the workload.
             await until(lambda: is_blocked(relay.client) and is_blocked(relay.downstream))
             assert not is_waiting(relay.upstream)
@@ -147,7 +147,7 @@ def test_what_was_sent_before_a_side_vanished_still_arrives() -> None:
 
     async def main() -> None:
         async with relaying() as relay:
-            writing = asyncio.create_task(relay.client.write(data))
+            writing = asyncio.ensure_future(relay.client.write(data))
             reading = asyncio.create_task(read_exactly(relay.workload, len(data)))
             await writing
             relay.client.abort()
@@ -161,7 +161,7 @@ def test_a_garbled_record_ends_both() -> None:
     async def main() -> None:
         async with relaying() as relay:
             link: Any = relay.client._link
-            link._socket.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+            link.socket.send(b"\x17\x03\x03\x00\x20" + bytes(32))
             assert await failure_of(relay.workload.read()) is Reason.PEER_CLOSED
             relay.client.abort()
             relay.workload.abort()

@@ -299,7 +299,7 @@ def test_the_inner_session_is_judged_and_ends_with_its_channel() -> None:
             await stream.close()
             await serving
             link: Any = both.client.stream._link
-            found: socket.socket = link._socket
+            found: socket.socket = link.socket
             assert found.fileno() == -1
 
     run(main())

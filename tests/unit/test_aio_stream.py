@@ -11,6 +11,7 @@ import pytest
 
 from eaa.aio import stream as stream_module
 from eaa.aio.stream import RECORDS_IN_A_ROW, AttestedStream, _StreamLink, deadline, secure
+from eaa.appraise.result import BindingLevel
 from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.tls.connection import Want
 from support.aio_world import (
@@ -61,16 +62,16 @@ def test_much_goes_both_ways_at_once_whole_and_in_order(place: Place) -> None:
     run(main())
 
 
-def test_what_two_tasks_put_out_inside_a_stream_goes_one_after_the_other() -> None:
+def test_what_is_put_out_inside_a_stream_goes_out_in_its_order() -> None:
     """A reader may have something to send as well as a writer; in pieces of both the peer would find no record."""
-    begun, done = [], []
+    written = []
 
     class Outer:
-        async def write(self, data: bytes) -> None:
-            begun.append(data)
+        def write(self, data: bytes) -> None:
+            written.append(data)
+
+        async def drain(self) -> None:
             await asyncio.sleep(0)
-            assert begun[-1] == data
-            done.append(data)
 
     class Output:
         def __init__(self) -> None:
@@ -82,10 +83,10 @@ def test_what_two_tasks_put_out_inside_a_stream_goes_one_after_the_other() -> No
     async def main() -> None:
         outer, output = Outer(), Output()
         link = _StreamLink(outer)  # type: ignore[arg-type]
-        await asyncio.gather(*(link.flush(output) for _ in range(2)))  # type: ignore[arg-type]
+        await asyncio.gather(*(link.writable(output) for _ in range(3)))  # type: ignore[arg-type]
 
     run(main())
-    assert begun == done == [b"a", b"b", b"c"]
+    assert written == [b"a", b"b", b"c"]
 
 
 def test_nothing_is_written_at_once(place: Place) -> None:
@@ -171,6 +172,182 @@ def test_a_peer_that_is_always_ready_does_not_keep_the_loop(side: str) -> None:
     assert turns >= 9
 
 
+# --- as asyncio's streams
+
+
+def test_what_is_written_without_waiting_arrives_in_order(place: Place) -> None:
+    """Much more than there is room for, from two tasks at once, and closed at once."""
+    blocks = [os.urandom(200_000) for _ in range(10)]
+
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            for block in blocks[:5]:
+                client.write(block)
+            client.writelines(blocks[5:])
+            client.close()
+            assert await read_all(server) == b"".join(blocks)
+
+    run(main())
+
+
+def test_draining_waits_for_a_peer_that_reads_slowly() -> None:
+    async def main() -> None:
+        async with streams() as (client, server):
+            client.write(bytes(2 * MUCH))
+            drained = asyncio.create_task(client.drain())
+            await until(lambda: is_blocked(client))
+            assert not drained.done()
+            await read_exactly(server, 2 * MUCH)
+            await drained
+
+    run(main())
+
+
+@pytest.mark.parametrize("after", ["finish", "close", "abort"])
+def test_after_the_goodbye_nothing_is_written(after: str, place: Place) -> None:
+    expected = {"finish": Reason.USAGE, "close": Reason.USAGE, "abort": Reason.PEER_CLOSED}
+
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            ended: Any = getattr(client, after)()
+            if after == "finish":
+                await ended
+            # As a method that only buffers it raises nothing.
+            client.write(b"x")
+            assert await reason_of(client.write(b"x")) is expected[after]
+            if after == "finish":
+                await server.write(b"y")
+                assert await client.read() == b"y"
+
+    run(main())
+
+
+def test_who_writes_to_a_peer_that_has_gone_hears_of_it_when_draining() -> None:
+    async def main() -> None:
+        async with streams() as (client, server):
+            server.abort()
+
+            async def write_on() -> None:
+                while True:
+                    client.write(bytes(65536))
+                    await client.drain()
+
+            assert await reason_of(write_on()) is Reason.PEER_CLOSED
+            client.write(b"x")
+            with pytest.raises(PeerMisbehaved):
+                await client.drain()
+
+    run(main())
+
+
+def test_so_many_bytes_or_none(place: Place) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            await client.write(b"12345678")
+            assert await server.readexactly(0) == b""
+            assert await server.readexactly(3) == b"123"
+            reading = asyncio.create_task(server.readexactly(7))
+            await until(lambda: is_waiting(server) if place == "socket" else True)
+            reading.cancel()
+            await asyncio.wait([reading])
+            await client.finish()
+            with pytest.raises(asyncio.IncompleteReadError) as caught:
+                await server.readexactly(7)
+            assert (caught.value.partial, caught.value.expected) == (b"45678", 7)
+            assert await server.read() == b""
+            for size in (0, -1):
+                with pytest.raises(ValueError, match="cannot be read"):
+                    await server.read(size)
+            with pytest.raises(ValueError, match="cannot be read"):
+                await server.readexactly(-1)
+
+    run(main())
+
+
+def test_lines_and_separators(place: Place) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            await client.write(b"one\ntwo\nthree--")
+            assert await server.readline() == b"one\n"
+            assert await server.read(1) == b"t"
+            assert await server.readuntil(b"-" * 2) == b"wo\nthree--"
+            await client.write(b"four\nfive\nsix")
+            await client.finish()
+            assert [line async for line in server] == [b"four\n", b"five\n", b"six"]
+            with pytest.raises(asyncio.IncompleteReadError):
+                await server.readuntil()
+            with pytest.raises(ValueError, match="at least one byte"):
+                await server.readuntil(b"")
+
+    run(main())
+
+
+def test_a_line_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_LINE", 1000)
+
+    async def main() -> None:
+        async with streams() as (client, server):
+            await client.write(b"x" * 1001 + b"\n")
+            with pytest.raises(asyncio.LimitOverrunError) as caught:
+                await server.readline()
+            assert await server.readexactly(caught.value.consumed) == b"x" * 1001 + b"\n"
+
+    run(main())
+
+
+def test_both_ends_and_nobody_else_know_what_is_exported(place: Place) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            assert client.export("EXPERIMENTAL-label", 48) == server.export(b"EXPERIMENTAL-label", 48)
+            assert len({client.export(label, 32, context) for label in "ab" for context in (b"", b"x")}) == 4
+            assert client.export("EXPORTER-Channel-Binding", 32) == server.connection.exporter()
+            assert client.get_extra_info("peername") == server.get_extra_info("sockname")
+            assert client.get_extra_info("cipher", "unknown") == "unknown"
+            client.abort()
+            assert client.get_extra_info("peername") is None
+
+    run(main())
+
+
+def test_a_peer_that_nobody_judged_is_a_key_and_no_more() -> None:
+    async def main() -> None:
+        async with streams() as (client, server):
+            assert (server.peer.verdict, server.peer.facts, server.peer.level) == (None, None, BindingLevel.NONE)
+            assert server.peer.certificate == client_identity().certificate
+            assert client.relay is None
+        async with streams("inside") as (client, _):
+            assert client.relay is not None
+            assert client.relay.certificate == client.peer.certificate == server_identity().certificate
+
+    run(main())
+
+
+def test_a_block_closes_its_stream_and_says_goodbye_only_where_it_ended_well(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "PARTING_TIMEOUT", 0.05)
+
+    async def fail(stream: AttestedStream) -> None:
+        async with stream:
+            await stream.write(b"half of it")
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            async with server:
+                server.write(b"all of it")
+                server.close()
+                server.close()
+            assert await read_all(client) == b"all of it"
+        async with streams(place) as (client, server):
+            reading = asyncio.create_task(read_all(client))
+            with pytest.raises(ZeroDivisionError):
+                await fail(server)
+            assert await reason_of(reading) is Reason.PEER_CLOSED
+
+    run(main())
+
+
 # --- ends
 
 
@@ -207,7 +384,7 @@ def test_a_goodbye_in_the_middle_of_a_record_is_none() -> None:
         async with streams() as (client, server):
             while client.send_now(bytes(65536)) is not Want.WRITE:
                 pass
-            closing = asyncio.create_task(client.close())
+            closing = asyncio.ensure_future(client.close())
             assert await reason_of(read_all(server)) is Reason.PEER_CLOSED
             server.abort()
             await closing
@@ -234,7 +411,7 @@ def test_closing_lets_the_peer_read_all_that_came_before(place: Place) -> None:
             socket_of(server).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(last_words))
             await client.write(bytes(100_000))
             await server.write(last_words)
-            closing = asyncio.create_task(server.close())
+            closing = asyncio.ensure_future(server.close())
             assert await read_all(client) == last_words
             client.abort()
             await closing
@@ -262,7 +439,7 @@ def test_a_peer_that_sends_on_and_on_is_not_listened_to_for_long(monkeypatch: py
 
     async def main() -> None:
         async with streams() as (client, server):
-            flood = asyncio.create_task(client.write(bytes(50 * MUCH)))
+            flood = asyncio.ensure_future(client.write(bytes(8 * MUCH)))
             await server.close()
             assert await reason_of(flood) is Reason.PEER_CLOSED
 
@@ -352,15 +529,75 @@ def test_a_read_that_is_given_up_loses_nothing(place: Place) -> None:
     run(main())
 
 
-def test_a_write_that_is_given_up_leaves_nothing_watched() -> None:
+def test_a_write_that_is_given_up_arrives_whole_even_so(place: Place) -> None:
+    """What was written is sent; given up is the waiting for it. A stream is never left with half a record."""
+
     async def main() -> None:
-        async with streams() as (client, _):
-            writing = asyncio.create_task(client.write(bytes(50 * MUCH)))
-            await until(lambda: is_blocked(client))
+        async with streams(place) as (client, server):
+            writing = asyncio.ensure_future(client.write(bytes(2 * MUCH)))
+            await until(lambda: bool(client._outgoing or client.relay))
             writing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await writing
+            client.write(b"the end")
+            reading = asyncio.create_task(read_exactly(server, 2 * MUCH + 7))
+            await client.drain()
+            assert await reading == bytes(2 * MUCH) + b"the end"
+
+    run(main())
+
+
+def test_a_timeout_around_any_wait_is_a_timeout_and_the_stream_goes_on(place: Place) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            client.write(bytes(2 * MUCH))
+            waits = (client.drain, client.finish, server.readline, client.read, lambda: client.readexactly(5))
+            for wait in (waits[0], waits[1], waits[3], waits[4]):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await wait()
+            assert await read_exactly(server, 2 * MUCH) == bytes(2 * MUCH)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await server.readline()
+            await client.write(b"line\n")
+            await client.finish()
+            assert await server.readline() == b"line\n"
+            await server.write(b"12345")
+            assert await client.readexactly(5) == b"12345"
+
+    run(main())
+
+
+def test_a_close_that_is_not_waited_for_goes_on_by_itself(place: Place) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            client.write(bytes(2 * MUCH))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await client.close()
+            assert client.is_closing()
+            assert await reason_of(client.write(b"more")) is Reason.USAGE
+            assert await read_all(server) == bytes(2 * MUCH)
+            server.close()
+            await server.wait_closed()
+            await client.wait_closed()
             assert not watched()
+
+    run(main())
+
+
+def test_a_peer_that_takes_nothing_is_not_waited_for_for_ever(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "STALLED", 0.05)
+    monkeypatch.setattr(stream_module, "PARTING_TIMEOUT", 0.05)
+
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            client.write(bytes(4 * MUCH))
+            await client.close()
+            assert socket_of(client).fileno() == -1
+            # What was torn does not look finished.
+            assert await reason_of(read_all(server)) is Reason.PEER_CLOSED
 
     run(main())
 

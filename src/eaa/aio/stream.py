@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
-from eaa.errors import EAAError, PeerMisbehaved, Reason
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason
 from eaa.tls.connection import Connection, Want
 
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -22,8 +23,15 @@ READ_SIZE: Final = 16 * 1024
 """Bytes of one TLS record."""
 RECORDS_IN_A_ROW: Final = 16
 """TLS operations on one stream before other tasks have their turn: no peer keeps the loop by being always ready."""
+STALLED: Final = 10.0
+"""Seconds without any progress after which a stream that is being closed gives up what it still had to send."""
+MAX_LINE: Final = 64 * 1024
+"""Bytes that `readuntil` and `readline` look through, as asyncio's streams do."""
+_SEND_SIZE: Final = 4 * READ_SIZE
+"""Bytes that OpenSSL is shown at once; it takes a record of them."""
 
 _T = TypeVar("_T")
+Data = bytes | bytearray | memoryview
 
 
 class Judgement(Protocol):
@@ -32,6 +40,20 @@ class Judgement(Protocol):
     @property
     def result(self) -> Accepted | Rejected:
         """The appraisal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is at the other end, and how that is known."""
+
+    verdict: Accepted | None
+    """What made this side accept the peer, with every check; None where this side judges nobody."""
+    facts: Any
+    """What was verified of its evidence: a `VerifiedQuote`, where the judge is a `Verifier`. None without a verdict."""
+    level: BindingLevel
+    """How closely its evidence is bound to this session; NONE without a verdict."""
+    certificate: bytes | None
+    """Its leaf, DER; None where it showed none. Without a verdict it is nothing but a key."""
 
 
 class _Readiness:
@@ -84,7 +106,7 @@ class _SocketLink:
 
     def __init__(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._socket = sock
+        self.socket = sock
         self._reading = _Readiness(sock, loop.add_reader, loop.remove_reader)
         self._writing = _Readiness(sock, loop.add_writer, loop.remove_writer)
 
@@ -94,8 +116,11 @@ class _SocketLink:
     async def writable(self, _connection: Connection) -> None:
         await self._writing.wait()
 
-    async def flush(self, _connection: Connection) -> None:
+    def push(self, _connection: Connection) -> None:
         """Do nothing: bytes are on the socket already."""
+
+    async def drain(self) -> None:
+        """Do nothing: the stream waits for the socket itself."""
 
     async def part(self) -> None:
         """Send no more, and drop what the peer still sends until it hangs up.
@@ -104,10 +129,10 @@ class _SocketLink:
         """
         dropped = 0
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            self.socket.shutdown(socket.SHUT_WR)
             while dropped < MAX_UNREAD:
                 await self._reading.wait()
-                data = self._socket.recv(READ_SIZE)
+                data = self.socket.recv(READ_SIZE)
                 if not data:
                     return
                 dropped += len(data)
@@ -115,42 +140,61 @@ class _SocketLink:
     def close(self) -> None:
         self._reading.close()
         self._writing.close()
-        self._socket.close()
+        self.socket.close()
 
 
 class _StreamLink:
     """Carries a TLS connection inside another attested stream: Shelter's own session through the relay."""
 
     def __init__(self, outer: AttestedStream) -> None:
-        self._outer = outer
-        self._flushing = asyncio.Lock()
+        self.outer = outer
+
+    @property
+    def socket(self) -> socket.socket:
+        return self.outer._link.socket  # noqa: SLF001  one module
 
     async def readable(self, connection: Connection) -> None:
-        connection.feed(await self._outer.read(READ_SIZE))
+        connection.feed(await self.outer.read(READ_SIZE))
 
     async def writable(self, connection: Connection) -> None:
-        await self.flush(connection)
+        self.push(connection)
+        await self.drain()
 
-    async def flush(self, connection: Connection) -> None:
-        # A reader and a writer may both come here: what OpenSSL put out first has to go first.
-        async with self._flushing:
-            while data := connection.take():
-                await self._outer.write(data)
+    def push(self, connection: Connection) -> None:
+        if data := connection.take():
+            self.outer.write(data)
+
+    async def drain(self) -> None:
+        await self.outer.drain()
 
     async def part(self) -> None:
-        await self._outer.close()
+        await self.outer.close()
 
     def close(self) -> None:
-        self._outer.abort()
+        self.outer.abort()
 
 
 _Link = _SocketLink | _StreamLink
 
 
+class _Pending:
+    """What a call has begun, and goes on by itself. Await it to wait for it, or to hear how it failed."""
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Callable[[], Awaitable[None]]) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._wait().__await__()
+
+
 class AttestedStream:
     """A TLS connection whose application bytes flow only after its gate has opened.
 
-    Reading and writing may run in two tasks at once, each of them in one.
+    It is used as asyncio's streams are, reader and writer in one. Reading and writing may run in two tasks at once. A
+    task that is cancelled loses nothing: what it would have read is read by the next one, and what it has written is
+    sent. As an asynchronous context manager it is closed at the end, without a goodbye where an exception ended it.
     """
 
     def __init__(self, connection: Connection, link: _Link) -> None:
@@ -158,6 +202,9 @@ class AttestedStream:
         self._link = link
         self._early = b""
         self._in_a_row = 0
+        self._outgoing = bytearray()
+        self._sending: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._finished = False
         self._closed = False
         self.judgement: Judgement | None = None
@@ -165,30 +212,195 @@ class AttestedStream:
         self.level = BindingLevel.NONE
         """The binding that the peer's evidence reached."""
 
+    # Who is there.
+
+    @property
+    def peer(self) -> Peer:
+        """Who is at the other end."""
+        result = None if self.judgement is None else self.judgement.result
+        verdict = result if isinstance(result, Accepted) else None
+        return Peer(
+            verdict=verdict,
+            facts=None if verdict is None else getattr(self.judgement, "verified", None),
+            level=self.level,
+            certificate=self._connection.peer_certificate,
+        )
+
+    @property
+    def relay(self) -> Peer | None:
+        """Who forwards the bytes of this session and cannot read them; None where nobody does."""
+        return self._link.outer.peer if isinstance(self._link, _StreamLink) else None
+
     @property
     def connection(self) -> Connection:
         """The TLS state machine, for its certificates and exporter."""
         return self._connection
 
+    def export(self, label: bytes | str, size: int, context: bytes = b"") -> bytes:
+        """Return `size` bytes that only the two ends of this session can know, for this label (RFC 8446, 7.5)."""
+        return self._connection.export(label.encode() if isinstance(label, str) else label, size, context)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what asyncio's streams tell under this name: `peername`, `sockname`, `socket`; or else `default`."""
+        with contextlib.suppress(OSError):
+            match name:
+                case "peername":
+                    return self._link.socket.getpeername()
+                case "sockname":
+                    return self._link.socket.getsockname()
+                case "socket":
+                    return self._link.socket
+        return default
+
+    # Reading.
+
     async def read(self, size: int = READ_SIZE) -> bytes:
-        """Return up to `size` application bytes, b"" at the end. Raises PeerMisbehaved."""
+        """Return up to `size` application bytes as soon as there are any, b"" at a good end. Raises PeerMisbehaved.
+
+        Without a size it does not read to the end, as asyncio's does: the peer would say how much that is.
+        """
         return await self._step(lambda: self.receive_now(size))
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Write all of these application bytes; returns when the transport has taken them."""
-        view = memoryview(data)
-        while view:
-            sent = await self._step(lambda part=view: self.send_now(part))  # type: ignore[misc]
-            view = view[sent:]
+    async def readexactly(self, size: int) -> bytes:
+        """Return this many bytes. Raises PeerMisbehaved; asyncio.IncompleteReadError at a good end before that."""
+        if size < 0:
+            raise ValueError(f"{size} bytes cannot be read")
+        return await self._read_until(lambda got: size if len(got) >= size else None, size)
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """Return bytes up to and with the separator.
+
+        Raises:
+            asyncio.IncompleteReadError: the peer ended well before.
+            asyncio.LimitOverrunError: no separator in MAX_LINE bytes, which can still be read.
+            PeerMisbehaved: the connection broke.
+        """
+        if not separator:
+            raise ValueError("a separator has at least one byte")
+        searched = 0
+
+        def end(got: bytearray) -> int | None:
+            nonlocal searched
+            found = got.find(separator, max(searched - len(separator), 0))
+            searched = len(got)
+            if (len(got) if found < 0 else found) > MAX_LINE:
+                raise asyncio.LimitOverrunError(f"no separator in {MAX_LINE} bytes", len(got))
+            return None if found < 0 else found + len(separator)
+
+        return await self._read_until(end, None)
+
+    async def readline(self) -> bytes:
+        """Return a line with its end, or what there is of one where the peer ends well. Raises as `readuntil`."""
+        try:
+            return await self.readuntil(b"\n")
+        except asyncio.IncompleteReadError as incomplete:
+            return incomplete.partial
+
+    def __aiter__(self) -> Self:
+        """Iterate over lines."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next line."""
+        if line := await self.readline():
+            return line
+        raise StopAsyncIteration
+
+    async def _read_until(self, end: Callable[[bytearray], int | None], expected: int | None) -> bytes:
+        """Read until `end` says how many of the bytes are wanted; whatever else was read stays to be read."""
+        got = bytearray()
+        kept = True
+        try:
+            while (size := end(got)) is None:
+                data = await self.read(READ_SIZE if expected is None else expected - len(got))
+                if not data:
+                    kept = False
+                    raise asyncio.IncompleteReadError(bytes(got), expected)
+                got += data
+            taken = bytes(got[:size])
+            del got[:size]
+            return taken
+        finally:
+            if got and kept:
+                self.push_back(bytes(got))
 
     def push_back(self, data: bytes) -> None:
         """Put bytes in front of what is read next: raw bytes that came in one piece with a message."""
         self._early = data + self._early
 
+    # Writing.
+
+    def write(self, data: Data) -> Awaitable[None]:
+        """Write all of these application bytes, some of them later; they are taken now, in order, in one piece.
+
+        Await what this returns, or `drain`, so as not to write faster than the peer reads, and to hear of failures.
+        """
+        failure = self._cannot_write()
+        if failure is None:
+            try:
+                self._outgoing += self._send_some(memoryview(data).cast("B"))
+            except EAAError as error:
+                failure = error
+            if self._outgoing and self._sending is None:
+                self._sending = asyncio.get_running_loop().create_task(self._send_on())
+
+        async def wait() -> None:
+            if failure is not None:
+                raise failure
+            await self.drain()
+
+        return _Pending(wait)
+
+    def writelines(self, lines: Iterable[Data]) -> Awaitable[None]:
+        """Write these one after the other."""
+        return self.write(b"".join(lines))
+
+    async def drain(self) -> None:
+        """Wait until the system has taken all that was written. Raises PeerMisbehaved where it cannot be sent."""
+        while self._sending is not None:
+            # Who is cancelled here gives up waiting; the bytes are sent even so.
+            await asyncio.wait([self._sending])
+        await self._give_way()
+        self._require_open()
+        if self._connection.failure is not None:
+            raise self._connection.failure
+        await self._link.drain()
+
+    def _cannot_write(self) -> EAAError | None:
+        if self._closed:
+            return _closed_here()
+        if self._finished or self._closing is not None:
+            return Misuse(Reason.USAGE, "this side has said that it sends no more")
+        return self._connection.failure
+
+    def _send_some(self, view: memoryview) -> memoryview:
+        """Send what there is room for, and return the rest. Raises PeerMisbehaved, or Misuse: GATE_CLOSED."""
+        for _ in range(0 if self._outgoing else RECORDS_IN_A_ROW):
+            sent = self._connection.send(view[:_SEND_SIZE]) if view else Want.WRITE
+            if isinstance(sent, Want):
+                break
+            self._in_a_row += 1
+            view = view[sent:]
+        self._link.push(self._connection)
+        return view
+
+    async def _send_on(self) -> None:
+        try:
+            while self._outgoing:
+                # A copy: more may be written while this waits for room, and nobody may look into what grows.
+                sent = await self._step(lambda: self._connection.send(memoryview(self._outgoing[:_SEND_SIZE])))
+                del self._outgoing[:sent]
+        except (EAAError, OSError):
+            self._outgoing.clear()
+        finally:
+            self._sending = None
+
     # The same without waiting, for who moves many bytes: what cannot go on says what it wants, `wait` waits for it.
 
     def receive_now(self, size: int) -> bytes | Want:
         """Return application bytes that are there, b"" at the end, or what reading waits for. Raises PeerMisbehaved."""
+        if size <= 0:
+            raise ValueError(f"{size} bytes cannot be read")
         self._require_open()
         if self._early:
             data, self._early = self._early[:size], self._early[size:]
@@ -196,14 +408,17 @@ class AttestedStream:
         return self._connection.receive(size)
 
     def send_now(self, data: bytes | memoryview) -> int | Want:
-        """Send what there is room for; return how many bytes, or what sending waits for. Raises PeerMisbehaved."""
+        """Send what there is room for; return how many bytes, or what sending waits for. Raises PeerMisbehaved.
+
+        Not to be mixed with `write`, whose bytes may still be on their way.
+        """
         self._require_open()
         return self._connection.send(data)
 
     async def wait(self, want: Want) -> None:
         """Send off what OpenSSL holds, and wait for what an operation wants."""
         self._in_a_row = 0
-        await self._flush()
+        self._link.push(self._connection)
         if want is Want.READ:
             await self._link.readable(self._connection)
         elif want is Want.WRITE:
@@ -212,29 +427,67 @@ class AttestedStream:
     # Ends.
 
     async def finish(self) -> None:
-        """Say that this side sends no more (close_notify). It may go on reading. Raises PeerMisbehaved."""
+        """Send what was written, then say that this side sends no more (close_notify). It may go on reading.
+
+        Raises:
+            PeerMisbehaved: it cannot be sent.
+        """
         if self._finished:
             return
-        self._require_open()
+        await self.drain()
         # What comes after close_notify is the peer's, which need not be waited for here.
         while self._connection.shutdown() is Want.WRITE:
             await self.wait(Want.WRITE)
             self._require_open()
         self._finished = True
-        await self._flush()
+        self._link.push(self._connection)
 
-    async def close(self) -> None:
-        """Say goodbye, let the peer read that and whatever came before, and close. Takes PARTING_TIMEOUT at most."""
-        await self._leave(self.finish)
+    def close(self) -> Awaitable[None]:
+        """Send what was written, say goodbye, let the peer read that, and close. Await it, or `wait_closed`.
+
+        It ends by itself: after STALLED seconds in which the peer took nothing, and PARTING_TIMEOUT in which it did not
+        hang up. Any number of calls is as good as one.
+        """
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        return _Pending(self.wait_closed)
+
+    async def wait_closed(self) -> None:
+        """Wait until a stream is closed on which `close` or `abort` was called."""
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
+
+    def is_closing(self) -> bool:
+        """Tell whether this side has closed the stream, or is about to."""
+        return self._closed or self._closing is not None
 
     async def part(self) -> None:
         """Close without a goodbye, but let the peer read our last words: an alert, or a message of the exchange."""
-        await self._leave(self._flush)
+        await self._leave(self._send_last)
 
     def abort(self) -> None:
         """Close at once."""
         self._closed = True
         self._link.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        """Close it. Nobody shall take a stream that an exception has torn for one that was finished."""
+        await (self.close() if kind is None else self.part())
+
+    async def _close(self) -> None:
+        try:
+            while self._sending is not None:
+                left = len(self._outgoing)
+                await asyncio.wait([self._sending], timeout=STALLED)
+                if self._sending is not None and len(self._outgoing) == left:
+                    return
+            await self._leave(self.finish)
+        finally:
+            self.abort()
 
     async def _leave(self, last_words: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -245,15 +498,16 @@ class AttestedStream:
         finally:
             self.abort()
 
+    async def _send_last(self) -> None:
+        self._link.push(self._connection)
+        await self._link.drain()
+
     def _require_open(self) -> None:
         # OpenSSL knows the socket by its number, which may be another connection's as soon as it is closed.
         if self._closed:
             raise _closed_here()
 
     # For this room.
-
-    async def _flush(self) -> None:
-        await self._link.flush(self._connection)
 
     async def _handshake(self) -> None:
         async with deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
@@ -264,23 +518,30 @@ class AttestedStream:
         while view:
             sent = await self._step(lambda part=view: self._connection.send_control(part))  # type: ignore[misc]
             view = view[sent:]
+        await self._link.drain()
 
     async def _receive_control(self, size: int) -> bytes:
         return await self._step(lambda: self._connection.receive_control(size))
 
+    async def _give_way(self) -> None:
+        if self._in_a_row >= RECORDS_IN_A_ROW:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
+
     async def _step(self, operation: Callable[[], _T | Want]) -> _T:
-        """Repeat one TLS operation until it neither wants to read nor to write."""
+        """Repeat one TLS operation until it neither wants to read nor to write.
+
+        Between an operation that has succeeded and the return nothing is waited for: who is cancelled has read nothing.
+        """
         while True:
-            if self._in_a_row >= RECORDS_IN_A_ROW:
-                self._in_a_row = 0
-                await asyncio.sleep(0)
+            await self._give_way()
             self._in_a_row += 1
             self._require_open()
             outcome = operation()
             if outcome is Want.READ or outcome is Want.WRITE:
                 await self.wait(outcome)
                 continue
-            await self._flush()
+            self._link.push(self._connection)
             return outcome  # type: ignore[return-value]
 
 
