@@ -3,7 +3,11 @@
 It proves nothing to whoever believes it: the answer's measurements are only what a relay says. It is spoken on an
 address of its own, and only with values from evidence that our verifier accepted.
 
-Source: inclavare-containers of July 2021: shelter, inclavared and the enclave-tls samples as they behave.
+The sample programs of enclave-tls and of rats-tls exchange a greeting in the same way. What they have shown of
+themselves stands in their certificates; the greeting proves nothing either.
+
+Source: inclavare-containers of July 2021: shelter, inclavared and the enclave-tls samples as they behave; rats-tls
+0.6.4: its samples.
 """
 
 from __future__ import annotations
@@ -28,7 +32,13 @@ NO_WORKLOAD_REPLY: Final = b"reply from inclavared!\n"
 """inclavared's answer where it has no workload."""
 GREETING: Final = "Hello and welcome to Enclave TLS!\n"
 """What the sample client sends, and what the workload puts behind its measurements."""
+RATS_TLS_GREETING: Final = "\033[91mHello and welcome to RATS-TLS!\033[0m\n"
+"""What the sample client of rats-tls sends, in red, and wants back."""
+RATS_TLS_SERVER_GREETING: Final = "\033[94mHello and welcome to RATS-TLS!\033[0m\n"
+"""What its sample server puts behind its measurements, in blue, where it runs in an enclave."""
 ENCLAVE_ID: Final = "123456"
+MAX_LEGACY_GREETING: Final = 255
+"""Bytes of a greeting, and of the answer to one; the samples use no more of what they receive."""
 
 
 class LegacyRequest(Enum):
@@ -91,6 +101,49 @@ def encode_workload_reply(*, mr_enclave: bytes, mr_signer: bytes, text: bytes = 
     """Return the workload's answer to HELLO: both measurements raw, then the text."""
     _measurements(mr_enclave, mr_signer)
     return mr_enclave + mr_signer + text
+
+
+def answer_greeting(raw: bytes, *, measurements: tuple[bytes, bytes] | None) -> bytes:
+    """Return a sample server's answer to what it was sent.
+
+    The samples send back what they receive, and their clients want just that. inclavared's greeting is another matter:
+    it wants to be told measurements.
+
+    Args:
+        raw: what the client sent, at most MAX_LEGACY_GREETING bytes.
+        measurements: MRENCLAVE and MRSIGNER of this server's own evidence, None where it has none.
+
+    Raises:
+        PeerMisbehaved: MESSAGE_TOO_LARGE.
+    """
+    if len(raw) > MAX_LEGACY_GREETING:
+        raise PeerMisbehaved(
+            Reason.MESSAGE_TOO_LARGE, f"a greeting of {len(raw)} bytes, at most {MAX_LEGACY_GREETING} are allowed"
+        )
+    if raw != HELLO or measurements is None:
+        return raw
+    return encode_workload_reply(mr_enclave=measurements[0], mr_signer=measurements[1])
+
+
+def parse_greeting_reply(raw: bytes, *, sent: bytes) -> str:
+    """Return the text of a sample server's answer: what was sent, or two measurements and a sample's greeting.
+
+    The measurements are what the peer has typed, and are dropped: what it is, its certificate has shown.
+
+    Raises:
+        PeerMisbehaved: MESSAGE_MALFORMED.
+    """
+    text = raw[2 * MEASUREMENT_SIZE :].removesuffix(b"\0") if len(raw) >= 2 * MEASUREMENT_SIZE else raw
+    if raw != sent and text not in _GREETINGS:
+        raise PeerMisbehaved(
+            Reason.MESSAGE_MALFORMED,
+            f"the server's answer of {len(raw)} bytes is no sample server's",
+            hint="the address is another program's; without --legacy this one speaks the exchange of today",
+        )
+    return (sent if raw == sent else text).decode()
+
+
+_GREETINGS: Final = frozenset(text.encode() for text in (GREETING, RATS_TLS_GREETING, RATS_TLS_SERVER_GREETING))
 
 
 def _measurements(*measurements: bytes) -> None:
