@@ -39,16 +39,25 @@ def simulator_group() -> None:
 )
 @click.option("--advisory", "advisory_ids", multiple=True, metavar="ID", help="An advisory of that level; repeatable.")
 @click.option("--evaluation-number", type=click.IntRange(0, 10_000), metavar="N")
+@click.option(
+    "--vendor-of",
+    type=_PATH,
+    metavar="DIR",
+    help="Make another machine of the vendor of this platform. Default: a vendor of its own.",
+)
 @click.option("--image", "images", multiple=True, metavar="NAME", help="Also make the sample image DIR/NAME.sgxs.")
 @json_option
-def create_command(*, folder: Path, images: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Make a platform with its own vendor in DIR, which must not hold one yet."""
+def create_command(
+    *, folder: Path, images: tuple[str, ...], vendor_of: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Make a platform in DIR, which must not hold one yet."""
     if (folder / SECRETS_FILE).exists():
         raise Misuse(
             Reason.SIMULATOR_INVALID, f"{folder} holds a platform already", hint="choose another folder, or remove it"
         )
     now = datetime.now(UTC)
-    platform = Platform.create(now=now, **_options(**given))
+    vendor = None if vendor_of is None else _read_platform(vendor_of).pki
+    platform = Platform.create(now=now, pki=vendor, **_options(**given))
     _write_platform(folder, platform)
     # One signer for all of them, as of one vendor; making its key takes longer than all the rest.
     key = create_signer_key() if images else None

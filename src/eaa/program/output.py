@@ -99,6 +99,7 @@ _KINDS: Final = (
     ("session", ("report_data", "binding", "evidence")),
     ("how it runs", ("debug", "sept_ve_disable", "td_attributes", "service_td")),
     ("event log", ("event_log",)),
+    ("machine", ("platform", "pinned_platform")),
     ("platform", ("tcb_status", "allowed_advisories", "denied_advisories", "dynamic_platform", "cached_keys", "smt")),
     ("documents", ("evaluation_number", "collateral_freshness", "evaluation_floor")),
 )
