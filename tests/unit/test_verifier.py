@@ -21,7 +21,8 @@ from eaa.evidence.quote import Quote
 from eaa.measure.sgx import measure_sgxs
 from eaa.simulator.faults import Fault
 from eaa.simulator.platform import Platform
-from eaa.verifier import COLLATERAL_LIFETIME, MAX_CACHED_COLLATERAL, TrustAnchors, Verifier, wall_clock
+from eaa.verifier import COLLATERAL_LIFETIME, MAX_CACHED_COLLATERAL, Model, TrustAnchors, Verifier, wall_clock
+from eaa.verifier.supply import Patience
 from support.simulated import NOW, REPORT_DATA, sample_enclave
 
 
@@ -270,12 +271,14 @@ def test_models_that_strangers_name_do_not_fill_the_memory(
     verifier = verifier_of(source, clock=(clock := Clock()))
     collateral = platform.collateral(now=NOW)
     monkeypatch.setattr(source, "fetch", lambda **_: collateral)
-    for number in range(MAX_CACHED_COLLATERAL + 10):
-        clock.now = NOW + timedelta(seconds=number)
-        verifier._collateral_for((0, number.to_bytes(6, "big"), "platform"), clock.now)
-    assert len(verifier._cache) == MAX_CACHED_COLLATERAL
+    names = [Model(0, number.to_bytes(6, "big"), "platform") for number in range(MAX_CACHED_COLLATERAL + 10)]
+    supply = verifier._supply
+    for seconds, name in enumerate(names):
+        clock.now = NOW + timedelta(seconds=seconds)
+        supply._missing(name, Quote.parse(evidence), None, Patience.WAIT)
+    assert verifier.counters.kept == MAX_CACHED_COLLATERAL
     # The oldest went first.
-    assert min(int.from_bytes(model[1], "big") for model in verifier._cache) == 10
+    assert [name for name in names if supply._models.find(name, clock.now)] == names[10:]
 
 
 @pytest.mark.parametrize(

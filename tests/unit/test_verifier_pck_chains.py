@@ -20,6 +20,7 @@ from eaa.sources import PCKCertificateSource, PCKName
 from eaa.sources.files import FileSource
 from eaa.sources.pccs import PCCSSource
 from eaa.verifier import COLLATERAL_LIFETIME, MAX_CACHED_CHAINS, TrustAnchors, Verifier
+from eaa.verifier.supply import Patience
 from support.pccs import platform, running_pccs, upload_body
 from support.scripted_http import Reply, scripted
 from support.simulated import NOW, REPORT_DATA, sample_enclave
@@ -126,8 +127,8 @@ def test_what_is_kept_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     for number in range(MAX_CACHED_CHAINS + 5):
         clock.now = NOW + timedelta(microseconds=number)
         named = replace(quote, certification_data=number.to_bytes(16, "big") + quote.certification_data[16:])
-        verifier._pck_chain_for(named, clock.now)
-    assert len(verifier._chains) == MAX_CACHED_CHAINS
+        verifier._supply._chain_for(named, clock.now, Patience.WAIT)
+    assert verifier._supply._chains.counters.kept == MAX_CACHED_CHAINS
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from eaa.collateral.bundle import Collateral
 from eaa.errors import Misuse, Reason
 
-__all__ = ["CollateralSource", "PCKCertificateSource", "PCKName", "open_source"]
+__all__ = ["CollateralSource", "LocalSource", "PCKCertificateSource", "PCKName", "open_source"]
 
 
 class CollateralSource(Protocol):
@@ -57,6 +57,13 @@ class PCKCertificateSource(Protocol):
             Unavailable: it could not be had.
         """
         ...
+
+
+@runtime_checkable
+class LocalSource(Protocol):
+    """A source that has what it has on this machine: asking it never waits for a network."""
+
+    is_local: bool
 
 
 def open_source(

@@ -40,6 +40,9 @@ class DirectorySource:
     files for one model the one with the higher evaluation number counts, then the one that was issued later.
     """
 
+    is_local = True
+    """Asking it never waits for a network."""
+
     def __init__(self, folder: Path) -> None:
         """Look at the files. Raises Misuse (FILE_UNREADABLE)."""
         self._folder = folder

@@ -15,6 +15,9 @@ class FileSource:
     A file for another model is not found out here: verification compares the FMSPC and names both.
     """
 
+    is_local = True
+    """Asking it never waits for a network."""
+
     def __init__(self, path: Path) -> None:
         """Read the file. Raises Misuse (FILE_UNREADABLE) and MalformedInput (COLLATERAL_MALFORMED)."""
         self._collateral = Collateral.from_json(read_collateral(path))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,28 +19,32 @@ from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, Rejected, Role
-from eaa.collateral.bundle import Collateral
-from eaa.collateral.intel import PCKCertificate, pck_certificate_of
 from eaa.errors import Misuse, Reason, VerificationError
 from eaa.evidence.eventlog import EventLog
-from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
-from eaa.evidence.quote import CertificationDataType, Quote, TEEType
-from eaa.sources import CollateralSource, PCKCertificateSource, PCKName
+from eaa.evidence.quote import Quote
+from eaa.sources import CollateralSource
+from eaa.verifier.fetching import CLOSE_TIMEOUT, COLLATERAL_LIFETIME, FetchCounters
+from eaa.verifier.platforms import Model
+from eaa.verifier.supply import MAX_CACHED_CHAINS, MAX_CACHED_COLLATERAL, Patience, Supply
 from eaa.verify.cache import VerificationCache
 from eaa.verify.chain import INTEL, TrustAnchors
-from eaa.verify.dcap import VerifiedQuote
+from eaa.verify.dcap import VerifiedCollateral, VerifiedQuote
 
-COLLATERAL_LIFETIME: Final = timedelta(hours=1)
-"""How long fetched collateral is reused. Short, so that a revocation reaches us long before nextUpdate."""
-MAX_CACHED_COLLATERAL: Final = 256
-MAX_CACHED_CHAINS: Final = 1024
-"""PCK certificate chains of quotes that do not carry their own."""
-_LOCKS: Final = 32
+_NO_GRACE: Final = timedelta(0)
 
-_Model = tuple[int, bytes, str]
-"""TEE type, FMSPC and CA: what decides which collateral is needed."""
-
-__all__ = ["COLLATERAL_LIFETIME", "INTEL", "Judgement", "TrustAnchors", "VerifiedQuote", "Verifier", "wall_clock"]
+__all__ = [
+    "COLLATERAL_LIFETIME",
+    "INTEL",
+    "MAX_CACHED_CHAINS",
+    "MAX_CACHED_COLLATERAL",
+    "FetchCounters",
+    "Judgement",
+    "Model",
+    "TrustAnchors",
+    "VerifiedQuote",
+    "Verifier",
+    "wall_clock",
+]
 
 
 def wall_clock() -> datetime:
@@ -55,6 +58,8 @@ class Judgement:
 
     verified: VerifiedQuote | None
     result: Accepted | Rejected
+    stapled: bool = False
+    """Whether the facts rest on collateral that the peer brought along."""
 
     @property
     def accepted(self) -> bool:
@@ -62,24 +67,12 @@ class Judgement:
         return isinstance(self.result, Accepted)
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
-    collateral: Collateral
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _CachedChain:
-    chain: bytes | None
-    since: datetime
-
-
 class Verifier:
     """Judges evidence by one set of trust anchors, one policy and one set of reference values.
 
     Thread-safe. Collateral is cached by platform model for COLLATERAL_LIFETIME; concurrent misses for the same model
-    fetch once. What verification establishes of collateral, platforms and attestation keys is remembered, see
-    `eaa.verify.cache`.
+    fetch once, and share a failure. What verification establishes of collateral, platforms and attestation keys is
+    remembered, see `eaa.verify.cache`.
     """
 
     def __init__(
@@ -104,19 +97,19 @@ class Verifier:
             floor: who remembers evaluation numbers, so that a lower one is refused.
             pins: who remembers on which machine each reference value was first accepted, so that another is refused.
         """
-        self._source = source
         self._floor = floor
         self._pins = pins
         self._policy = policy or PolicyFile()
         self._clock = clock
         self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
-        self._cache: dict[_Model, _Cached] = {}
-        self._chains: dict[bytes, _CachedChain] = {}
-        self._guard = threading.Lock()
-        # A fixed number of locks: the model in an unverified quote is the peer's word and must not grow anything.
-        self._fetching = tuple(threading.Lock() for _ in range(_LOCKS))
+        longest = max(self._policy.for_role(role).longest_grace for role in Role)
+        self._supply = Supply(source, verified=self._verified, clock=clock, grace=longest)
         self._reference_values = reference_values or ReferenceValues()
         self._appraisers = _appraisers(self._policy, self._reference_values)
+
+    def now(self) -> datetime:
+        """Return the present as this verifier's clock has it."""
+        return self._clock()
 
     def require_values_for(self, role: Role) -> None:
         """Raise Misuse where no reference value of this role is there: nothing could ever be accepted."""
@@ -137,21 +130,37 @@ class Verifier:
         vars(other).update(_reference_values=reference_values, _appraisers=appraisers, _pins=None)
         return other
 
-    def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD) -> VerifiedQuote:
+    def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD, stapled: bytes | None = None) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
-        now = self._clock()
-        chain = self._pck_chain_for(quote, now)
-        model, pck = self._model_of(quote, chain)
-        collateral = self._collateral_for(model, now)
-        if chain is not None and chain != collateral.pck_certificate_chain:
-            collateral = replace(collateral, pck_certificate_chain=chain)
-        grace = self._policy.for_role(role).longest_grace
+        return self._establish(quote, role=role, patience=Patience.WAIT, stapled=stapled)[0]
+
+    def _establish(
+        self, quote: Quote, *, role: Role, patience: Patience, stapled: bytes | None
+    ) -> tuple[VerifiedQuote, bool]:
+        """Return the facts, and whether they rest on collateral of the peer's."""
+        now, policy = self._clock(), self._policy.for_role(role)
+        supplied = self._supply.collateral_for(
+            quote, now=now, patience=patience, stapled=stapled, admits=lambda brought: self._admits(brought, role=role)
+        )
+        # A grace is for those who cannot fetch, not for those who staple.
+        grace = _NO_GRACE if supplied.stapled else policy.longest_grace
         try:
-            return self._verified.verify_quote(quote, collateral, now=now, grace=grace, known=pck)
+            verified = self._verified.verify_quote(quote, supplied.collateral, now=now, grace=grace, known=supplied.pck)
         except VerificationError:
-            # The fault may lie in what we kept, which may have been replaced since: ask again next time.
-            self._forget(model, quote)
+            self._supply.reconsider(quote, supplied)
             raise
+        return verified, supplied.stapled
+
+    def _admits(self, documents: VerifiedCollateral, *, role: Role) -> bool:
+        """Whether evaluation numbers would pass: what policy or floor refuse is not taken from a peer to begin with."""
+        info, identity = documents.tcb_info, documents.qe_identity
+        numbers = {"tcb-info": info.tcb_evaluation_data_number, "qe-identity": identity.tcb_evaluation_data_number}
+        floor = {} if self._floor is None else self._floor.raise_to({}).numbers
+        anchor, lowest = documents.lists.root.fingerprint, self._policy.for_role(role).minimum_evaluation_number
+        return all(
+            number >= max(lowest, floor.get((anchor, f"{info.id.lower()}-{kind}"), 0))
+            for kind, number in numbers.items()
+        )
 
     def judge(
         self,
@@ -160,23 +169,73 @@ class Verifier:
         role: Role,
         session: SessionBinding | None,
         expected_report_data: bytes | None = None,
+        stapled: bytes | None = None,
     ) -> Judgement:
-        """Verify and appraise the evidence of a peer.
+        """Verify and appraise the evidence of a peer. Waits for collateral that has to be fetched.
 
         Args:
             evidence: the quote as received, or None where the peer has shown none.
             role: the role in which it appeared.
             session: what this session's evidence has to contain; None for a document.
             expected_report_data: 64 bytes that a document has to contain; a session brings its own.
+            stapled: the collateral file that the peer has sent along. It is verified like any other, and used where
+                nothing in it is older than what was seen before; otherwise it is as if it had not come.
 
         Raises:
             MalformedInput, VerificationError: the evidence is not genuine.
             Unavailable: its collateral could not be had.
         """
+        return self._judge(
+            evidence,
+            role=role,
+            session=session,
+            expected_report_data=expected_report_data,
+            stapled=stapled,
+            patience=Patience.WAIT,
+        )
+
+    def judge_now(
+        self,
+        evidence: bytes | None,
+        *,
+        role: Role,
+        session: SessionBinding | None,
+        expected_report_data: bytes | None = None,
+        stapled: bytes | None = None,
+    ) -> Judgement:
+        """Do what `judge` does, without ever waiting for a network: for handshakes, and for event loops.
+
+        Collateral that is not here is fetched on a thread, once for all who ask, and then kept fresh; see `prefetch`.
+
+        Raises:
+            MalformedInput, VerificationError: as `judge`.
+            Unavailable: COLLATERAL_PENDING, it is being fetched: whoever tries again in a moment will be judged.
+                OVERLOADED, too many models are waited for.
+        """
+        return self._judge(
+            evidence,
+            role=role,
+            session=session,
+            expected_report_data=expected_report_data,
+            stapled=stapled,
+            patience=Patience.NOW,
+        )
+
+    def _judge(
+        self,
+        evidence: bytes | None,
+        *,
+        role: Role,
+        session: SessionBinding | None,
+        expected_report_data: bytes | None,
+        stapled: bytes | None,
+        patience: Patience,
+    ) -> Judgement:
         if evidence is None:
             return Judgement(verified=None, result=reject_missing_evidence(role=role))
-        verified = self.verify(Quote.parse(evidence), role=role)
-        return self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
+        verified, from_peer = self._establish(Quote.parse(evidence), role=role, patience=patience, stapled=stapled)
+        judgement = self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
+        return replace(judgement, stapled=True) if from_peer else judgement
 
     def appraise(
         self,
@@ -214,103 +273,63 @@ class Verifier:
         role: Role,
         session: SessionBinding | None,
         expected_report_data: bytes | None = None,
+        stapled: bytes | None = None,
     ) -> Judgement:
         """Do what `judge` does on a worker thread: fetching collateral must not hold up an event loop."""
         import asyncio  # noqa: PLC0415  a tenth of what `shelter verify` takes, which has no loop
 
         return await asyncio.to_thread(
-            self.judge, evidence, role=role, session=session, expected_report_data=expected_report_data
+            self.judge,
+            evidence,
+            role=role,
+            session=session,
+            expected_report_data=expected_report_data,
+            stapled=stapled,
         )
 
-    def _model_of(self, quote: Quote, chain: bytes | None) -> tuple[_Model, PCKCertificate | None]:
-        """Return the model, and the PCK certificate that told it, still unverified, where one had to be read."""
-        # A platform that was verified before is known by its bytes: its certificate need not be read again.
-        known, pck = self._verified.model_of(quote, pck_certificate_chain=chain), None
-        if known is None:
-            pck = _read_pck_certificate(quote, chain)
-            known = pck.fmspc, pck.ca
-        return (int(quote.header.tee_type), *known), pck
+    # --- collateral ahead of time
 
-    def _pck_chain_for(self, quote: Quote, now: datetime) -> bytes | None:
-        """Return the PCK certificate chain of a quote that does not carry one; None for all others."""
-        if quote.certification_data_type not in _WITHOUT_CHAIN or not isinstance(self._source, PCKCertificateSource):
-            return None
-        key = _chain_key(quote)
-        cached = self._chains.get(key)
-        if cached is None or now - cached.since >= COLLATERAL_LIFETIME:
-            cached = _CachedChain(self._source.fetch_pck_chain(_pck_name(quote)), now)
-            with self._guard:
-                if len(self._chains) >= MAX_CACHED_CHAINS:
-                    del self._chains[min(self._chains, key=lambda known: self._chains[known].since)]
-                self._chains[key] = cached
-        return cached.chain
+    def prefetch(self, models: Iterable[Model]) -> None:
+        """Have the collateral of these platform models fetched, and keep it fresh until `close`. Waits for nothing.
 
-    def _collateral_for(self, model: _Model, now: datetime) -> Collateral:
-        with self._fetching[hash(model) % _LOCKS]:
-            cached = self._cache.get(model)
-            # A difference cannot overflow as a date in the year 9999 plus a lifetime would.
-            if cached is None or now - cached.since >= COLLATERAL_LIFETIME:
-                tee, fmspc, ca = model
-                fetched = self._source.fetch(tee=TEEType(tee), fmspc=fmspc, ca=ca)
-                if cached is not None and cached.collateral != fetched:
-                    self._verified.forget(cached.collateral)
-                cached = _Cached(fetched, now)
-                self._remember(model, cached)
-        return cached.collateral
+        Raises:
+            Unavailable: OVERLOADED, they are too many.
+        """
+        self._supply.prefetch(models)
 
-    def _remember(self, model: _Model, cached: _Cached) -> None:
-        with self._guard:
-            if len(self._cache) >= MAX_CACHED_COLLATERAL:
-                del self._cache[min(self._cache, key=lambda known: self._cache[known].since)]
-            self._cache[model] = cached
+    def prefetch_for(self, evidence: bytes) -> None:
+        """Do so for the platform of this quote, a server's own for instance: its peers tend to be like it.
 
-    def _forget(self, model: _Model, quote: Quote) -> None:
-        with self._guard:
-            self._cache.pop(model, None)
-            if self._chains:
-                self._chains.pop(_chain_key(quote), None)
+        Raises:
+            MalformedInput: it is no quote.
+        """
+        self._supply.prefetch_for(Quote.parse(evidence))
+
+    def start_refreshing(self) -> None:
+        """Renew collateral that is in use ahead of COLLATERAL_LIFETIME, on a thread.
+
+        `prefetch` and the first miss of `judge_now` start it as well.
+        """
+        self._supply.start()
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """End the thread. A fetch that is under way is waited for, for some `timeout` seconds, and not interrupted."""
+        self._supply.close(timeout)
+
+    def collateral_json(self, evidence: bytes) -> bytes | None:
+        """Return the collateral file of this quote's platform, to be stapled to it: None where none is kept just now.
+
+        Never waits and never raises. The same object is returned until the collateral is renewed.
+        """
+        return self._supply.json_for(evidence)
+
+    @property
+    def counters(self) -> FetchCounters:
+        """What was fetched so far, for metrics."""
+        return self._supply.counters
 
 
 def _appraisers(policy: PolicyFile, reference_values: ReferenceValues) -> dict[Role, Appraiser]:
     return {
         role: Appraiser(policy=policy.for_role(role), reference_values=reference_values, role=role) for role in Role
     }
-
-
-_WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
-_RSA_3072: Final = CertificationDataType.PPID_RSA_3072
-
-
-def _read_pck_certificate(quote: Quote, chain: bytes | None) -> PCKCertificate:
-    if quote.certification_data_type in PPID_SIZES:
-        if chain is None:
-            raise VerificationError(
-                Reason.PCK_CERTIFICATE_MISSING,
-                "the quote names its platform without its PCK certificate (certification data of type "
-                f"{quote.certification_data_type}), and the source of collateral has none",
-                hint="name a PCCS that knows the platform, or let the quoting host put the chain into its quotes",
-            )
-        return pck_certificate_of(chain)
-    return pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type)
-
-
-def _chain_key(quote: Quote) -> bytes:
-    kind = b"%d:" % quote.certification_data_type
-    return hashlib.sha256(kind + quote.header.user_data + quote.certification_data).digest()
-
-
-def _pck_name(quote: Quote) -> PCKName:
-    """Return what the quote says of its PCK certificate, unverified. Raises MalformedInput."""
-    kind, data = quote.certification_data_type, quote.certification_data
-    named = (
-        PPIDCertification.parse(data, kind=kind)
-        if kind in PPID_SIZES
-        else pck_certificate_of(data, certification_data_type=kind)
-    )
-    return PCKName(
-        qe_id=quote.header.user_data[:16],
-        encrypted_ppid=named.ppid if kind == _RSA_3072 else None,
-        cpu_svn=named.cpu_svn,
-        pce_svn=named.pce_svn,
-        pce_id=named.pce_id,
-    )

@@ -324,7 +324,7 @@ class FetchCache(Generic[Key, Value]):
         except EAAError as error:
             level = logging.INFO if failed_before else logging.WARNING
             _log.log(level, "%s: %s [%s]", self._what(key), error.message, error.reason)
-        except Exception:
+        except Exception:  # noqa: BLE001  logged, and the next thing is fetched
             # Our bug, and no reason to leave everybody waiting.
             _log.exception("%s could not be fetched", self._what(key))
         else:

@@ -1,13 +1,13 @@
 """Collateral that a peer brings along, and what it has to be better than.
 
-A vendor signs collateral, so an untrusted peer may carry it. What a peer could do is choose: an older TCB Info, by which
-its platform is still up to date, or an older CRL, in which its certificate does not stand yet, while their signatures
-hold and their dates have not come. So a verifier keeps the highest number and the latest date of every document that
-it has verified, whoever brought it, and uses what a peer brings only where nothing in it is behind any of them.
+A vendor signs collateral, so an untrusted peer may carry it. What a peer could do is choose: an older TCB Info, by
+which its platform is still up to date, or an older CRL, in which its certificate does not stand yet, while their
+signatures hold and their dates have not come. So a verifier keeps the highest number and the latest date of every
+document that it has verified, whoever brought it, and uses what a peer brings only where nothing in it is behind.
 
-Documents are compared each with its own kind: the root's CRL is the same one for all platforms, a PCK CRL for all of its
-CA, the identity of a quoting enclave for all of a kind of TEE. A peer on a model that is seen for the first time cannot
-bring an older CRL than the one that came with another model.
+Documents are compared each with its own kind: the root's CRL is the same one for all platforms, a PCK CRL for all of
+its CA, the identity of a quoting enclave for all of a kind of TEE. A peer on a model that is seen for the first time
+cannot bring an older CRL than the one that came with another model.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from eaa.collateral.bundle import Collateral
-from eaa.errors import EAAError
+from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.verifier.platforms import Model
 from eaa.verify.cache import VerificationCache
 from eaa.verify.dcap import VerifiedCollateral
@@ -100,17 +100,19 @@ def verify_staple(raw: bytes, *, model: Model, cache: VerificationCache, now: da
     """Parse and verify what a peer has stapled for its own platform model. There is no grace for it.
 
     Raises:
-        ValueError: it is too long, or for another platform model.
-        MalformedInput, VerificationError: it is no collateral, or not the vendor's, or not valid now.
+        MalformedInput, VerificationError: it is no collateral, not the vendor's, not valid now, or for another model.
     """
     if len(raw) > MAX_STAPLED_SIZE:
-        raise ValueError(f"it has {len(raw)} bytes, at most {MAX_STAPLED_SIZE} are read")
-    collateral = Collateral.from_json(raw)
+        raise MalformedInput(
+            Reason.COLLATERAL_MALFORMED, f"stapled collateral has {len(raw)} bytes, at most {MAX_STAPLED_SIZE} are read"
+        )
+    # A PCK certificate is no part of what a model's platforms share, and comes from where all others come from.
+    collateral = replace(Collateral.from_json(raw), pck_certificate_chain=None)
     documents = cache.verify_collateral(collateral, now=now)
-    lists, info = documents.lists, documents.tcb_info
-    if (info.id, info.fmspc) != (_TEE_IDS.get(model.tee), model.fmspc) or model.ca not in lists.pck_ca.common_name.lower():
-        raise ValueError(f"it is for {info.id} {info.fmspc.hex()} under {lists.pck_ca.common_name!r}")
+    info, ca = documents.tcb_info, documents.lists.pck_ca.common_name
+    if (info.id, info.fmspc) != (_TEE_IDS.get(model.tee), model.fmspc) or model.ca not in ca.lower():
+        raise VerificationError(
+            Reason.TCB_INFO_MISMATCH,
+            f"stapled collateral is for {info.id} {info.fmspc.hex()} under {ca!r}, the evidence is of {model}",
+        )
     return Staple(collateral=collateral, documents=documents, marks=marks_of(documents))
-
-
-__all__ = ["EAAError", "HighWaterMarks", "Mark", "Staple", "marks_of", "verify_staple"]
