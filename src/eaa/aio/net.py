@@ -15,7 +15,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, unavailable_from_os_error
 from eaa.errors import EAAError, Reason, Unavailable
@@ -37,6 +37,8 @@ DRAIN: Final = 5.0
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """Linux's struct ucred: process, user, group."""
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -273,20 +275,25 @@ class Service:
             loop.add_signal_handler(number, _settle, stopped, 128 + number)
         self.start()
         announce()
-        ends: list[asyncio.Future[Any]] = [stopped, *self._accepting]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in self._accepting:
-                if task.done():
-                    # It never ends by itself: a bug of ours, and better no service than one that has gone deaf.
-                    task.result()
-            return stopped.result()
+            return await self.serve_until(stopped)
         finally:
             await self.stop()
 
     def start(self) -> None:
         """Begin to accept, in the event loop that runs."""
         self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
+
+    async def serve_until(self, stopped: asyncio.Future[_T]) -> _T:
+        """Wait until `stopped` is done, and return its result."""
+        ends: list[asyncio.Future[Any]] = [stopped, *self._accepting]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.done():
+            for task in self._accepting:
+                if task.done():
+                    # It never ends by itself: a bug of ours, and better no service than one that has gone deaf.
+                    task.result()
+        return stopped.result()
 
     async def stop(self) -> None:
         """Accept no more, give live connections DRAIN seconds to finish, and end those that have not."""

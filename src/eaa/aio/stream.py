@@ -569,8 +569,8 @@ async def _handshaken(stream: AttestedStream) -> AttestedStream:
 
 
 @contextlib.asynccontextmanager
-async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    """Bound a step in time. Raises PeerMisbehaved (PEER_TIMEOUT) naming the step."""
+async def deadline(seconds: float | None, what: str) -> AsyncIterator[None]:
+    """Bound a step in time, or not where there are no seconds. Raises PeerMisbehaved (PEER_TIMEOUT) naming the step."""
     try:
         async with asyncio.timeout(seconds):
             yield
