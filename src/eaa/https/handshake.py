@@ -1,0 +1,263 @@
+"""One connection's handshake: the peer's certificate is judged in the middle of it, before OpenSSL does.
+
+OpenSSL hands every handshake message to a callback before it looks at it. Ours waits for the peer's Certificate:
+
+1. Until then the connection stands on a context whose trust store is empty. OpenSSL refuses whatever comes.
+2. The callback takes the leaf out of the message and has it judged. Where that raises, nothing changes, see 1.
+3. An accepted leaf is put into the trust store of another context, and the connection moves there. OpenSSL then finds
+   it trusted, and goes on to CertificateVerify: the peer has to prove that it holds the key.
+4. After the handshake the leaf that OpenSSL has must be the one that was judged in this handshake. The connection moves
+   on to a context without callback and trust store.
+
+So a certificate that was accepted before, or on another connection, is worth nothing by itself, and if the callback is
+never called nobody is let in.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Rejection, VerificationError
+from eaa.https.judging import Peer, PeerJudge
+from eaa.https.refusal import AttestationFailed
+from eaa.tls.certificate import MAX_CERTIFICATE_SIZE
+
+TLS_1_3: Final = 0x0304
+_HANDSHAKE: Final = 22
+_CERTIFICATE: Final = 11
+_HEADER: Final = 4
+"""Bytes of a handshake message before its content: type and length."""
+
+
+class Handshake:
+    """What is known of one connection's peer, and what is to become of the connection."""
+
+    __slots__ = ("_idle", "_judge", "_note", "_trust", "certificate", "concluded", "peer", "refusal", "tells_peer")
+
+    def __init__(
+        self,
+        *,
+        tells_peer: bool,
+        judge: PeerJudge | None,
+        trust: Callable[[bytes], ssl.SSLContext],
+        note: Callable[[EAAError], None],
+        idle: ssl.SSLContext,
+    ) -> None:
+        """Begin.
+
+        Args:
+            tells_peer: whether a refused peer is to get its alert even from an event loop that drops it; for servers.
+            judge: who judges the peer; None where nobody is asked for evidence.
+            trust: returns a context that trusts this leaf.
+            note: is told of a refusal, once.
+            idle: the context of a connection whose handshake is over.
+        """
+        self.tells_peer = tells_peer
+        self.concluded = False
+        self.certificate: bytes | None = None
+        self.peer: Peer | None = None
+        self.refusal: EAAError | None = None
+        self._judge = judge
+        self._trust = trust
+        self._note = note
+        self._idle = idle
+
+    def on_certificate(self, ssl_object: Any, version: int, message: bytes) -> None:
+        """Judge the peer's Certificate message, and let OpenSSL trust what was accepted. Raises EAAError."""
+        try:
+            if self.certificate is not None or self._judge is None:
+                raise PeerMisbehaved(Reason.TLS_HANDSHAKE, "the peer sends a certificate that nobody asked for")
+            if version != TLS_1_3:
+                raise PeerMisbehaved(
+                    Reason.TLS_HANDSHAKE, "the peer does not speak TLS 1.3", hint="update the peer's TLS library"
+                )
+            certificate = leaf_of(message)
+            peer = self._judge(certificate)
+            if certificate is None:
+                raise Rejection(Reason.NO_EVIDENCE, "the peer has no certificate")
+            context = self._trust(certificate)
+        except Exception as error:
+            self.refusal = error if isinstance(error, EAAError) else _our_bug(error)
+            self._note(self.refusal)
+            raise self.refusal from self.refusal.__cause__
+        self.certificate, self.peer = certificate, peer
+        ssl_object.context = context
+
+    def conclude(self, ssl_object: Any) -> None:
+        """Make sure, after the handshake, that OpenSSL's peer is the one that was judged. Raises AttestationFailed."""
+        if self._judge is not None:
+            judged = self.refusal is None and self.certificate is not None and not ssl_object.session_reused
+            if not judged or ssl_object.getpeercert(True) != self.certificate:
+                self.peer = None
+                raise self.failure()
+        ssl_object.context = self._idle
+        self.concluded = True
+
+    def failure(self) -> AttestationFailed:
+        """Return the refusal as the handshake raises it."""
+        if self.refusal is None:
+            self.refusal = PeerMisbehaved(
+                Reason.TLS_HANDSHAKE, "the TLS session is not one in which this peer's certificate was judged"
+            )
+            self._note(self.refusal)
+        return AttestationFailed(self.refusal)
+
+    def explained(self, error: ssl.SSLError) -> ssl.SSLError:
+        """Return what OpenSSL's failure comes from, where that is known."""
+        return self.failure() if self.refusal is not None else _explained(error)
+
+
+def on_message(  # noqa: PLR0917  OpenSSL's own order
+    connection: Any, direction: str, version: int, content_type: int, message_type: int, data: bytes
+) -> None:
+    """Look at one message of a handshake; the peer's Certificate is the one that counts."""
+    if message_type == _CERTIFICATE and content_type == _HANDSHAKE and direction == "read":
+        if not isinstance(connection, AttestedObject | AttestedSocket) or connection._handshake is None:  # noqa: SLF001
+            raise Misuse(Reason.EVENT_LOOP_BYPASSES_TLS, "somebody else made the TLS object of this connection")
+        connection._handshake.on_certificate(connection._sslobj, version, data)  # noqa: SLF001
+
+
+def leaf_of(message: bytes) -> bytes | None:
+    """Return the one certificate of a TLS 1.3 Certificate message, DER; None where it holds none.
+
+    Source: RFC 8446, section 4.4.2.
+
+    Raises:
+        MalformedInput: CERTIFICATE_MALFORMED.
+        VerificationError: CERTIFICATE_CHAIN where there is more than one.
+    """
+    context_size = message[_HEADER] if len(message) > _HEADER else 0
+    entries, rest = _vector(message[_HEADER + 1 + context_size :], size_bytes=3)
+    if rest or int.from_bytes(message[1:_HEADER]) != len(message) - _HEADER:
+        raise _malformed()
+    if not entries:
+        return None
+    certificate, rest = _vector(entries, size_bytes=3)
+    _extensions, rest = _vector(rest, size_bytes=2)
+    if rest:
+        raise VerificationError(
+            Reason.CERTIFICATE_CHAIN,
+            "the peer sends more than one certificate, one that is self-signed is expected",
+            hint="an ordinary web server or a proxy that ends TLS looks like this",
+        )
+    if not 0 < len(certificate) <= MAX_CERTIFICATE_SIZE:
+        raise _malformed()
+    return certificate
+
+
+def _vector(data: bytes, *, size_bytes: int) -> tuple[bytes, bytes]:
+    """Split off a field that begins with its length."""
+    end = size_bytes + int.from_bytes(data[:size_bytes])
+    if len(data) < max(size_bytes, end):
+        raise _malformed()
+    return data[size_bytes:end], data[end:]
+
+
+class _Attested:
+    """What both kinds of connection have in common."""
+
+    _handshake: Handshake | None = None
+    """None where Python's own TLS object was not made as we expect it: then no peer is ever trusted."""
+    _sslobj: Any
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who is at the other end; None before the handshake is done, and where this side asks nobody."""
+        return self._handshake.peer if self._handshake is not None and self._handshake.concluded else None
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  the standard library's name
+        """Read application bytes. Raises AttestationFailed where the peer says that it refuses this side."""
+        try:
+            return super().read(len, buffer)  # type: ignore[misc]
+        except ssl.SSLError as error:
+            if error.reason not in _REFUSING_ALERTS:
+                raise
+            raise _explained(error) from error
+
+    def _shake_hands(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if self._handshake is None or self._handshake.refusal is None:
+                raise
+            raise self._handshake.failure() from self._handshake.refusal
+        except EAAError as error:
+            # The callback refused a certificate that OpenSSL would have taken: that must not happen, and changes nothing.
+            raise AttestationFailed(error) from error
+        except ssl.SSLError as error:
+            explained = error if self._handshake is None else self._handshake.explained(error)
+            if explained is error:
+                raise
+            raise explained from explained.__cause__
+        if self._handshake is not None:
+            self._handshake.conclude(self._sslobj)
+
+    def _forbidden(self, _value: object) -> None:
+        raise Misuse(Reason.USAGE, "neither context nor session of an attested connection can be replaced")
+
+
+class AttestedObject(_Attested, ssl.SSLObject):
+    """A connection without a socket: asyncio, uvloop, aiohttp and anyio use this one."""
+
+    _parting: AttestationFailed | None = None
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. Raises AttestationFailed, ssl.SSLError, ssl.SSLWantReadError."""
+        if self._parting is not None:
+            raise self._parting
+        try:
+            self._shake_hands(super().do_handshake)
+        except AttestationFailed as failure:
+            if self._handshake is None or not self._handshake.tells_peer:
+                raise
+            # Event loops drop the alert that OpenSSL has written when a handshake fails, and the client would never
+            # know why. They send it where a connection wants to read on; what comes then ends the handshake.
+            self._parting = failure
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "a refused peer is being told") from None
+
+    context = property(lambda self: self._sslobj.context, _Attested._forbidden)
+    session = property(lambda _self: None, _Attested._forbidden)
+
+
+class AttestedSocket(_Attested, ssl.SSLSocket):
+    """A connection on a socket: httpx, urllib3, requests and urllib use this one."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  its signature
+        """Do the handshake. Raises AttestationFailed, ssl.SSLError, OSError."""
+        self._shake_hands(functools.partial(super().do_handshake, block))
+
+    context = property(lambda self: self._context, _Attested._forbidden)
+    session = property(lambda _self: None, _Attested._forbidden)
+
+
+_REFUSING_ALERTS: Final = {
+    "TLSV1_ALERT_UNKNOWN_CA": "does not accept this side's evidence",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "demands a certificate with evidence, and this side has none",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "does not accept this side's certificate",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "does not accept this side's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "says that this side's certificate has expired",
+    "TLSV1_ALERT_ACCESS_DENIED": "does not accept this side's certificate",
+}
+"""Alerts of a peer that refuses this side, by OpenSSL's name, and what they say."""
+
+
+def _explained(error: ssl.SSLError) -> ssl.SSLError:
+    said = _REFUSING_ALERTS.get(error.reason)
+    if said is None:
+        return error
+    return AttestationFailed(
+        Rejection(Reason.PEER_REJECTED_US, f"the peer {said} ({error.reason})", hint="the peer's log says why")
+    )
+
+
+def _malformed() -> MalformedInput:
+    return MalformedInput(Reason.CERTIFICATE_MALFORMED, "the peer's Certificate message is not what TLS 1.3 says")
+
+
+def _our_bug(error: Exception) -> EAAError:
+    bug = EAAError(Reason.INTERNAL, f"judging the peer failed with {type(error).__name__}")
+    bug.__cause__ = error
+    return bug

@@ -1,0 +1,139 @@
+"""Does this Python's `ssl` do what `eaa.https` rests on? Real handshakes in memory, when the package is imported.
+
+Nothing that is asked here is documented, so no version number can answer it:
+
+1. A handshake in which both sides accept succeeds; each side judged exactly the other's leaf; data passes.
+2. A side that refuses stops the handshake, whichever side it is, also where the same leaf was accepted before.
+3. A TLS object that was made around our methods refuses everybody.
+"""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from eaa.appraise.result import Accepted, Attests, BindingLevel, Role
+from eaa.errors import Misuse, Reason, Rejection
+from eaa.https.context import AttestedContext
+from eaa.https.judging import Peer
+from eaa.https.refusal import AttestationFailed
+from eaa.tls.certificate import RATLSCertificate, create_certificate
+
+_ROUNDS: Final = 6
+_HELLO: Final = b"hello"
+
+
+class _Credentials(NamedTuple):
+    private_key: ec.EllipticCurvePrivateKey
+    certificate: bytes
+
+
+class _Judge:
+    """Accepts or refuses every leaf, and remembers which it saw."""
+
+    def __init__(self) -> None:
+        self.accepts = True
+        self.seen: list[bytes | None] = []
+
+    def __call__(self, certificate: bytes | None) -> Peer:
+        self.seen.append(certificate)
+        if certificate is None or not self.accepts:
+            raise Rejection(Reason.NO_EVIDENCE, "a refusal for the self-test")
+        return Peer(certificate=RATLSCertificate.parse(certificate), verdict=_VERDICT, facts=None)
+
+
+_VERDICT: Final = Accepted(
+    role=Role.CLIENT,
+    binding=BindingLevel.CERT,
+    evidence_digest=bytes(32),
+    report_data=bytes(64),
+    checks=(),
+    reference_value="self-test",
+    attests=Attests.PROCESS,
+)
+
+
+def run() -> None:
+    """Raise Misuse, TLS_SELF_TEST_FAILED, unless everything is as it has to be."""
+    failed = _failed()
+    if failed is not None:
+        raise Misuse(
+            Reason.TLS_SELF_TEST_FAILED,
+            f"the ssl module of this Python ({ssl.OPENSSL_VERSION}) cannot attest inside a handshake: {failed}",
+            hint="something may have patched the ssl module before eaa.https was imported; "
+            "eaa.aio has attested connections that do not rest on it",
+        )
+
+
+def _failed() -> str | None:
+    """Return the first thing that is not as it has to be."""
+    credentials = [_make_credentials(), _make_credentials()]
+    judges = [_Judge(), _Judge()]
+    client, server = (
+        AttestedContext(server_side=side == 1, judge=judges[side], credentials=lambda own=credentials[side]: own)  # type: ignore[misc]
+        for side in (0, 1)
+    )
+    # 1.
+    ends = _connect(client, server)
+    if isinstance(ends, Exception):
+        return f"two accepted peers cannot connect ({ends})"
+    if [judge.seen for judge in judges] != [[credentials[1].certificate], [credentials[0].certificate]]:
+        return "the certificates that were judged are not the peers'"
+    ends[0].write(_HELLO)
+    if ends[1].read(len(_HELLO)) != _HELLO:
+        return "no data passes"
+    # 2.
+    for judge in judges:
+        judge.accepts = False
+        if not isinstance(_connect(client, server), AttestationFailed):
+            return "a refused peer is connected"
+        judge.accepts = True
+    # 3.
+    for around in (client, server):
+        if not isinstance(_connect(client, server, around=around), ssl.SSLError):
+            return "a TLS object that was made around the context lets peers in"
+    return None
+
+
+_Ends = tuple[ssl.SSLObject, ssl.SSLObject]
+
+
+def _connect(
+    client: AttestedContext, server: AttestedContext, *, around: AttestedContext | None = None
+) -> _Ends | Exception:
+    """Return both ends, or what stopped the handshake. The context `around` is used as a stranger would use it."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        _wrap(client, to_client, to_server, server_side=False, around=client is around),
+        _wrap(server, to_server, to_client, server_side=True, around=server is around),
+    )
+    for _ in range(_ROUNDS):
+        waiting = 0
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                waiting += 1
+            except ssl.SSLError as error:
+                return error
+        if not waiting:
+            return ends
+    return TimeoutError("the handshake hangs")
+
+
+def _wrap(
+    context: AttestedContext, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *, server_side: bool, around: bool
+) -> ssl.SSLObject:
+    if around:
+        made: ssl.SSLObject = super(AttestedContext, context)._wrap_bio(incoming, outgoing, server_side=server_side)  # type: ignore[misc]
+        return made
+    return context.wrap_bio(incoming, outgoing, server_side=server_side)
+
+
+def _make_credentials() -> _Credentials:
+    key = ec.generate_private_key(ec.SECP256R1())
+    dates = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetime(2050, 1, 1, tzinfo=UTC)}
+    return _Credentials(key, create_certificate(key, evidence=None, **dates))
