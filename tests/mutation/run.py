@@ -49,6 +49,8 @@ _APPRAISE: Final = (
     "unit/test_appraise_reports.py",
     "unit/test_appraise_reference_values.py",
     "unit/test_appraise_appraiser.py",
+    "unit/test_appraise_words.py",
+    "unit/test_appraise_pinning.py",
     "property/test_appraise_properties.py",
 )
 NOTICED_BY: Final[dict[str, tuple[str, ...]]] = {
@@ -65,6 +67,10 @@ NOTICED_BY: Final[dict[str, tuple[str, ...]]] = {
     "appraise/policy.py": ("unit/test_appraise_policy.py", *_APPRAISE),
     "appraise/tables.py": ("unit/test_appraise_policy.py", "unit/test_appraise_reference_values.py", *_APPRAISE),
     "appraise/reference_values.py": ("unit/test_appraise_reference_values.py", *_APPRAISE),
+    "appraise/platforms.py": ("unit/test_appraise_pinning.py", *_APPRAISE),
+    "appraise/floor.py": ("unit/test_appraise_platforms.py", "unit/test_appraise_words.py", *_APPRAISE),
+    "appraise/result.py": ("unit/test_appraise_words.py", *_APPRAISE),
+    "appraise/evidence_checks.py": ("unit/test_appraise_words.py", *_APPRAISE),
     "appraise/platform_checks.py": ("unit/test_appraise_platforms.py", *_APPRAISE),
     "appraise/report_checks.py": ("unit/test_appraise_reports.py", *_APPRAISE),
 }

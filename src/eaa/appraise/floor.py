@@ -43,7 +43,9 @@ class EvaluationFloor:
 
     def raised_by(self, numbers: Mapping[FloorKey, int]) -> EvaluationFloor:
         """Return the floor after these numbers were seen; itself, where none of them is higher."""
-        higher = {key: number for key, number in numbers.items() if number > self.numbers.get(key, -1)}
+        higher = {
+            key: number for key, number in numbers.items() if key not in self.numbers or number > self.numbers[key]
+        }
         return EvaluationFloor({**self.numbers, **higher}) if higher else self
 
     @classmethod

@@ -122,7 +122,7 @@ def _td_attributes(report: TDReport, policy: Policy) -> Check:
 def _names_of(bits: int) -> list[str]:
     """Return attributes by name; a bit without one is never allowed, for no policy can name it."""
     known = {int(TDAttribute[name]): name for name in ("SEPT_VE_DISABLE", *OPTIONAL_TD_ATTRIBUTES)}
-    return [known.get(1 << bit, f"bit {bit}") for bit in range(64) if bits >> bit & 1]
+    return [known.get(1 << bit, f"bit {bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]
 
 
 def _service_domains(report: TDReport, policy: Policy) -> Check:
