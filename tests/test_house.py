@@ -85,12 +85,14 @@ THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     "verifier": frozenset({"cryptography"}),
     "identity": frozenset({"cryptography"}),
     "aio": frozenset({"OpenSSL", "uvloop"}),
-    "https": frozenset({"cryptography"}),
+    "https": frozenset({"cryptography", "hypercorn", "requests"}),
     "program": frozenset({"click", "rich", "uvloop", "cryptography"}),
     **dict.fromkeys(PROGRAMS, frozenset({"click", "rich", "cryptography"})),
     "pccs": frozenset({"click", "rich", "cryptography", "granian", "sqlalchemy", "uvloop"}),
 }
-"""Room -> the distributions' packages it may import. Only `pccs` uses what the extra of that name installs."""
+"""Room -> the distributions' packages it may import. Only `pccs` uses what the extra of that name installs.
+
+`https` imports two libraries inside the functions that serve them, and works without."""
 
 OUTSIDE_WORLD: Final = frozenset(
     {
