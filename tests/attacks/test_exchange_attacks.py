@@ -16,6 +16,7 @@ from eaa.errors import EAAError, Reason, VerificationError
 from eaa.evidence.tagged import PUBKEY_HASH, encode_claims, pubkey_hash_claim
 from eaa.protocol import messages
 from eaa.protocol.exchange import EvidenceReceived, EvidenceWanted, Exchange, Terms, expected_claims
+from support.epochs import NOW
 from support.exchange_world import (
     CLIENT_KEY,
     CLIENT_NONCE,
@@ -142,7 +143,9 @@ def _relayed(*, session_changes: dict[str, Any], terms: Terms | None = None) -> 
     """The attacker passes Shelter's challenge on to a genuine workload, in another session, and brings the answer."""
     shelter = judge()
     genuine_session = replace(client_session(own_spki=SERVER_KEY, peer_spki=CLIENT_KEY), **session_changes)
-    genuine = Exchange(session=genuine_session, terms=terms or HOPS["shelter-workload"].server, nonce=SERVER_NONCE)
+    genuine = Exchange(
+        session=genuine_session, terms=terms or HOPS["shelter-workload"].server, nonce=SERVER_NONCE, now=NOW
+    )
     (wanted,) = genuine.receive(shelter.data_to_send())
     assert isinstance(wanted, EvidenceWanted)
     genuine.answer(QUOTE)
@@ -174,7 +177,7 @@ def test_evidence_recorded_earlier_does_not_answer_a_new_nonce() -> None:
     server.receive(client.exchange.data_to_send())
     recorded = server.exchange.data_to_send()
     client.receive(recorded)
-    again = Exchange(session=client_session(), terms=Terms.shelter_to_workload(), nonce=b"2" * 32)
+    again = Exchange(session=client_session(), terms=Terms.shelter_to_workload(), nonce=b"2" * 32, now=NOW)
     with pytest.raises(VerificationError) as caught:
         again.receive(recorded)
     assert caught.value.reason is Reason.CLAIMS_MISMATCH

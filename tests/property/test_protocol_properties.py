@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from eaa.appraise.result import BindingLevel
 from eaa.errors import EAAError, MalformedInput, PeerMisbehaved
 from eaa.evidence.tagged import Endorsements, TaggedEvidence, encode_claims, parse_claims
+from eaa.protocol.exchange import EvidenceReceived
 from eaa.protocol.legacy import encode_enclave_info, parse_legacy_request
 from eaa.protocol.messages import (
     EPOCH_SIGNATURE_SIZE,
@@ -31,7 +32,7 @@ from eaa.protocol.messages import (
     encode,
 )
 from eaa.tls.certificate import RATLSCertificate
-from support.exchange_world import HOPS, End, client_of, run, server_of
+from support.exchange_world import HOPS, LEVELS, End, client_of, run, server_of
 from support.tls_world import server_identity
 
 NAME_START = "abcXYZ019"
@@ -162,11 +163,19 @@ def test_a_certificate_with_a_byte_changed_is_read_or_malformed_and_nothing_else
         pass
 
 
-@given(st.sampled_from(sorted(HOPS)), st.sampled_from(["client", "server"]), st.lists(messages, max_size=6))
-def test_no_row_of_messages_finishes_an_exchange_without_a_verdict(hop: str, side: str, row: list[Message]) -> None:
+@given(
+    st.sampled_from(sorted(HOPS)),
+    st.sampled_from(LEVELS),
+    st.sampled_from(["client", "server"]),
+    st.lists(messages, max_size=6),
+)
+def test_no_row_of_messages_finishes_an_exchange_without_a_verdict(
+    hop: str, level: BindingLevel, side: str, row: list[Message]
+) -> None:
     """An end that judges is never finished unless its caller has accepted, whatever the peer says."""
-    exchange = (client_of if side == "client" else server_of)(HOPS[hop])
-    terms = HOPS[hop].client if side == "client" else HOPS[hop].server
+    ends = HOPS[hop].at(level)
+    exchange = (client_of if side == "client" else server_of)(ends)
+    terms = ends.client if side == "client" else ends.server
     try:
         for message in row:
             exchange.receive(encode(message))
@@ -175,9 +184,38 @@ def test_no_row_of_messages_finishes_an_exchange_without_a_verdict(hop: str, sid
     assert not (terms.judges and exchange.finished)
 
 
-@given(st.sampled_from(sorted(HOPS)), st.lists(st.integers(min_value=0), max_size=30))
-def test_an_exchange_ends_the_same_however_its_bytes_are_cut(hop: str, cuts: list[int]) -> None:
-    ends = HOPS[hop]
+@given(
+    st.sampled_from(sorted(HOPS)),
+    st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(min_value=0), st.binary(max_size=3)), max_size=12),
+    st.sampled_from(LEVELS),
+)
+def test_whatever_is_done_to_the_frames_of_an_exchange_it_is_refused_or_finished(
+    hop: str, script: list[tuple[bool, bool, int, bytes]], level: BindingLevel
+) -> None:
+    """Frames of honest ends, dropped, repeated, reordered or changed: nobody who judges finishes without evidence."""
+    ends = HOPS[hop].at(level)
+    client, server = End(client_of(ends), opens="shelter-relay" in hop), End(server_of(ends))
+    recorded = [client.exchange.data_to_send(), server.exchange.data_to_send()]
+    for to_client, changed, which, junk in script:
+        end = client if to_client else server
+        frame = recorded[which % len(recorded)]
+        if changed and frame:
+            at = which % len(frame)
+            frame = frame[:at] + junk + frame[at + 1 :]
+        try:
+            end.receive(frame)
+        except EAAError:
+            assert not end.exchange.finished
+            return
+        recorded.append(end.exchange.data_to_send())
+    for end, terms in ((client, ends.client), (server, ends.server)):
+        judged = [event for event in end.events if isinstance(event, EvidenceReceived)]
+        assert not (end.exchange.finished and terms.judges and not judged)
+
+
+@given(st.sampled_from(sorted(HOPS)), st.lists(st.integers(min_value=0), max_size=30), st.sampled_from(LEVELS))
+def test_an_exchange_ends_the_same_however_its_bytes_are_cut(hop: str, cuts: list[int], level: BindingLevel) -> None:
+    ends = HOPS[hop].at(level)
     client, server = End(client_of(ends), opens="shelter-relay" in hop), End(server_of(ends))
 
     class Chopped(End):

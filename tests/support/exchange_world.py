@@ -19,6 +19,7 @@ from eaa.protocol.exchange import (
     Session,
     Terms,
 )
+from support.epochs import NOW, MadeEpoch
 
 EXPORTER = bytes(range(32))
 CLIENT_KEY = b"the client's SubjectPublicKeyInfo"
@@ -27,7 +28,7 @@ CLIENT_NONCE = b"c" * 32
 SERVER_NONCE = b"s" * 32
 QUOTE = b"a quote that the TEE gave"
 
-LEVELS = (BindingLevel.CERT, BindingLevel.FRESH)
+LEVELS = (BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,11 @@ def server_session(**changes: Any) -> Session:
 
 
 def client_of(ends: Ends, *, session: Session | None = None) -> Exchange:
-    return Exchange(session=session or client_session(), terms=ends.client, nonce=CLIENT_NONCE)
+    return Exchange(session=session or client_session(), terms=ends.client, nonce=CLIENT_NONCE, now=NOW)
 
 
 def server_of(ends: Ends, *, session: Session | None = None) -> Exchange:
-    return Exchange(session=session or server_session(), terms=ends.server, nonce=SERVER_NONCE)
+    return Exchange(session=session or server_session(), terms=ends.server, nonce=SERVER_NONCE, now=NOW)
 
 
 class End:
@@ -88,13 +89,21 @@ class End:
         self.events.append(event)
         match event:
             case EvidenceWanted():
-                self.exchange.answer(self._quote)
+                self.answer(event)
             case EvidenceReceived():
                 self.exchange.accept()
             case OpenReceived():
                 self.exchange.opened()
             case PeerAccepted() | OpenedReceived():
                 pass
+
+    def answer(self, wanted: EvidenceWanted) -> None:
+        """Show what is asked for, at any level."""
+        if wanted.level is not BindingLevel.SESSION or self._quote is None:
+            self.exchange.answer(self._quote)
+            return
+        epoch = MadeEpoch.of(self.exchange._session.own_spki or b"", self.exchange._terms.own_role)
+        self.exchange.answer(epoch.quote, epoch=epoch.answer(wanted))
 
     def go_on(self) -> None:
         """Open once everything else is said."""

@@ -7,17 +7,19 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.sessions import Endpoint
 from eaa.appraise.result import Accepted, Attests, BindingLevel, Check, Rejected, Role
 from eaa.errors import Reason
-from eaa.evidence.tagged import TaggedEvidence
+from eaa.evidence.tagged import TaggedEvidence, claims_report_data
 from eaa.protocol.exchange import EvidenceReceived, Terms
 from support.aio_world import tcp_pair
+from support.epochs import MadeEpoch
 from support.tls_world import NOW, evidence_for, make_identity
 
 QUOTE = b"a quote"
@@ -49,6 +51,8 @@ class Somebody:
         self.current = Credentials.create()
         self.failure: Exception | None = None
         self.asked: list[bytes] = []
+        self.epochs: dict[tuple[str, bytes], MadeEpoch] = {}
+        self.stapled: bytes | None = None
         self.may_quote = threading.Event()
         self.may_quote.set()
         self._quote = quote
@@ -58,12 +62,33 @@ class Somebody:
             raise self.failure
         return self.current
 
+    def credentials_at_hand(self) -> Credentials | None:
+        return None
+
+    def epoch_at_hand(self, role: str, credentials: Credentials) -> MadeEpoch | None:
+        return self.epochs.get((role, credentials.certificate))
+
+    def epoch(self, role: str, credentials: Credentials) -> MadeEpoch | None:
+        made = MadeEpoch.of(spki_of(credentials.private_key), Role(role))
+        quote = self.quote(claims_report_data(made.claims))
+        if quote is None:
+            return None
+        return self.epochs.setdefault((role, credentials.certificate), replace(made, quote=quote))
+
+    def collateral(self) -> bytes | None:
+        return self.stapled
+
     def quote(self, report_data: bytes) -> bytes | None:
         self.asked.append(report_data)
         assert self.may_quote.wait(30)
         if isinstance(self._quote, Exception):
             raise self._quote
         return self._quote
+
+
+def spki_of(private_key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The public key of a TLS key, as claims name it."""
+    return private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -276,7 +276,7 @@ class TLSSession:
         """Run an exchange until it is finished, or an event that is waited for; whatever is shown is waved through."""
         connection = self.connection
         session = Session(exporter=connection.exporter(), own_spki=connection.own_spki, peer_spki=connection.peer_spki)
-        exchange = Exchange(session=session, terms=terms, nonce=b"n" * 32)
+        exchange = Exchange(session=session, terms=terms, nonce=b"n" * 32, now=datetime.now(UTC))
         if opens:
             exchange.open(opens)
         seen: list[Event] = []

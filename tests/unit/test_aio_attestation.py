@@ -12,7 +12,7 @@ from eaa.aio.attestation import Judge
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Rejection, Unavailable, VerificationError
 from eaa.protocol.exchange import EvidenceReceived, Terms
-from support.aio_world import run, socket_of, tcp_pair, until
+from support.aio_world import is_waiting, run, socket_of, tcp_pair, until
 from support.hop_world import ACCEPTING, QUOTE, Hop, Somebody, accepted, endpoint, hop, judge_that, rejected
 
 Outcome = tuple[object, object]
@@ -310,6 +310,97 @@ def test_a_client_that_refuses_its_relay_asks_for_nothing(judge: Judge) -> None:
     assert isinstance(client, Rejection)
     assert client.reason in (Reason.MEASUREMENT_MISMATCH, Reason.PEER_REJECTED_US)
     assert isinstance(relay, EAAError)
+
+
+@pytest.mark.parametrize("goodbye", ["close", "abort"])
+def test_a_client_that_leaves_while_its_channel_opens_is_noticed_at_once(goodbye: str) -> None:
+    async def main() -> None:
+        one, other = tcp_pair()
+        asking, relay = await asyncio.gather(
+            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
+            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
+        )
+        asking._exchange.open("default")
+        await asking._flush()
+        assert await relay.wait_for_open() == "default"
+        given_up = asyncio.Event()
+
+        async def never() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.set()
+
+        opening = asyncio.create_task(relay.until_open(never()))
+        await until(lambda: is_waiting(relay.stream))
+        if goodbye == "close":
+            await asking.stream.close()
+        else:
+            asking.stream.abort()
+        with pytest.raises(EAAError) as caught:
+            await opening
+        assert caught.value.reason is Reason.PEER_CLOSED
+        assert given_up.is_set()
+        relay.stream.abort()
+
+    run(main())
+
+
+def test_what_a_client_sends_while_its_channel_opens_is_kept_within_bounds_and_in_order() -> None:
+    async def main() -> None:
+        one, other = tcp_pair()
+        asking, relay = await asyncio.gather(
+            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
+            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
+        )
+        asking._exchange.open("default", early=b"first ")
+        await asking._flush()
+        assert await relay.wait_for_open() == "default"
+        may_open = asyncio.Event()
+
+        async def channel() -> str:
+            await may_open.wait()
+            return "channel"
+
+        opening = asyncio.create_task(relay.until_open(channel()))
+        await asking.stream._send_control(b"second ")
+        await until(lambda: bytes(relay._exchange._leftover) == b"first second ")
+        may_open.set()
+        assert await opening == "channel"
+        await relay.opened()
+        await asking.stream._send_control(b"third")
+        received = b""
+        while not received.endswith(b"third"):
+            received += await relay.stream.read()
+        assert received == b"first second third"
+        again = asyncio.create_task(relay.until_open(channel()))
+        assert await again == "channel"
+        asking.stream.abort()
+        relay.stream.abort()
+
+    run(main())
+
+
+def test_a_channel_that_cannot_be_opened_is_what_the_relay_hears() -> None:
+    async def main() -> None:
+        one, other = tcp_pair()
+        asking, relay = await asyncio.gather(
+            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
+            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
+        )
+        asking._exchange.open("default")
+        await asking._flush()
+        assert await relay.wait_for_open() == "default"
+
+        async def broken() -> None:
+            raise Unavailable(Reason.WORKLOAD_UNAVAILABLE, "nobody is there")
+
+        with pytest.raises(Unavailable):
+            await relay.until_open(broken())
+        asking.stream.abort()
+        relay.stream.abort()
+
+    run(main())
 
 
 def test_a_client_may_judge_and_ask_for_nothing() -> None:

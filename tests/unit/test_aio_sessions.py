@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from eaa.aio import sessions
-from eaa.aio.sessions import Endpoint, enter_workload
-from eaa.appraise.result import BindingLevel
+from eaa.aio.sessions import Endpoint, enter_workload, judge_by, judge_now_by
+from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import EAAError, Reason, Rejection, Unavailable
-from eaa.identity import RENEW_AFTER, Identity
-from eaa.protocol.exchange import ALPN_INNER, Terms
+from eaa.identity import CERTIFICATE_LIFETIME, Identity
+from eaa.protocol.exchange import ALPN_INNER, EvidenceReceived, Terms
 from eaa.simulator.platform import Enclave, Platform
 from support.aio_world import run, tcp_pair, until
-from support.hop_world import ACCEPTING, Credentials, Hop, Somebody, endpoint, hop
+from support.hop_world import ACCEPTING, Credentials, Hop, Judgement, Somebody, accepted, endpoint, hop
 from support.simulated import NOW as LAUNCHED
 from support.simulated import sample_enclave
 from support.tls_world import NOW
@@ -201,7 +201,7 @@ def test_a_slow_renewal_delays_one_connection_and_the_others_show_what_is_still_
         nonlocal time
         server = Endpoint(identity, server_side=True, clock=clock)
         client = Endpoint(None, server_side=False, clock=clock)
-        time = NOW + RENEW_AFTER + timedelta(seconds=1)
+        time = NOW + CERTIFICATE_LIFETIME / 2 + timedelta(seconds=1)
         attester.may_quote.clear()
         one, other = tcp_pair()
         delayed = asyncio.gather(
@@ -237,6 +237,120 @@ class SlowAttester:
         self.asked += 1
         assert self.may_quote.wait(30)
         return self._enclave.quote(report_data)
+
+
+# --- level session
+
+
+def test_one_quote_serves_many_sessions_each_with_a_signature_of_its_own() -> None:
+    workload = Somebody()
+    seen: list[EvidenceReceived] = []
+
+    async def judge(shown: EvidenceReceived) -> Any:
+        seen.append(shown)
+        return await ACCEPTING(shown)
+
+    async def main() -> None:
+        ends = endpoint(Somebody(), server_side=False), endpoint(workload, server_side=True)
+        for _ in range(3):
+            async with hop(*ends, judge=judge, level=BindingLevel.SESSION) as both:
+                await complete(both)
+                assert both.client.stream.level is both.server.shown_level is BindingLevel.SESSION
+                assert both.server.stream.level is both.client.shown_level is BindingLevel.NONE
+
+    run(main())
+    assert len(workload.asked) == 1
+    assert len({(shown.evidence, shown.report_data, shown.level) for shown in seen}) == 1
+
+
+def test_the_epoch_of_a_connection_is_of_its_own_tls_key_whatever_was_renewed_since() -> None:
+    workload = Somebody()
+
+    async def main() -> None:
+        ends = endpoint(Somebody(), server_side=False), endpoint(workload, server_side=True)
+        async with hop(*ends, level=BindingLevel.SESSION) as both:
+            workload.current = Credentials.create()
+            await complete(both)
+
+    run(main())
+    assert len(workload.epochs) == 1
+
+
+def test_who_has_no_attester_has_no_epoch() -> None:
+    async def main() -> None:
+        ends = endpoint(Somebody(), server_side=False), endpoint(Somebody(quote=None), server_side=True)
+        async with hop(*ends, judge=no_evidence, level=BindingLevel.SESSION) as both:
+            outcome = await asyncio.gather(both.client.complete(), both.server.complete(), return_exceptions=True)
+            assert [reason_of(error) for error in outcome] == [Reason.NO_EVIDENCE, Reason.PEER_REJECTED_US]
+            assert both.server.shown_level is BindingLevel.NONE
+
+    run(main())
+
+
+async def no_evidence(shown: EvidenceReceived) -> Any:
+    assert shown.evidence is None
+    raise Rejection(Reason.NO_EVIDENCE, "none")
+
+
+def test_what_is_over_is_over_by_the_clock_of_who_judges() -> None:
+    async def main() -> None:
+        asking = Endpoint(None, server_side=False, clock=lambda: NOW + timedelta(minutes=10))
+        async with hop(asking, endpoint(Somebody(), server_side=True), level=BindingLevel.SESSION) as both:
+            outcome = await asyncio.gather(both.client.complete(), both.server.complete(), return_exceptions=True)
+            assert [reason_of(error) for error in outcome] == [Reason.EPOCH_NOT_CURRENT, Reason.PEER_REJECTED_US]
+
+    run(main())
+
+
+@pytest.mark.parametrize("level", [BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH])
+def test_what_an_identity_staples_reaches_the_verifier(level: BindingLevel) -> None:
+    workload = Somebody()
+    workload.stapled = b"collateral"
+    verifier = Recorder()
+
+    async def main() -> None:
+        ends = endpoint(Somebody(), server_side=False), endpoint(workload, server_side=True)
+        for judge in (judge_by(verifier, Role.WORKLOAD), judge_now_by(verifier, Role.WORKLOAD)):
+            async with hop(*ends, judge=judge, level=level) as both:
+                await complete(both)
+
+    run(main())
+    assert verifier.seen == [("async", level, b"collateral"), ("now", level, b"collateral")]
+
+
+class Recorder:
+    """A verifier that accepts, and remembers what it was given and how."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, BindingLevel, bytes | None]] = []
+
+    async def judge_async(self, evidence: bytes | None, **given: Any) -> Any:
+        return self._judge("async", evidence, **given)
+
+    def judge_now(self, evidence: bytes | None, **given: Any) -> Any:
+        return self._judge("now", evidence, **given)
+
+    def _judge(self, how: str, evidence: bytes | None, *, role: Role, session: Any, stapled: bytes | None) -> Any:
+        assert role is Role.WORKLOAD
+        assert evidence == session.evidence
+        self.seen.append((how, session.level, stapled))
+        shown = EvidenceReceived(evidence=evidence, report_data=session.report_data, level=session.level)
+        return Judgement(result=accepted(shown))
+
+
+def test_a_verifier_that_still_fetches_is_said_to_the_peer_as_such() -> None:
+    class Fetching(Recorder):
+        def judge_now(self, *_: Any, **__: Any) -> Any:
+            raise Unavailable(Reason.COLLATERAL_PENDING, "collateral is being fetched")
+
+    async def main() -> None:
+        ends = endpoint(Somebody(), server_side=False), endpoint(Somebody(), server_side=True)
+        async with hop(*ends, judge=judge_now_by(Fetching(), Role.WORKLOAD)) as both:
+            outcome = await asyncio.gather(both.client.complete(), both.server.complete(), return_exceptions=True)
+            assert [reason_of(error) for error in outcome] == [Reason.COLLATERAL_PENDING] * 2
+            assert all(isinstance(error, Unavailable) for error in outcome)
+
+    run(main())
 
 
 # --- kinds of peers

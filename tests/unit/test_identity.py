@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,12 +13,28 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from eaa.errors import Reason, Unavailable
+from eaa.evidence.epoch import EPOCH_LABEL, EpochClaims, is_signed_by
 from eaa.evidence.quote import Quote
-from eaa.evidence.tagged import PUBKEY_HASH, parse_claims, pubkey_hash_matches
-from eaa.identity import CERTIFICATE_LIFETIME, CLOCK_TOLERANCE, RENEW_AFTER, RETRY_RENEWAL, Identity
+from eaa.evidence.tagged import PUBKEY_HASH, claims_report_data, parse_claims, pubkey_hash_claim, pubkey_hash_matches
+from eaa.identity import (
+    CERTIFICATE_LIFETIME,
+    CLOCK_TOLERANCE,
+    EPOCH_LIFETIME,
+    EPOCH_TOLERANCE,
+    MAX_EPOCHS,
+    RETRY_FIRST,
+    RETRY_MOST,
+    Credentials,
+    Identity,
+)
 from eaa.simulator.platform import Enclave, Platform
 from eaa.tls.certificate import Format, RATLSCertificate
 from support.simulated import NOW, REPORT_DATA, sample_enclave
+
+RENEW_AFTER = CERTIFICATE_LIFETIME / 2
+RENEW_EPOCH_AFTER = EPOCH_LIFETIME * 0.8
+SECOND = timedelta(seconds=1)
+BUSY = Unavailable(Reason.QUOTE_UNAVAILABLE, "busy")
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +52,12 @@ class Attester:
         self.enclave = enclave
         self.asked: list[bytes] = []
         self.answer: bytes | Exception | None = None
+        self.may_quote = threading.Event()
+        self.may_quote.set()
 
     def quote(self, report_data: bytes) -> bytes:
         self.asked.append(report_data)
+        assert self.may_quote.wait(30)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer if self.answer is not None else self.enclave.quote(report_data)
@@ -47,6 +69,13 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -131,7 +160,7 @@ def test_a_platform_that_does_not_quote_for_a_while_costs_nothing(attester: Atte
     assert identity.credentials() is first
     assert len(attester.asked) == 2
     attester.answer = None
-    clock.now += RETRY_RENEWAL
+    clock.now += RETRY_FIRST
     assert identity.credentials() is not first
 
 
@@ -159,6 +188,236 @@ def test_a_program_whose_platform_does_not_quote_does_not_start(attester: Attest
     attester.answer = Unavailable(Reason.QUOTE_UNAVAILABLE, "busy")
     with pytest.raises(Unavailable):
         Identity(attester, clock=clock)
+
+
+def test_failed_renewals_are_counted_logged_and_tried_again_after_longer_and_longer(
+    attester: Attester, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity = Identity(attester, clock=clock)
+    attester.answer = BUSY
+    clock.now = NOW + RENEW_AFTER
+    pauses = []
+    for count in range(1, 10):
+        identity.renew_due()
+        assert identity.renewal_failures == count
+        pauses.append(identity.next_renewal - clock.now)
+        clock.now = identity.next_renewal - timedelta(microseconds=1)
+        identity.renew_due()
+        assert identity.renewal_failures == count
+        clock.now = identity.next_renewal
+    assert pauses == [min(RETRY_FIRST * 2**doubled, RETRY_MOST) for doubled in range(9)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 9
+    assert all("busy" in line and Reason.QUOTE_UNAVAILABLE in line for line in caplog.messages)
+    attester.answer = None
+    identity.renew_due()
+    assert identity.next_renewal == clock.now + RENEW_AFTER
+    assert identity.renewal_failures == 9
+
+
+def test_nobody_waits_for_a_platform_that_has_just_failed_even_if_nothing_is_left(
+    attester: Attester, clock: Clock
+) -> None:
+    identity = Identity(attester, clock=clock)
+    attester.answer = BUSY
+    clock.now = NOW + CERTIFICATE_LIFETIME
+    with pytest.raises(Unavailable):
+        identity.credentials()
+    asked = len(attester.asked)
+    with pytest.raises(Unavailable) as caught:
+        identity.credentials()
+    assert caught.value.reason is Reason.QUOTE_UNAVAILABLE
+    assert "busy" in caught.value.message
+    assert len(attester.asked) == asked
+    attester.answer = None
+    clock.now += RETRY_FIRST
+    assert identity.credentials().made == clock.now
+
+
+def test_credentials_are_at_hand_unless_they_have_to_be_made(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    first = identity.credentials()
+    assert identity.credentials_at_hand() is first
+    clock.now = NOW + RENEW_AFTER
+    assert identity.credentials_at_hand() is None
+    second = identity.credentials()
+    assert identity.credentials_at_hand() is second is not first
+
+
+def test_a_thread_renews_what_is_due_and_connections_go_on_with_what_there_is(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    first = identity.credentials()
+    identity.keep_renewed()
+    try:
+        attester.may_quote.clear()
+        clock.now = NOW + RENEW_AFTER
+        identity._renewer.wake()  # type: ignore[union-attr]
+        eventually(lambda: len(attester.asked) == 2)
+        # The thread is waiting for its quote; nobody else is.
+        assert identity.credentials_at_hand() is first
+        assert identity.credentials() is first
+        attester.may_quote.set()
+        eventually(lambda: identity.credentials_at_hand() is not first)
+        assert identity.next_renewal == clock.now + RENEW_AFTER
+    finally:
+        attester.may_quote.set()
+        identity.close()
+    eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
+
+
+def test_a_bug_in_an_attester_does_not_end_the_renewing(
+    attester: Attester, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity = Identity(attester, clock=clock)
+    attester.answer = ZeroDivisionError()
+    clock.now = NOW + RENEW_AFTER
+    identity.keep_renewed()
+    try:
+        eventually(lambda: any(Reason.INTERNAL in line for line in caplog.messages))
+        attester.answer = None
+        identity._renewer.wake()  # type: ignore[union-attr]
+        eventually(lambda: identity.next_renewal == clock.now + RENEW_AFTER)
+    finally:
+        identity.close()
+
+
+def test_without_an_attester_there_is_no_thread(clock: Clock) -> None:
+    identity = Identity(None, clock=clock)
+    identity.keep_renewed()
+    assert not any(thread.name == "renewal" for thread in threading.enumerate())
+    identity.close()
+
+
+# --- epochs
+
+
+def epoch_of(identity: Identity, role: str = "workload", credentials: Credentials | None = None) -> Any:
+    epoch = identity.epoch(role, credentials)
+    assert epoch is not None
+    return epoch
+
+
+def test_the_quote_of_an_epoch_covers_its_key_its_role_its_dates_and_the_tls_key(
+    attester: Attester, clock: Clock
+) -> None:
+    identity = Identity(attester, clock=clock)
+    epoch, credentials = epoch_of(identity), identity.credentials()
+    said = EpochClaims.from_claims(parse_claims(epoch.claims, tolerant=False))
+    assert Quote.parse(epoch.quote).body.report_data == epoch.evidence.report_data == claims_report_data(epoch.claims)
+    assert said.label == EPOCH_LABEL
+    assert said.pubkey_hash == pubkey_hash_claim(credentials.spki_der)
+    assert said.role == b"workload"
+    assert (said.not_before, said.not_after) == (
+        int((NOW - EPOCH_TOLERANCE).timestamp()),
+        int((NOW + EPOCH_LIFETIME).timestamp()),
+    )
+    assert is_signed_by(said.session_key, epoch.sign(b"statement"), b"statement")
+    assert epoch.digest == hashlib.sha256(epoch.evidence.encode()).digest()
+
+
+def test_the_key_of_an_epoch_is_no_tls_key_and_shown_nowhere(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    epoch, credentials = epoch_of(identity), identity.credentials()
+    said = EpochClaims.from_claims(parse_claims(epoch.claims, tolerant=False))
+    assert said.session_key != credentials.spki_der
+    assert "private" not in repr(epoch)
+
+
+def test_one_quote_serves_an_epoch(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    credentials = identity.credentials()
+    assert identity.epoch_at_hand("workload", credentials) is None
+    first: Any = epoch_of(identity)
+    clock.now = NOW + RENEW_EPOCH_AFTER - timedelta(microseconds=1)
+    assert epoch_of(identity) is first
+    assert identity.epoch_at_hand("workload", credentials) == first
+    assert len(attester.asked) == 2
+    clock.now = NOW + RENEW_EPOCH_AFTER
+    assert identity.epoch_at_hand("workload", credentials) is None
+    second: Any = epoch_of(identity)
+    assert second is not first
+    assert second.claims != first.claims
+    assert len(attester.asked) == 3
+
+
+def test_roles_and_tls_keys_have_epochs_of_their_own(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    old = identity.credentials()
+    epochs: list[Any] = [epoch_of(identity, "relay"), epoch_of(identity, "client")]
+    clock.now = NOW + RENEW_AFTER
+    new = identity.credentials()
+    epochs += [epoch_of(identity, "relay"), epoch_of(identity, "relay", old)]
+    said = [EpochClaims.from_claims(parse_claims(epoch.claims, tolerant=False)) for epoch in epochs]
+    assert [claims.role for claims in said] == [b"relay", b"client", b"relay", b"relay"]
+    hashes = [pubkey_hash_claim(credentials.spki_der) for credentials in (old, old, new, old)]
+    assert [claims.pubkey_hash for claims in said] == hashes
+    assert len({claims.session_key for claims in said}) == 4
+
+
+def test_an_epoch_serves_on_while_the_platform_does_not_quote_and_not_after_its_end(
+    attester: Attester, clock: Clock
+) -> None:
+    identity = Identity(attester, clock=clock)
+    first = epoch_of(identity)
+    attester.answer = BUSY
+    clock.now = NOW + RENEW_EPOCH_AFTER
+    assert epoch_of(identity) is first
+    assert identity.renewal_failures == 1
+    clock.now = NOW + EPOCH_LIFETIME
+    with pytest.raises(Unavailable) as caught:
+        identity.epoch("workload")
+    assert caught.value.reason is Reason.QUOTE_UNAVAILABLE
+
+
+def test_an_epoch_that_is_used_is_renewed_ahead_and_another_is_let_go(attester: Attester, clock: Clock) -> None:
+    """No quote is made for who does not ask at level session any more; failures stay counted."""
+    identity = Identity(attester, clock=clock)
+    first = epoch_of(identity)
+    clock.now = NOW + RENEW_EPOCH_AFTER
+    identity.renew_due()
+    second: Any = identity.epoch_at_hand("workload", identity.credentials())
+    assert second is not None
+    assert second is not first
+    attester.answer = BUSY
+    clock.now += RENEW_EPOCH_AFTER
+    identity.renew_due()
+    assert identity.renewal_failures == 1
+    attester.answer = None
+    clock.now = identity.next_renewal
+    identity.renew_due()
+    clock.now += RENEW_EPOCH_AFTER
+    asked = len(attester.asked)
+    identity.renew_due()
+    assert len(attester.asked) == asked
+    assert identity.next_renewal == NOW + RENEW_AFTER
+    assert identity.renewal_failures == 1
+
+
+def test_epochs_are_bounded(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    first = epoch_of(identity, "role 0")
+    for number in range(1, MAX_EPOCHS):
+        epoch_of(identity, f"role {number}")
+    assert epoch_of(identity, "role 0") is first
+    epoch_of(identity, "one more")
+    assert epoch_of(identity, "role 0") is not first
+
+
+def test_without_an_attester_there_is_no_epoch(clock: Clock) -> None:
+    identity = Identity(None, clock=clock)
+    assert identity.epoch("workload") is None
+    assert identity.epoch_at_hand("workload", identity.credentials()) is None
+
+
+def test_lifetimes_are_what_they_are_said_to_be(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock, lifetime=10 * SECOND, epoch_lifetime=5 * SECOND)
+    assert RATLSCertificate.parse(identity.credentials().certificate).not_after == NOW + 10 * SECOND
+    epoch_of(identity)
+    assert identity.next_renewal == NOW + 4 * SECOND
+
+
+def test_what_is_stapled_is_what_is_there(attester: Attester, clock: Clock) -> None:
+    assert Identity(attester, clock=clock).collateral() is None
+    assert Identity(attester, clock=clock, collateral=lambda: b"{}").collateral() == b"{}"
 
 
 # --- odd platforms

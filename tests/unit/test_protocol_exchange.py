@@ -25,6 +25,7 @@ from eaa.protocol.exchange import (
     Terms,
 )
 from eaa.protocol.messages import RejectClass
+from support.epochs import EPOCH_QUOTE, NOW, MadeEpoch
 from support.exchange_world import (
     CLIENT_KEY,
     CLIENT_NONCE,
@@ -144,6 +145,53 @@ def test_the_claims_at_level_cert_are_the_certificate_s() -> None:
     assert parse_claims(wanted.claims, tolerant=False) == {"pubkey-hash": pubkey_hash_claim(SERVER_KEY)}
 
 
+def test_at_level_session_the_claims_of_fresh_are_signed_and_the_evidence_is_the_epoch_s() -> None:
+    """design: "eaa/2 session", SHA-256 of the epoch's evidence, and the same claims map as at level fresh."""
+    client, server = both("relay-workload", BindingLevel.SESSION)
+    fresh = Ends.at(HOPS["relay-workload"], BindingLevel.FRESH)
+    (asked,) = server_of(fresh).receive(client_of(fresh).data_to_send())
+    run(client, server)
+    (wanted,) = [event for event in server.events if isinstance(event, EvidenceWanted)]
+    (received,) = [event for event in client.events if isinstance(event, EvidenceReceived)]
+    assert isinstance(asked, EvidenceWanted)
+    assert wanted.claims == asked.claims
+    assert wanted.statement(b"d" * 32) == b"eaa/2 session" + b"d" * 32 + asked.claims
+    assert (received.evidence, received.level) == (EPOCH_QUOTE, BindingLevel.SESSION)
+    assert received.report_data not in (wanted.report_data, b"")
+
+
+@pytest.mark.parametrize(("asked", "with_epoch"), [(BindingLevel.SESSION, False), (BindingLevel.FRESH, True)])
+def test_an_epoch_s_signature_goes_with_level_session_alone(asked: BindingLevel, with_epoch: bool) -> None:  # noqa: FBT001
+    server = server_of(HOPS["relay-workload"])
+    (wanted,) = server.receive(messages.encode(messages.Attest(nonce=b"n" * 32, level=asked)))
+    assert isinstance(wanted, EvidenceWanted)
+    epoch = MadeEpoch.of(SERVER_KEY, Role.WORKLOAD).answer(wanted) if with_epoch else None
+    assert reason_of(lambda: server.answer(QUOTE, epoch=epoch)) is Reason.INTERNAL
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_is_stapled_reaches_the_judge_unread(level: BindingLevel) -> None:
+    client, server = both("shelter-workload", level)
+    (wanted,) = server.exchange.receive(client.exchange.data_to_send())
+    assert isinstance(wanted, EvidenceWanted)
+    epoch = MadeEpoch.of(SERVER_KEY, Role.WORKLOAD).answer(wanted) if level is BindingLevel.SESSION else None
+    server.exchange.answer(EPOCH_QUOTE, epoch=epoch, collateral=b"not even JSON")
+    client.receive(server.exchange.data_to_send())
+    (received,) = client.events
+    assert isinstance(received, EvidenceReceived)
+    assert received.collateral == b"not even JSON"
+
+
+def test_what_is_too_much_to_be_stapled_is_left_out() -> None:
+    client, server = both("shelter-workload")
+    server.exchange.receive(client.exchange.data_to_send())
+    server.exchange.answer(QUOTE, collateral=bytes(messages.MAX_STAPLED_COLLATERAL + 1))
+    client.receive(server.exchange.data_to_send())
+    (received,) = client.events
+    assert isinstance(received, EvidenceReceived)
+    assert (received.evidence, received.collateral) == (QUOTE, None)
+
+
 def test_peer_is_empty_where_the_other_end_has_no_certificate() -> None:
     ends = HOPS["shelter-relay"]
     client = End(client_of(ends, session=client_session(own_spki=None)), opens=True)
@@ -233,7 +281,14 @@ def test_raw_bytes_are_not_handed_out_before_the_end() -> None:
 # --- refusals
 
 
-@pytest.mark.parametrize("reason_class", [member for member in RejectClass if member is not RejectClass.UNAVAILABLE])
+LATER = {
+    RejectClass.UNAVAILABLE: Reason.WORKLOAD_UNAVAILABLE,
+    RejectClass.PENDING: Reason.COLLATERAL_PENDING,
+}
+"""Refusals that are no verdict."""
+
+
+@pytest.mark.parametrize("reason_class", [member for member in RejectClass if member not in LATER])
 def test_a_refusal_by_the_peer_names_whose_and_why(reason_class: RejectClass) -> None:
     client = client_of(HOPS["shelter-relay"])
     with pytest.raises(Rejection) as caught:
@@ -245,12 +300,14 @@ def test_a_refusal_by_the_peer_names_whose_and_why(reason_class: RejectClass) ->
     assert "relay" in caught.value.hint or "measurement" in caught.value.hint
 
 
-def test_a_workload_that_is_not_there_is_unavailable_and_may_be_tried_again() -> None:
+@pytest.mark.parametrize(("reason_class", "reason"), LATER.items())
+def test_what_is_not_there_yet_is_unavailable_and_may_be_tried_again(reason_class: RejectClass, reason: Reason) -> None:
     client = client_of(HOPS["shelter-relay"])
     client.open("workload")
     with pytest.raises(Unavailable) as caught:
-        client.receive(messages.encode(messages.Reject(reason_class=RejectClass.UNAVAILABLE)))
-    assert caught.value.reason is Reason.WORKLOAD_UNAVAILABLE
+        client.receive(messages.encode(messages.Reject(reason_class=reason_class)))
+    assert caught.value.reason is reason
+    assert RejectClass.of(caught.value) is reason_class
 
 
 def test_no_evidence_is_an_event_and_the_caller_s_to_reject() -> None:
@@ -333,12 +390,12 @@ def test_an_operator_may_wave_a_peer_through_by_a_name_that_says_what_it_is(quot
 @pytest.mark.parametrize(
     ("asked", "minimum"),
     [
+        (BindingLevel.CERT, BindingLevel.SESSION),
         (BindingLevel.CERT, BindingLevel.FRESH),
-        (BindingLevel.SESSION, BindingLevel.CERT),
         (BindingLevel.SESSION, BindingLevel.FRESH),
     ],
 )
-def test_a_level_below_our_own_or_not_spoken_is_refused(asked: BindingLevel, minimum: BindingLevel) -> None:
+def test_a_question_below_our_own_minimum_is_refused(asked: BindingLevel, minimum: BindingLevel) -> None:
     ends = HOPS["shelter-workload"]
     server = server_of(Ends(client=ends.client, server=replace(ends.server, minimum_level=minimum)))
     attest = messages.encode(messages.Attest(nonce=b"n" * 32, level=asked))
@@ -349,12 +406,22 @@ def test_a_level_below_our_own_or_not_spoken_is_refused(asked: BindingLevel, min
     assert server.data_to_send() == messages.encode(messages.Reject(reason_class=RejectClass.PROTOCOL))
 
 
+@pytest.mark.parametrize("minimum", LEVELS)
+def test_a_question_at_our_own_minimum_or_above_is_answered(minimum: BindingLevel) -> None:
+    for asked in LEVELS:
+        if asked >= minimum:
+            ends = HOPS["shelter-workload"].at(asked)
+            server = End(server_of(Ends(client=ends.client, server=replace(ends.server, minimum_level=minimum))))
+            client = End(client_of(ends))
+            run(client, server)
+            assert client.exchange.finished
+
+
 @pytest.mark.parametrize("field", ["level", "minimum_level"])
-@pytest.mark.parametrize("level", [BindingLevel.NONE, BindingLevel.SESSION])
-def test_terms_at_a_level_that_is_not_spoken_are_misuse(field: str, level: BindingLevel) -> None:
+def test_terms_at_a_level_that_binds_nothing_are_misuse(field: str) -> None:
     terms = Terms.shelter_to_workload()
     with pytest.raises(Misuse) as caught:
-        replace(terms, **{field: level})  # type: ignore[arg-type]
+        replace(terms, **{field: BindingLevel.NONE})  # type: ignore[arg-type]
     assert caught.value.reason is Reason.NOT_IMPLEMENTED_VALUE
 
 
@@ -494,7 +561,15 @@ def test_a_verdict_is_given_once() -> None:
 def test_nonce_and_exporter_have_their_lengths(nonce: bytes, exporter: bytes) -> None:
     session = client_session(exporter=exporter)
     terms = Terms.shelter_to_workload()
-    assert reason_of(lambda: Exchange(session=session, terms=terms, nonce=nonce)) is Reason.INTERNAL
+    assert reason_of(lambda: Exchange(session=session, terms=terms, nonce=nonce, now=NOW)) is Reason.INTERNAL
+
+
+def test_the_time_of_an_exchange_has_a_zone() -> None:
+    terms, naive = Terms.shelter_to_workload(), NOW.replace(tzinfo=None)
+    assert (
+        reason_of(lambda: Exchange(session=client_session(), terms=terms, nonce=CLIENT_NONCE, now=naive))
+        is Reason.INTERNAL
+    )
 
 
 def test_the_evidence_of_an_answer_is_tagged_with_the_claims_asked_for() -> None:

@@ -10,12 +10,12 @@ from eaa.errors import Reason, VerificationError
 from eaa.protocol.exchange import Ending, Exchange, Session, Terms
 from eaa.tls.connection import Connection
 from support.exchange_world import HOPS, End
-from support.tls_world import FORMS, Form, Identity, Wire, client_identity, make_identity, server_identity, wire
+from support.tls_world import FORMS, NOW, Form, Identity, Wire, client_identity, make_identity, server_identity, wire
 
 
 def exchange_on(connection: Connection, terms: Terms) -> Exchange:
     session = Session(exporter=connection.exporter(), own_spki=connection.own_spki, peer_spki=connection.peer_spki)
-    return Exchange(session=session, terms=terms, nonce=os.urandom(32))
+    return Exchange(session=session, terms=terms, nonce=os.urandom(32), now=NOW)
 
 
 def converse(pair: Wire, client: End, server: End) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Final, TypeVar
 
-from eaa.aio.stream import PARTING_TIMEOUT, AttestedStream, Judgement, deadline
-from eaa.appraise.result import Accepted, Rejected
+from eaa.aio.stream import PARTING_TIMEOUT, READ_SIZE, AttestedStream, Judgement, deadline
+from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, Rejection
 from eaa.protocol.exchange import (
+    EpochSignature,
     Event,
     EvidenceReceived,
     EvidenceWanted,
@@ -30,8 +32,24 @@ EXCHANGE_TIMEOUT: Final = 30.0
 
 Judge = Callable[[EvidenceReceived], Awaitable[Judgement]]
 """Judges what a peer has shown. May raise any EAAError."""
-Quoter = Callable[[EvidenceWanted], Awaitable[bytes | None]]
-"""Returns a quote over the report data that is wanted, or None where there is no attester."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What this side shows to who asks."""
+
+    quote: bytes
+    """Over the report data that is wanted, or the epoch's."""
+    epoch: EpochSignature | None = None
+    """At level `session`."""
+    collateral: bytes | None = None
+    """What is stapled."""
+
+
+Quoter = Callable[[EvidenceWanted], Awaitable[Answer | None]]
+"""Returns the evidence that is wanted, or None where there is no attester."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +60,8 @@ class Hop:
     quoter: Quoter
     judge: Judge | None
     """None where the operator wants no judgement: whatever a peer shows is then waved through."""
+    now: datetime
+    """The present, aware, for the dates of a peer's epoch."""
 
 
 class Attestation:
@@ -53,7 +73,9 @@ class Attestation:
         self._stream = stream
         self._hop = hop
         self._workload: str | None = None
-        self._exchange = Exchange(session=session, terms=hop.terms, nonce=secrets.token_bytes(NONCE_SIZE))
+        self._exchange = Exchange(session=session, terms=hop.terms, nonce=secrets.token_bytes(NONCE_SIZE), now=hop.now)
+        self.shown_level = BindingLevel.NONE
+        """The binding at which this side has shown its own evidence; none where nobody asked, or there is none."""
 
     @property
     def stream(self) -> AttestedStream:
@@ -81,6 +103,30 @@ class Attestation:
         await self._run_until(lambda: self._workload is not None)
         # A name is never empty: the message codec refuses one.
         return self._workload or ""
+
+    async def until_open(self, opening: Coroutine[Any, Any, _T]) -> _T:
+        """Relay: wait for the channel, and give it up where the client leaves meanwhile.
+
+        Raises:
+            PeerMisbehaved: PEER_CLOSED, the client has left; MESSAGE_TOO_LARGE, it sends more than is kept for it.
+        """
+        channel = asyncio.create_task(opening)
+        listening = asyncio.create_task(self._keep_early_bytes())
+        try:
+            await asyncio.wait((channel, listening), return_when=asyncio.FIRST_COMPLETED)
+            if not channel.done():
+                listening.result()
+            return channel.result()
+        finally:
+            for task in (channel, listening):
+                task.cancel()
+            outcomes = await asyncio.gather(channel, listening, return_exceptions=True)
+            del outcomes
+
+    async def _keep_early_bytes(self) -> None:
+        """Take what the client sends before its channel is open. Never returns. Raises PeerMisbehaved."""
+        while True:
+            self._exchange.receive(await self._stream._receive_control(READ_SIZE))  # noqa: SLF001  one module
 
     async def opened(self) -> None:
         """Relay: say that the channel is there."""
@@ -118,7 +164,7 @@ class Attestation:
     async def _on(self, event: Event) -> None:
         match event:
             case EvidenceWanted():
-                self._exchange.answer(await self._hop.quoter(event))
+                await self._answer(event)
             case EvidenceReceived():
                 await self._judge(event)
             case OpenReceived(workload=workload):
@@ -126,26 +172,20 @@ class Attestation:
             case PeerAccepted() | OpenedReceived():
                 pass
 
+    async def _answer(self, wanted: EvidenceWanted) -> None:
+        answer = await self._hop.quoter(wanted)
+        if answer is None:
+            self._exchange.answer(None)
+            return
+        self._exchange.answer(answer.quote, epoch=answer.epoch, collateral=answer.collateral)
+        self.shown_level = wanted.level
+
     async def _judge(self, shown: EvidenceReceived) -> None:
         if self._hop.judge is None:
             self._exchange.dangerously_accept_without_judging()
             return
-        judgement = await self._hop.judge(shown)
-        self._stream.judgement = judgement
-        match judgement.result:
-            case Accepted() as result:
-                self._stream.connection.expect(shown.evidence_digest, shown.report_data)
-                self._stream.connection.accept(result)
-                self._stream.level = shown.level
-                self._exchange.accept()
-            case Rejected(root_cause=cause) as rejected:
-                raise Rejection(
-                    cause.reason,
-                    f"the {rejected.role}'s evidence fails the check {cause.name}: "
-                    f"expected {cause.expected}, it is {cause.actual}",
-                    hint=cause.hint,
-                    result=judgement,
-                )
+        await admit(self._stream, shown, self._hop.judge)
+        self._exchange.accept()
 
     async def _flush(self) -> None:
         if data := self._exchange.data_to_send():
@@ -156,3 +196,22 @@ class Attestation:
         if self._hop.judge is None:
             self._stream.connection.admit_unattested_peer()
         self._stream.push_back(self._exchange.take_leftover())
+
+
+async def admit(stream: AttestedStream, shown: EvidenceReceived, judge: Judge) -> None:
+    """Judge what a peer has shown on a stream, and open its gate where that is accepted. Raises EAAError."""
+    judgement = await judge(shown)
+    stream.judgement = judgement
+    match judgement.result:
+        case Accepted() as result:
+            stream.connection.expect(shown.evidence_digest, shown.report_data)
+            stream.connection.accept(result)
+            stream.level = shown.level
+        case Rejected(root_cause=cause) as rejected:
+            raise Rejection(
+                cause.reason,
+                f"the {rejected.role}'s evidence fails the check {cause.name}: "
+                f"expected {cause.expected}, it is {cause.actual}",
+                hint=cause.hint,
+                result=judgement,
+            )

@@ -6,22 +6,24 @@ import asyncio
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from OpenSSL import SSL
 
-from eaa.aio.attestation import Attestation, Hop, Judge
+from eaa.aio.attestation import Answer, Attestation, Hop, Judge
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
 from eaa.aio.workers import Workers
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import Reason, Unavailable
-from eaa.protocol.exchange import ALPN, ALPN_INNER, EvidenceReceived, EvidenceWanted, Terms
+from eaa.protocol.exchange import ALPN, ALPN_INNER, EpochSignature, EvidenceReceived, EvidenceWanted, Terms
 from eaa.tls.certificate import PrivateKey
 from eaa.tls.connection import Connection, make_context
 
 MAX_WAITING_QUOTES: Final = 256
 """Peers that wait for a quote at one endpoint; one more is told at once that there is no room."""
+
+_T = TypeVar("_T")
 
 
 class Credentials(Protocol):
@@ -40,33 +42,88 @@ class Credentials(Protocol):
         """The quote that the certificate carries."""
 
 
+class Epoch(Protocol):
+    """A signing key that a quote vouches for, for a few minutes."""
+
+    @property
+    def quote(self) -> bytes:
+        """The quote."""
+
+    @property
+    def claims(self) -> bytes:
+        """The claims that the quote covers."""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of both, as signed statements name it."""
+
+    def sign(self, statement: bytes) -> bytes:
+        """Return the signature of a statement, 64 bytes."""
+
+
 class Identity(Protocol):
-    """Who this program is."""
+    """Who this program is. `eaa.identity.Identity` is one."""
 
     def credentials(self) -> Credentials:
-        """Return the current credentials; they may change between two calls."""
+        """Return the current credentials; they may change between two calls. May take long."""
+
+    def credentials_at_hand(self) -> Credentials | None:
+        """Return them where that takes no time, else None."""
 
     def quote(self, report_data: bytes) -> bytes | None:
         """Return a quote over 64 bytes, or None where there is no attester. May take long."""
 
+    def epoch(self, role: str, credentials: Any) -> Epoch | None:
+        """Return the epoch of these credentials in that role, or None where there is no attester. May take long."""
+
+    def epoch_at_hand(self, role: str, credentials: Any) -> Epoch | None:
+        """Return it where that takes no time, else None."""
+
+    def collateral(self) -> bytes | None:
+        """Return at once what is to be stapled to evidence, if there is anything."""
+
 
 class Verifier(Protocol):
-    """Who judges."""
+    """Who judges. `eaa.verifier.Verifier` is one."""
 
-    async def judge_async(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
-        """Verify and appraise."""
+    async def judge_async(
+        self, evidence: bytes | None, *, role: Role, session: SessionBinding | None, stapled: bytes | None = None
+    ) -> Judgement:
+        """Verify and appraise, fetching what is missing."""
+
+    def judge_now(
+        self, evidence: bytes | None, *, role: Role, session: SessionBinding | None, stapled: bytes | None = None
+    ) -> Judgement:
+        """Do the same with what is there. Raises Unavailable (COLLATERAL_PENDING) where something is missing."""
 
 
 def judge_by(verifier: Verifier, role: Role) -> Judge:
-    """Return the judge of peers of one role."""
+    """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody."""
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        session = None
-        if shown.evidence is not None:
-            session = SessionBinding(evidence=shown.evidence, report_data=shown.report_data, level=shown.level)
-        return await verifier.judge_async(shown.evidence, role=role, session=session)
+        return await verifier.judge_async(
+            shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
+        )
 
     return judge
+
+
+def judge_now_by(verifier: Verifier, role: Role) -> Judge:
+    """Return a judge of peers of one role who never touches the network: for servers, where any stranger may ask.
+
+    A peer whose collateral is missing is refused as COLLATERAL_PENDING, and may try again once it has been fetched.
+    """
+
+    async def judge(shown: EvidenceReceived) -> Judgement:
+        return verifier.judge_now(shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral)
+
+    return judge
+
+
+def _binding_of(shown: EvidenceReceived) -> SessionBinding | None:
+    if shown.evidence is None:
+        return None
+    return SessionBinding(evidence=shown.evidence, report_data=shown.report_data, level=shown.level)
 
 
 class _Desk:
@@ -83,10 +140,36 @@ class _Desk:
         self._keeping = Workers(2, "credentials")
 
     async def credentials(self) -> Credentials:
+        at_hand = self._identity.credentials_at_hand()
+        if at_hand is not None:
+            return at_hand
         return await asyncio.get_running_loop().run_in_executor(self._keeping, self._identity.credentials)
 
-    async def quote(self, report_data: bytes) -> bytes | None:
-        """Raise Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE."""
+    async def answer(self, wanted: EvidenceWanted, *, role: Role, credentials: Credentials) -> Answer | None:
+        """Return what shows this identity in that role. Raises Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE.
+
+        The credentials are those of the connection, which need not be the current ones any more.
+        """
+        quote: bytes | None
+        signature = None
+        if wanted.level is BindingLevel.CERT:
+            quote = credentials.quote
+        elif wanted.level is BindingLevel.FRESH:
+            quote = await self._wait_for(lambda: self._identity.quote(wanted.report_data))
+        else:
+            epoch = self._identity.epoch_at_hand(role, credentials)
+            if epoch is None:
+                epoch = await self._wait_for(lambda: self._identity.epoch(role, credentials))
+            if epoch is None:
+                return None
+            quote = epoch.quote
+            signature = EpochSignature(claims=epoch.claims, signature=epoch.sign(wanted.statement(epoch.digest)))
+        if quote is None:
+            return None
+        return Answer(quote=quote, epoch=signature, collateral=self._identity.collateral())
+
+    async def _wait_for(self, make: Callable[[], _T]) -> _T:
+        """Have the platform quote, in turn. Raises Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE."""
         if self._waiting >= MAX_WAITING_QUOTES:
             raise Unavailable(
                 Reason.OVERLOADED,
@@ -96,7 +179,7 @@ class _Desk:
         self._waiting += 1
         try:
             # Whoever gives up waiting leaves the queue, so that no quote is made for nobody.
-            return await asyncio.get_running_loop().run_in_executor(self._quoting, self._identity.quote, report_data)
+            return await asyncio.get_running_loop().run_in_executor(self._quoting, make)
         finally:
             self._waiting -= 1
 
@@ -129,8 +212,13 @@ class Endpoint:
 
     async def secure_unattested(self, sock: socket.socket) -> AttestedStream:
         """Handshake with a peer that will be told something and believed nothing. The socket is closed on failure."""
-        stream, _ = await self._secure(sock)
+        stream = await self.handshake(sock)
         stream.connection.admit_unattested_peer()
+        return stream
+
+    async def handshake(self, sock: socket.socket) -> AttestedStream:
+        """Handshake, and leave the gate closed: for peers whose certificate is all they show. See `eaa.aio.legacy`."""
+        stream, _ = await self._secure(sock)
         return stream
 
     async def _secure(self, sock: socket.socket) -> tuple[AttestedStream, Credentials | None]:
@@ -164,26 +252,36 @@ class Endpoint:
         return connection, credentials
 
     def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None) -> Hop:
-        async def quote(wanted: EvidenceWanted) -> bytes | None:
+        async def answer(wanted: EvidenceWanted) -> Answer | None:
             if self._desk is None or credentials is None:
                 return None
-            if wanted.level is BindingLevel.CERT:
-                return credentials.quote
-            return await self._desk.quote(wanted.report_data)
+            return await self._desk.answer(wanted, role=terms.own_role, credentials=credentials)
 
-        return Hop(terms=terms, quoter=quote, judge=judge)
+        return Hop(terms=terms, quoter=answer, judge=judge, now=self._clock())
 
 
 async def enter_workload(
-    outer: AttestedStream, *, judge: Judge, clock: Callable[[], datetime], level: BindingLevel = BindingLevel.FRESH
+    outer: AttestedStream,
+    *,
+    judge: Judge,
+    clock: Callable[[], datetime],
+    level: BindingLevel = BindingLevel.FRESH,
+    identity: Identity | None = None,
 ) -> AttestedStream:
     """Client: open the session that ends in the workload, inside an open channel, and judge the workload.
+
+    Args:
+        outer: the open channel; it ends with the session.
+        judge: who judges the workload.
+        clock: the present, an aware datetime.
+        level: the binding that is asked for.
+        identity: who this side is, for a workload that asks for evidence itself.
 
     Raises:
         Rejection: the workload's evidence was refused, or it refused us.
         EAAError: it could not be verified, or the peer misbehaved.
     """
-    endpoint = Endpoint(None, server_side=False, clock=clock, alpn=ALPN_INNER)
+    endpoint = Endpoint(identity, server_side=False, clock=clock, alpn=ALPN_INNER)
     inner = await endpoint.secure_inside(outer, Terms.shelter_to_workload(level=level), judge)
     await inner.complete()
     return inner.stream

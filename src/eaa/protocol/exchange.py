@@ -18,27 +18,44 @@ Every message comes at most once. Source: docs/manual/protocol.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from datetime import datetime
 from typing import Final
 
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection, Unavailable, VerificationError
-from eaa.evidence.tagged import (
-    PUBKEY_HASH,
-    TaggedEvidence,
-    claims_report_data,
-    encode_claims,
-    parse_claims,
-    pubkey_hash_claim,
-)
+from eaa.evidence.epoch import session_statement
+from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claims
 from eaa.protocol import messages
+from eaa.protocol.binding import ATTEST_LABEL, CLAIMS, SESSION_CLAIMS, expected_claims, verify_binding
 from eaa.protocol.messages import NONCE_SIZE, FrameReader, Message, RejectClass
+from eaa.protocol.terms import MAX_EPOCH, Ending, Levels, Session, Terms
+
+__all__ = [
+    "ALPN",
+    "ALPN_INNER",
+    "ATTEST_LABEL",
+    "CLAIMS",
+    "EXPORTER_SIZE",
+    "MAX_EARLY_BYTES",
+    "MAX_EPOCH",
+    "SESSION_CLAIMS",
+    "Ending",
+    "EpochSignature",
+    "Event",
+    "EvidenceReceived",
+    "EvidenceWanted",
+    "Exchange",
+    "Levels",
+    "OpenReceived",
+    "OpenedReceived",
+    "PeerAccepted",
+    "Session",
+    "Terms",
+    "expected_claims",
+]
 
 EXPORTER_SIZE: Final = 32
-ATTEST_LABEL: Final = b"eaa/2 attest"
-"""The claim `label`: what a statement was made for."""
 ALPN: Final = b"eaa/2"
 """Shelter and relay, relay and workload."""
 ALPN_INNER: Final = b"eaa/2-inner"
@@ -46,105 +63,13 @@ ALPN_INNER: Final = b"eaa/2-inner"
 MAX_EARLY_BYTES: Final = 32 * 1024
 """Raw bytes that may come before a channel is open: room for one side's first flight of an inner TLS handshake."""
 
-CLAIMS: Final[Mapping[BindingLevel, tuple[str, ...]]] = {
-    BindingLevel.CERT: (PUBKEY_HASH,),
-    BindingLevel.FRESH: ("label", PUBKEY_HASH, "peer", "nonce", "tls-exporter", "role"),
-}
-"""The claims that evidence has at each level: all of these and no others. Level `session` will stand here."""
-
-
-class Ending(Enum):
-    """How a hop's messages end and its raw bytes begin."""
-
-    ACCEPT = "after the verdicts"
-    OPEN = "this side sends open and waits for opened"
-    OPENED = "this side waits for open and sends opened"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """What the exchange has to know of the TLS connection it runs on."""
-
-    exporter: bytes
-    """32 bytes, label `EXPORTER-Channel-Binding`, empty context."""
-    own_spki: bytes | None
-    """DER SubjectPublicKeyInfo of this side's certificate, None where it sent none."""
-    peer_spki: bytes | None
-    """The same of the peer's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What one side of one hop demands and offers."""
-
-    own_role: Role
-    """The role this side's evidence claims."""
-    peer_role: Role
-    """The role the peer's evidence has to claim; also names the peer in messages to people."""
-    judges: bool
-    """Whether this side asks for evidence. A side that asks decides; the other waits for it."""
-    ending: Ending
-    level: BindingLevel = BindingLevel.FRESH
-    """What this side asks for."""
-    minimum_level: BindingLevel = BindingLevel.CERT
-    """The weakest level at which this side shows its own evidence."""
-
-    def __post_init__(self) -> None:
-        """Refuse levels that no exchange can run at."""
-        for level in (self.level, self.minimum_level):
-            if level not in CLAIMS:
-                raise Misuse(
-                    Reason.NOT_IMPLEMENTED_VALUE,
-                    f"the binding level {level.label} is not implemented",
-                    hint=f"choose one of {', '.join(known.label for known in CLAIMS)}",
-                )
-
-    @property
-    def announces_verdict(self) -> bool:
-        """Whether this side tells the peer its verdict."""
-        return self.ending is not Ending.OPEN
-
-    @property
-    def peer_announces_verdict(self) -> bool:
-        """Whether the peer, if it asks, will say `accept`."""
-        return self.ending is not Ending.OPENED
-
-    @classmethod
-    def shelter_to_relay(cls, *, judges: bool, level: BindingLevel = BindingLevel.FRESH) -> Terms:
-        """Shelter's end of its connection with a relay."""
-        return cls(own_role=Role.CLIENT, peer_role=Role.RELAY, judges=judges, ending=Ending.OPEN, level=level)
-
-    @classmethod
-    def relay_to_shelter(cls, *, judges: bool, level: BindingLevel = BindingLevel.FRESH) -> Terms:
-        """A relay's end of a connection from Shelter."""
-        return cls(own_role=Role.RELAY, peer_role=Role.CLIENT, judges=judges, ending=Ending.OPENED, level=level)
-
-    @classmethod
-    def relay_to_workload(cls, *, level: BindingLevel = BindingLevel.FRESH) -> Terms:
-        """A relay's end of a channel to a workload. The relay always judges."""
-        return cls(own_role=Role.RELAY, peer_role=Role.WORKLOAD, judges=True, ending=Ending.ACCEPT, level=level)
-
-    @classmethod
-    def workload_to_relay(cls, *, judges: bool, level: BindingLevel = BindingLevel.FRESH) -> Terms:
-        """A workload's end of a channel from a relay."""
-        return cls(own_role=Role.WORKLOAD, peer_role=Role.RELAY, judges=judges, ending=Ending.ACCEPT, level=level)
-
-    @classmethod
-    def shelter_to_workload(cls, *, level: BindingLevel = BindingLevel.FRESH) -> Terms:
-        """Shelter's end of its inner session. Shelter always judges."""
-        return cls(own_role=Role.CLIENT, peer_role=Role.WORKLOAD, judges=True, ending=Ending.ACCEPT, level=level)
-
-    @classmethod
-    def workload_to_shelter(cls) -> Terms:
-        """A workload's end of an inner session. It serves any client: the client judges."""
-        return cls(own_role=Role.WORKLOAD, peer_role=Role.CLIENT, judges=False, ending=Ending.ACCEPT)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceWanted:
     """The peer asks for evidence: make a quote with this report data, then call `answer`.
 
-    At level `cert` the certificate's own quote is the answer: its claims are the same.
+    At level `cert` the certificate's own quote is the answer: its claims are the same. At level `session` it is the
+    epoch's quote, and the epoch's signature of `statement`.
     """
 
     claims: bytes
@@ -152,10 +77,28 @@ class EvidenceWanted:
     """64 bytes."""
     level: BindingLevel
 
+    def statement(self, epoch_evidence_digest: bytes) -> bytes:
+        """Return what the key of an epoch signs at level `session`; the digest is SHA-256 of its tagged evidence."""
+        return session_statement(epoch_evidence_digest, self.claims)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochSignature:
+    """What an answer at level `session` has beside the epoch's quote."""
+
+    claims: bytes
+    """The claims that the quote covers."""
+    signature: bytes
+    """64 bytes, of the statement of `EvidenceWanted`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceReceived:
-    """The peer's answer; its claims are exactly those of this session. Judge it, then call `accept` or `reject`."""
+    """The peer's answer; its claims are exactly those of this session. Judge it, then call `accept` or `reject`.
+
+    At level `session` the evidence is the epoch's, and its key has signed this session; whether the key is a TEE's is
+    what the quote, still unverified, has to prove.
+    """
 
     evidence: bytes | None
     """The quote, still unverified; None where the peer has none."""
@@ -191,32 +134,6 @@ class OpenedReceived:
 Event = EvidenceWanted | EvidenceReceived | PeerAccepted | OpenReceived | OpenedReceived
 
 
-def expected_claims(
-    level: BindingLevel, *, attester_spki: bytes, other_spki: bytes | None, nonce: bytes, exporter: bytes, role: Role
-) -> dict[str, bytes]:
-    """Return the claims that evidence for one session has.
-
-    Args:
-        level: `cert` or `fresh`.
-        attester_spki: key of the side whose evidence it is.
-        other_spki: key of the other end's certificate, None where it has none.
-        nonce: the asker's 32 bytes.
-        exporter: 32 bytes of the session.
-        role: the attester's.
-    """
-    # Exporter and key carry the weight: the bounded model of this exchange finds an attack without them. Label, peer,
-    # nonce and role are a second layer, redundant within its bounds (the role is not where roles share a measurement).
-    values = {
-        "label": ATTEST_LABEL,
-        PUBKEY_HASH: pubkey_hash_claim(attester_spki),
-        "peer": b"" if other_spki is None else pubkey_hash_claim(other_spki),
-        "nonce": nonce,
-        "tls-exporter": exporter,
-        "role": role.value.encode(),
-    }
-    return {name: values[name] for name in CLAIMS[level]}
-
-
 class Exchange:
     """The state of one end. `receive` takes bytes and answers with events; `data_to_send` hands out what to send.
 
@@ -224,25 +141,30 @@ class Exchange:
     After any error the exchange is over: send what `reject` and `data_to_send` give, if anything, and close.
     """
 
-    def __init__(self, *, session: Session, terms: Terms, nonce: bytes) -> None:
+    def __init__(self, *, session: Session, terms: Terms, nonce: bytes, now: datetime) -> None:
         """Begin an exchange; where this side judges, `attest` is ready to be sent.
 
         Args:
             session: the TLS connection.
             terms: this side's demands.
             nonce: 32 random bytes, used for this exchange only.
+            now: the present, for the dates of an epoch; an exchange takes seconds.
         """
+        if now.tzinfo is None:
+            raise _our_bug("the time of an exchange has no zone")
         if len(nonce) != NONCE_SIZE or len(session.exporter) != EXPORTER_SIZE:
             raise _our_bug(f"the nonce has {len(nonce)} bytes and the exporter {len(session.exporter)}")
         self._session = session
         self._terms = terms
         self._nonce = nonce
+        self._now = now
         self._reader = FrameReader()
         self._outgoing = bytearray()
         self._leftover = bytearray()
         self._failed = False
         self._refused = False
         self._pending_claims: bytes | None = None
+        self._epoch_wanted = False
         self._asked_by_peer = False
         self._answered = False
         self._peer_accepted = False
@@ -262,9 +184,10 @@ class Exchange:
         Raises:
             PeerMisbehaved: MESSAGE_MALFORMED, MESSAGE_TOO_LARGE, MESSAGE_UNEXPECTED, LEVEL_NOT_OFFERED.
             MalformedInput: EVIDENCE_MALFORMED, the peer's evidence is none.
-            VerificationError: CLAIMS_MISMATCH, ROLE_MISMATCH, the peer's evidence was made for something else.
+            VerificationError: CLAIMS_MISMATCH, ROLE_MISMATCH, EPOCH_SIGNATURE, the peer's evidence was made for
+                something else; EPOCH_NOT_CURRENT, EPOCH_TOO_LONG, EPOCH_KEY_REUSED.
             Rejection: PEER_REJECTED_US.
-            Unavailable: WORKLOAD_UNAVAILABLE.
+            Unavailable: WORKLOAD_UNAVAILABLE, COLLATERAL_PENDING.
         """
         if self._failed:
             raise _our_bug("an exchange that has failed was fed more bytes")
@@ -320,15 +243,20 @@ class Exchange:
 
     # What the caller decides.
 
-    def answer(self, quote: bytes | None, *, collateral: bytes | None = None) -> None:
-        """Answer `EvidenceWanted` with a quote over its report data, or with None: no evidence.
+    def answer(
+        self, quote: bytes | None, *, epoch: EpochSignature | None = None, collateral: bytes | None = None
+    ) -> None:
+        """Answer `EvidenceWanted`, with evidence or with None: no evidence.
 
         Args:
-            quote: what the TEE gave.
+            quote: what the TEE gave over the report data that is wanted; at level `session` the epoch's quote.
+            epoch: at level `session`, the epoch's claims and its signature of this session.
             collateral: what to staple to it; a bundle of more than MAX_STAPLED_COLLATERAL bytes is left out.
         """
         if self._pending_claims is None:
             raise _our_bug("evidence was given that the peer has not asked for")
+        if quote is not None and (epoch is not None) != self._epoch_wanted:
+            raise _our_bug("an epoch's signature goes with level session, and with no other")
         claims, self._pending_claims = self._pending_claims, None
         self._answered = True
         if quote is None:
@@ -336,8 +264,9 @@ class Exchange:
             return
         if collateral is not None and len(collateral) > messages.MAX_STAPLED_COLLATERAL:
             collateral = None
-        tagged = TaggedEvidence(evidence=quote, claims=claims).encode()
-        self._send(messages.Evidence(evidence=tagged, collateral=collateral))
+        tagged = TaggedEvidence(evidence=quote, claims=epoch.claims if epoch else claims).encode()
+        signature = epoch.signature if epoch else None
+        self._send(messages.Evidence(evidence=tagged, epoch=signature, collateral=collateral))
 
     def accept(self) -> None:
         """Accept the evidence of `EvidenceReceived`; the peer is told where this hop tells it."""
@@ -446,6 +375,7 @@ class Exchange:
             return None
         claims = self._claims(message.level, nonce=message.nonce, role=self._terms.own_role, own=True)
         self._pending_claims = encode_claims(claims)
+        self._epoch_wanted = message.level is BindingLevel.SESSION
         return EvidenceWanted(
             claims=self._pending_claims, report_data=claims_report_data(self._pending_claims), level=message.level
         )
@@ -459,13 +389,12 @@ class Exchange:
             raise VerificationError(
                 Reason.CLAIMS_MISMATCH, f"the {self._terms.peer_role} shows evidence for a TLS key it does not have"
             )
-        tagged = TaggedEvidence.parse(message.evidence)
         expected = self._claims(self._terms.level, nonce=self._nonce, role=self._terms.peer_role, own=False)
-        _compare_claims(parse_claims(tagged.claims, tolerant=False), expected, self._terms)
+        tagged = verify_binding(message, expected, terms=self._terms, peer_spki=self._session.peer_spki, now=self._now)
         self._judgeable = True
         return EvidenceReceived(
             evidence=tagged.evidence,
-            report_data=claims_report_data(encode_claims(expected)),
+            report_data=claims_report_data(tagged.claims),
             level=self._terms.level,
             collateral=message.collateral,
         )
@@ -485,6 +414,12 @@ class Exchange:
     def _refusal(self, reason_class: RejectClass) -> EAAError:
         self._refused = True
         who = self._terms.peer_role
+        if reason_class is RejectClass.PENDING:
+            return Unavailable(
+                Reason.COLLATERAL_PENDING,
+                f"the {who} is still fetching what it needs to judge this side",
+                hint="try again in a moment",
+            )
         if reason_class is RejectClass.UNAVAILABLE:
             return Unavailable(
                 Reason.WORKLOAD_UNAVAILABLE,
@@ -542,32 +477,6 @@ _REFUSAL_HINTS: Final = {
     RejectClass.POLICY: "this side's measurement or platform is not in the reference values or policy of the {who}",
     RejectClass.PROTOCOL: "the {who} says that this side broke the protocol; its log says where",
 }
-
-
-def _compare_claims(claims: Mapping[str, bytes], expected: Mapping[str, bytes], terms: Terms) -> None:
-    """Refuse claims unless they are exactly the expected ones. Raises VerificationError."""
-    where = f"the evidence of the {terms.peer_role}"
-    hint = "evidence made for another connection or another purpose proves nothing here: someone may be relaying it"
-    for problem, names in (("unknown", claims.keys() - expected.keys()), ("missing", expected.keys() - claims.keys())):
-        if names:
-            raise VerificationError(
-                Reason.CLAIMS_MISMATCH,
-                f"{where} has {problem} claims at level {terms.level.label}: {ascii(sorted(names))[:80]}",
-                hint=hint,
-            )
-    for name, value in expected.items():
-        if claims[name] != value:
-            reason = Reason.ROLE_MISMATCH if name == "role" else Reason.CLAIMS_MISMATCH
-            raise VerificationError(
-                reason,
-                f"{where} claims {name} {_shown(name, claims[name])}, this session's is {_shown(name, value)}",
-                hint=hint,
-            )
-
-
-def _shown(name: str, value: bytes) -> str:
-    """Show a claim to people: text where it is text."""
-    return ascii(value.decode("latin-1"))[:40] if name in ("label", "role") else value.hex()[:80] or "(empty)"
 
 
 def _our_bug(message: str) -> EAAError:

@@ -50,6 +50,7 @@ class RejectClass(StrEnum):
     UNVERIFIABLE = "unverifiable"
     POLICY = "policy"
     UNAVAILABLE = "unavailable"
+    PENDING = "pending"
     PROTOCOL = "protocol"
 
     @classmethod
@@ -57,6 +58,8 @@ class RejectClass(StrEnum):
         """Return the class that tells a peer about `error`, and no more than that."""
         if error.reason is Reason.NO_EVIDENCE:
             return cls.NO_EVIDENCE
+        if error.reason is Reason.COLLATERAL_PENDING:
+            return cls.PENDING
         match error:
             case MalformedInput():
                 return cls.MALFORMED

@@ -1,0 +1,183 @@
+"""What ties evidence to a session, at each level, and how the relying party sees that it does.
+
+Source: docs/manual/protocol.md, "Evidence and its claims".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from eaa.appraise.result import BindingLevel, Role
+from eaa.errors import Reason, VerificationError
+from eaa.evidence.epoch import EPOCH_CLAIMS, EPOCH_LABEL, EpochClaims, is_same_key, is_signed_by, session_statement
+from eaa.evidence.tagged import PUBKEY_HASH, TaggedEvidence, encode_claims, parse_claims, pubkey_hash_claim
+from eaa.protocol import messages
+from eaa.protocol.terms import Terms
+
+ATTEST_LABEL: Final = b"eaa/2 attest"
+"""The claim `label` of what was made for one session."""
+SESSION_CLAIMS: Final = ("label", PUBKEY_HASH, "peer", "nonce", "tls-exporter", "role")
+"""What names one session. At level `fresh` these are the claims of the evidence; at `session` the epoch's key signs
+them."""
+CLAIMS: Final[Mapping[BindingLevel, tuple[str, ...]]] = {
+    BindingLevel.CERT: (PUBKEY_HASH,),
+    BindingLevel.SESSION: EPOCH_CLAIMS,
+    BindingLevel.FRESH: SESSION_CLAIMS,
+}
+"""The claims that evidence has at each level: all of these and no others."""
+
+
+def expected_claims(
+    level: BindingLevel, *, attester_spki: bytes, other_spki: bytes | None, nonce: bytes, exporter: bytes, role: Role
+) -> dict[str, bytes]:
+    """Return the claims that name one session: of the evidence, and at level `session` of the signed statement.
+
+    Args:
+        level: any but `none`.
+        attester_spki: key of the side whose evidence it is.
+        other_spki: key of the other end's certificate, None where it has none.
+        nonce: the asker's 32 bytes.
+        exporter: 32 bytes of the session.
+        role: the attester's.
+    """
+    # Exporter and key carry the weight: the bounded model of this exchange finds an attack without them. Label, peer,
+    # nonce and role are a second layer, redundant within its bounds (the role is not where roles share a measurement).
+    values = {
+        "label": ATTEST_LABEL,
+        PUBKEY_HASH: pubkey_hash_claim(attester_spki),
+        "peer": b"" if other_spki is None else pubkey_hash_claim(other_spki),
+        "nonce": nonce,
+        "tls-exporter": exporter,
+        "role": role.value.encode(),
+    }
+    return {name: values[name] for name in (CLAIMS[level] if level is BindingLevel.CERT else SESSION_CLAIMS)}
+
+
+def verify_binding(
+    message: messages.Evidence, expected: Mapping[str, bytes], *, terms: Terms, peer_spki: bytes, now: datetime
+) -> TaggedEvidence:
+    """Establish that evidence was made for one session, as far as that can be without verifying its quote.
+
+    Args:
+        message: the peer's answer, with evidence.
+        expected: what names the session, see `expected_claims`.
+        terms: the relying party's.
+        peer_spki: the peer's TLS key, DER SubjectPublicKeyInfo.
+        now: the present, for the dates of an epoch.
+
+    Returns:
+        The evidence. Its quote has to contain the report data of its claims, which is for the judge to see.
+
+    Raises:
+        MalformedInput: EVIDENCE_MALFORMED.
+        VerificationError: CLAIMS_MISMATCH, ROLE_MISMATCH, EPOCH_SIGNATURE, it was made for something else;
+            EPOCH_NOT_CURRENT, EPOCH_TOO_LONG, EPOCH_KEY_REUSED.
+    """
+    raw = message.evidence or b""
+    tagged = TaggedEvidence.parse(raw)
+    claims = parse_claims(tagged.claims, tolerant=False)
+    if terms.level is not BindingLevel.SESSION:
+        if message.epoch is not None:
+            raise _not_signed(
+                terms, f"shows an epoch's signature at level {terms.level.label}", reason=Reason.CLAIMS_MISMATCH
+            )
+        _compare_claims(claims, expected, terms)
+        return tagged
+    epoch = _verify_epoch(claims, expected, terms=terms, peer_spki=peer_spki, now=now)
+    if message.epoch is None:
+        raise _not_signed(terms, "shows the evidence of an epoch without its signature")
+    statement = session_statement(hashlib.sha256(raw).digest(), encode_claims(expected))
+    if not is_signed_by(epoch.session_key, message.epoch, statement):
+        raise _not_signed(terms, "shows an epoch whose key has not signed this session")
+    return tagged
+
+
+def _verify_epoch(
+    claims: Mapping[str, bytes], expected: Mapping[str, bytes], *, terms: Terms, peer_spki: bytes, now: datetime
+) -> EpochClaims:
+    """Establish that the key in an epoch's claims may sign for the peer, now.
+
+    1. The claims are those of an epoch, of the peer's own TLS key and in its role: without the key, whoever stole any
+       live epoch could show it beside a certificate of his own. The statement has the same two, by computation.
+    2. The session key is not the TLS key, or one theft would take both.
+    3. The epoch is short and not over.
+    """
+    bound = {"label": EPOCH_LABEL, **{name: expected[name] for name in (PUBKEY_HASH, "role")}}
+    _compare_claims(claims, bound, terms, names=EPOCH_CLAIMS)
+    epoch = EpochClaims.from_claims(claims)
+    if is_same_key(epoch.session_key, peer_spki):
+        raise VerificationError(
+            Reason.EPOCH_KEY_REUSED,
+            f"the {terms.peer_role} signs its sessions with its TLS key",
+            hint="an epoch needs a signing key of its own, or whoever steals one has both",
+        )
+    _verify_dates(epoch, terms, now=now)
+    return epoch
+
+
+_RELAYED: Final = (
+    "evidence made for another connection or another purpose proves nothing here: someone may be relaying it"
+)
+
+
+def _compare_claims(
+    claims: Mapping[str, bytes],
+    expected: Mapping[str, bytes],
+    terms: Terms,
+    *,
+    names: tuple[str, ...] | None = None,
+) -> None:
+    """Refuse claims unless they have exactly these names, by default those that are expected, and the expected values.
+
+    Raises:
+        VerificationError: CLAIMS_MISMATCH or ROLE_MISMATCH.
+    """
+    where = f"the evidence of the {terms.peer_role}"
+    due = set(names or expected)
+    for problem, wrong in (("unknown", claims.keys() - due), ("missing", due - claims.keys())):
+        if wrong:
+            raise VerificationError(
+                Reason.CLAIMS_MISMATCH,
+                f"{where} has {problem} claims at level {terms.level.label}: {ascii(sorted(wrong))[:80]}",
+                hint=_RELAYED,
+            )
+    for name, value in expected.items():
+        if claims[name] != value:
+            reason = Reason.ROLE_MISMATCH if name == "role" else Reason.CLAIMS_MISMATCH
+            raise VerificationError(
+                reason,
+                f"{where} claims {name} {_shown(name, claims[name])}, this session's is {_shown(name, value)}",
+                hint=_RELAYED,
+            )
+
+
+def _verify_dates(epoch: EpochClaims, terms: Terms, *, now: datetime) -> None:
+    """Refuse an epoch that is not now or too long. Raises VerificationError."""
+    who = terms.peer_role
+    span, most = epoch.not_after - epoch.not_before, 2 * terms.maximum_epoch.total_seconds()
+    if span > most:
+        raise VerificationError(
+            Reason.EPOCH_TOO_LONG,
+            f"the epoch of the {who} spans {span} seconds, at most {most:g} are accepted",
+            hint="a key that lives long may have been stolen long ago; let the attester make shorter epochs",
+        )
+    present = now.timestamp()
+    if not epoch.not_before <= present <= epoch.not_after:
+        when = "is over" if epoch.not_after < present else "has not begun"
+        raise VerificationError(
+            Reason.EPOCH_NOT_CURRENT,
+            f"the epoch of the {who} {when}: it is {epoch.not_before} to {epoch.not_after}, the time is {present:.0f}",
+            hint="somebody shows an old epoch, or the two clocks disagree; level fresh depends on no clock",
+        )
+
+
+def _not_signed(terms: Terms, what: str, *, reason: Reason = Reason.EPOCH_SIGNATURE) -> VerificationError:
+    return VerificationError(reason, f"the {terms.peer_role} {what}", hint=_RELAYED)
+
+
+def _shown(name: str, value: bytes) -> str:
+    """Show a claim to people: text where it is text."""
+    return ascii(value.decode("latin-1"))[:40] if name in ("label", "role") else value.hex()[:80] or "(empty)"
