@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -21,7 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
-from eaa.collateral.x509 import CRL, SGX_EXTENSION_OID, Certificate, parse_pem_chain
+from eaa.collateral.x509 import (
+    CRL,
+    SGX_EXTENSION_OID,
+    Certificate,
+    decode_pem_text,
+    parse_pem_chain,
+    split_pem_chain,
+)
 from eaa.errors import MalformedInput, Reason
 
 __all__ = [
@@ -36,9 +43,11 @@ __all__ = [
     "TCBStatus",
     "TDXModule",
     "TDXModuleIdentity",
+    "decode_pem_text",
     "join_signed_document",
     "parse_pem_chain",
     "pck_certificate_of",
+    "split_pem_chain",
     "split_signed_document",
 ]
 
@@ -77,6 +86,26 @@ _SGX_FIELD_NAMES: Final = {
     for arcs in [(arc,) for arc in range(1, 8)] + [(2, arc) for arc in range(1, 19)] + [(7, arc) for arc in range(1, 4)]
 }
 """The fields that are specified, by their OID in DER: a certificate has thirty of them."""
+
+
+def _tcb_as_issued() -> re.Pattern[bytes]:
+    """Return what the TCB of every PCK certificate looks like that Intel has issued so far; to be read in one go.
+
+    Each of the 16 components, PCESVN and CPUSVN, in this order, is a SEQUENCE of an OID and a value: a byte in an
+    INTEGER of one byte of content or, from 128 on, of two; PCESVN in one; CPUSVN in an OCTET STRING.
+    """
+
+    def oid(number: int) -> bytes:
+        return re.escape(bytes((der.OBJECT_IDENTIFIER, len(_SGX_ARC) + 2)) + _SGX_ARC + bytes((2, number)))
+
+    component = rb"(?:\x30\x10%b\x02\x01(?=[\x00-\x7f])|\x30\x11%b\x02\x02\x00(?=[\x80-\xff]))(.)"
+    components = b"".join(component % (oid(number), oid(number)) for number in range(1, COMPONENTS + 1))
+    pce_svn = rb"\x30\x10%b\x02\x01([\x00-\x7f])" % oid(COMPONENTS + 1)
+    cpu_svn = rb"\x30\x1f%b\x04\x10(.{16})" % oid(COMPONENTS + 2)
+    return re.compile(components + pce_svn + cpu_svn, re.DOTALL)
+
+
+_TCB_AS_ISSUED: Final = _tcb_as_issued()
 _NO_KINDS: Final = ("",) * COMPONENTS
 _SPACE: Final = r"[ \t\r\n]*+"
 _SIGNATURE_MEMBER: Final = re.compile(
@@ -346,9 +375,7 @@ class PCKCertificate(CertifiedPlatform):
             raise _bad_extension("the certificate carries no SGX extension, so it is no PCK certificate")
         whole = der.read_only(certificate.sgx_extension, tag=der.SEQUENCE, what="the SGX extension")
         extension = _SGXFields.read(whole.content)
-        tcb = _SGXFields.read(extension.content("2", der.SEQUENCE))
-        components = bytes(tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1))
-        cpu_svn = tcb.octets("2.18", COMPONENTS)
+        components, pce_svn, cpu_svn = _read_tcb(extension.content("2", der.SEQUENCE))
         # Intel issues both with the same value; a certificate where they differ would have two TCBs.
         if components != cpu_svn:
             raise _bad_extension("the SVN components of the SGX extension differ from its CPUSVN")
@@ -359,7 +386,7 @@ class PCKCertificate(CertifiedPlatform):
             spki=certificate.spki,
             ca=_kind_of_ca(certificate.issuer_common_name),
             ppid=extension.octets("1", 16),
-            pce_svn=tcb.uint("2.17", maximum=0xFFFF),
+            pce_svn=pce_svn,
             cpu_svn=cpu_svn,
             pce_id=extension.octets("3", 2),
             fmspc=extension.octets("4", 6),
@@ -384,7 +411,7 @@ def pck_certificate_of(certification_data: bytes, *, certification_data_type: in
             hint="configure the quoting host so that it puts the PCK certificate chain into its quotes",
         )
     maximum = PCK_CHAIN_LENGTH if certification_data_type == PCK_CHAIN_DATA else 1
-    return PCKCertificate.parse(parse_pem_chain(certification_data, maximum=maximum)[0])
+    return PCKCertificate.parse(decode_pem_text(split_pem_chain(certification_data, maximum=maximum)[0]))
 
 
 def split_signed_document(raw: bytes, member: SignedMember) -> tuple[bytes, bytes]:
@@ -462,8 +489,8 @@ class _Members:
     def date(self, name: str) -> datetime:
         value = self.text(name)
         try:
-            # The library alone would take other spellings. It is told of UTC, whose object is compared with at once.
-            return datetime.fromisoformat(value[:-1] if _DATE.fullmatch(value) else "").replace(tzinfo=UTC)
+            # The library alone would take other spellings.
+            return datetime.fromisoformat(f"{value[:-1]}+00:00" if _DATE.fullmatch(value) else "")
         except ValueError as error:
             raise self.bad(f"has a {name} that is no date of the form YYYY-MM-DDTHH:MM:SSZ") from error
 
@@ -476,16 +503,19 @@ class _Members:
     def uints(self, name: str, member: str, *, length: int, maximum: int) -> tuple[int, ...]:
         """Return one member of each object of a list, of at most `length` of them."""
         items = self._list(name, maximum=length)
-        values = [item.get(member) if type(item) is dict else None for item in items]
         # A document has thousands of these, and rarely is one bad: the slow way only says which.
-        fine = [value for value in values if type(value) is int and 0 <= value <= maximum]
+        fine = [
+            value
+            for item in items
+            if type(item) is dict and type(value := item.get(member)) is int and 0 <= value <= maximum
+        ]
         if len(fine) == len(items):
             return tuple(fine)
-        return tuple(item.uint(member, maximum=maximum) for item in self.children(name, maximum=length))
+        return tuple([item.uint(member, maximum=maximum) for item in self.children(name, maximum=length)])
 
     def texts(self, name: str, *, maximum: int) -> list[str]:
         items = self._list(name, maximum=maximum)
-        if [item for item in items if type(item) is not str]:
+        if items and set(map(type, items)) != {str}:
             raise self.bad(f"has something else than texts in {name}")
         return items
 
@@ -562,6 +592,22 @@ def _sgx_field(pair: bytes) -> tuple[str, der.Element]:
     return name, value
 
 
+def _read_tcb(content: bytes) -> tuple[bytes, int, bytes]:
+    """Return the SVN components, PCESVN and CPUSVN of the SGX extension."""
+    spelled = _TCB_AS_ISSUED.fullmatch(content)
+    if spelled is None:
+        return _walk_through_tcb(content)
+    *components, pce_svn, cpu_svn = spelled.groups()
+    return b"".join(components), pce_svn[0], cpu_svn
+
+
+def _walk_through_tcb(content: bytes) -> tuple[bytes, int, bytes]:
+    """Do what `_read_tcb` does in whatever order and spelling the fields come."""
+    tcb = _SGXFields.read(content)
+    components = bytes([tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1)])
+    return components, tcb.uint("2.17", maximum=0xFFFF), tcb.octets("2.18", COMPONENTS)
+
+
 def _decode(raw: bytes, *, what: str, reason: Reason) -> str:
     """Return the text of a document that is neither too long nor too deep to be parsed."""
     if len(raw) > MAX_SIGNED_DOCUMENT_SIZE:
@@ -626,8 +672,15 @@ def _end_of_object(text: str, start: int, *, what: str, reason: Reason) -> int:
 
 def _svn_levels(members: _Members) -> tuple[SVNLevel, ...]:
     levels = tuple(
-        SVNLevel(isv_svn=level.child("tcb").uint("isvsvn", maximum=0xFFFF), **_common(level))
-        for level in members.children("tcbLevels", maximum=MAX_LEVELS)
+        [
+            SVNLevel(
+                isv_svn=level.child("tcb").uint("isvsvn", maximum=0xFFFF),
+                tcb_date=level.date("tcbDate"),
+                tcb_status=_status(level),
+                advisory_ids=_advisories(level),
+            )
+            for level in members.children("tcbLevels", maximum=MAX_LEVELS)
+        ]
     )
     if len({level.isv_svn for level in levels}) != len(levels):
         raise members.bad("has two levels of one SVN")
@@ -643,7 +696,9 @@ def _platform_levels(members: _Members, items: list[_Members], *, version: int, 
                 sgx_components=_components_v2(tcb) if version == 2 else _components(tcb, "sgxtcbcomponents"),
                 pce_svn=tcb.uint("pcesvn", maximum=0xFFFF),
                 tdx_components=_components(tcb, "tdxtcbcomponents") if kind == "TDX" else None,
-                **_common(level),
+                tcb_date=level.date("tcbDate"),
+                tcb_status=_status(level),
+                advisory_ids=_advisories(level),
             )
         )
     if len({(level.sgx_components, level.pce_svn, level.tdx_components) for level in levels}) != len(levels):
@@ -678,16 +733,15 @@ def _components_v2(tcb: _Members) -> tuple[int, ...]:
     return tuple(tcb.uint(f"sgxtcbcomp{index:02}svn", maximum=0xFF) for index in range(1, COMPONENTS + 1))
 
 
-def _common(level: _Members) -> dict[str, Any]:
-    """Return what levels of every kind have: date, status, advisories."""
+def _status(level: _Members) -> TCBStatus:
+    return _STATUS_OF_WORD[level.choice("tcbStatus", _STATUS_WORDS)]
+
+
+def _advisories(level: _Members) -> tuple[str, ...]:
     advisories = level.texts("advisoryIDs", maximum=MAX_ADVISORIES) if "advisoryIDs" in level else []
-    if [advisory for advisory in advisories if not _ADVISORY.fullmatch(advisory)]:
+    if not all(map(_ADVISORY.fullmatch, advisories)):
         raise level.bad("names an advisory in a form that none has")
-    return {
-        "tcb_date": level.date("tcbDate"),
-        "tcb_status": _STATUS_OF_WORD[level.choice("tcbStatus", _STATUS_WORDS)],
-        "advisory_ids": tuple(advisories),
-    }
+    return tuple(advisories)
 
 
 def _module_fields(members: _Members) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -59,6 +59,7 @@ _UNDERSTOOD_IF_CRITICAL: Final = frozenset({ExtensionOID.KEY_USAGE, ExtensionOID
 _UNDERSTOOD_IF_CRITICAL_IN_CRL: Final = frozenset({ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER})
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
+_WHITESPACE: Final = b" \t\n\r\x0b\x0c"
 
 # What the library raises on bytes it does not like; it has no common base.
 _LIBRARY_ERRORS: Final = (
@@ -76,6 +77,8 @@ class Certificate:
     """One certificate, taken apart. Two are equal when their DER is."""
 
     der: bytes = field(repr=False)
+    fingerprint: bytes = field(compare=False)
+    """SHA-256 of the DER, 32 bytes."""
     parsed: x509.Certificate = field(compare=False, repr=False)
     """The library's view, for what no later step of verification needs."""
     common_name: str = field(compare=False)
@@ -124,16 +127,13 @@ class Certificate:
     @classmethod
     def _from_library(cls, raw: bytes, frame: _Frame) -> Certificate:
         certificate = x509.load_der_x509_certificate(raw)
-        public_key = certificate.public_key()
-        if not isinstance(public_key, EllipticCurvePublicKey):  # pragma: no cover - the frame fixed the algorithm
-            raise _bad_certificate("the certificate's key is not on a curve")
-        extensions = certificate.extensions
-        _refuse_unknown_critical(extensions)
+        extensions, sgx_extension = _read_extensions(certificate.extensions)
         constraints = _extension(extensions, x509.BasicConstraints)
         subject_key_id = _extension(extensions, x509.SubjectKeyIdentifier)
         authority = _extension(extensions, x509.AuthorityKeyIdentifier)
         return cls(
             der=raw,
+            fingerprint=hashlib.sha256(raw).digest(),
             parsed=certificate,
             common_name=_common_name(frame.subject),
             issuer_common_name=_common_name(frame.issuer),
@@ -142,22 +142,18 @@ class Certificate:
             serial_number=certificate.serial_number,
             not_before=certificate.not_valid_before_utc,
             not_after=certificate.not_valid_after_utc,
-            public_key=public_key,
+            # The frame has fixed the algorithm and the curve.
+            public_key=cast("EllipticCurvePublicKey", certificate.public_key()),
             spki=frame.spki,
             subject_key_id=None if subject_key_id is None else subject_key_id.digest,
             authority_key_id=None if authority is None else authority.key_identifier,
             is_ca=None if constraints is None else constraints.ca,
             path_length=None if constraints is None else constraints.path_length,
             key_usage=_key_usage(_extension(extensions, x509.KeyUsage)),
-            sgx_extension=_sgx_extension(extensions),
+            sgx_extension=sgx_extension,
             tbs_bytes=frame.tbs,
             signature=certificate.signature,
         )
-
-    @property
-    def fingerprint(self) -> bytes:
-        """SHA-256 of the DER, 32 bytes."""
-        return hashlib.sha256(self.der).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +192,10 @@ class CRL:
     def _from_library(cls, raw: bytes, *, tbs: bytes, issuer: bytes) -> CRL:
         crl = x509.load_der_x509_crl(raw)
         # An unknown critical extension may say that the list is partial, or speaks for another issuer (RFC 5280, 5.2).
-        extensions = crl.extensions
-        unknown = {item.oid for item in extensions if item.critical} - _UNDERSTOOD_IF_CRITICAL_IN_CRL
+        unknown = {item.oid for item in crl.extensions if item.critical} - _UNDERSTOOD_IF_CRITICAL_IN_CRL
         if unknown or (_TRUE in tbs and _has_critical_entries(crl)):
             raise _bad_crl("the CRL has a critical extension that is not understood")
+        extensions = {type(item.value): item.value for item in crl.extensions}
         number = _extension(extensions, x509.CRLNumber)
         authority = _extension(extensions, x509.AuthorityKeyIdentifier)
         if number is None or authority is None or authority.key_identifier is None:
@@ -213,7 +209,7 @@ class CRL:
             authority_key_id=authority.key_identifier,
             this_update=crl.last_update_utc,
             next_update=crl.next_update_utc,
-            revoked_serials=frozenset(entry.serial_number for entry in crl),
+            revoked_serials=frozenset([entry.serial_number for entry in crl]),
             tbs_bytes=tbs,
             signature=crl.signature,
         )
@@ -235,21 +231,31 @@ def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[byt
     Raises:
         MalformedInput: CERTIFICATE_MALFORMED.
     """
+    return tuple([decode_pem_text(text) for text in split_pem_chain(pem, maximum=maximum)])
+
+
+def split_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> list[bytes]:
+    """Return the text of each certificate of a PEM chain, for `decode_pem_text`. Raises as `parse_pem_chain`."""
     _limit(pem, maximum=MAX_PEM_SIZE, what="PEM chain", reason=Reason.CERTIFICATE_MALFORMED)
     before, *blocks = pem.rstrip(b"\0").split(_BEGIN)
     if before.strip() or not blocks:
         raise _bad_certificate("the certificate chain is not PEM")
     if len(blocks) > maximum:
         raise _bad_certificate(f"the chain has {len(blocks)} certificates, at most {maximum} are allowed")
-    return tuple(_decode_pem_block(block) for block in blocks)
+    return [_pem_text(block) for block in blocks]
 
 
-def _decode_pem_block(block: bytes) -> bytes:
-    body, end, behind = block.partition(_END)
+def _pem_text(block: bytes) -> bytes:
+    text, end, behind = block.partition(_END)
     if not end or behind.strip():
         raise _bad_certificate("the PEM chain is cut off or holds something else than certificates")
+    return text
+
+
+def decode_pem_text(text: bytes) -> bytes:
+    """Return the DER of a certificate whose base64 text this is. Raises as `parse_pem_chain`."""
     try:
-        return binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
+        return binascii.a2b_base64(text.translate(None, _WHITESPACE), strict_mode=True)
     except ValueError as error:
         raise _bad_certificate("a certificate of the PEM chain is not base64") from error
 
@@ -327,6 +333,36 @@ def _fields(sequence: der.Element, tags: tuple[int, ...], *, reason: Reason, mor
 
 
 def _common_name(name: bytes) -> str:
+    """Return the only CN of a Name, which the library has let pass."""
+    plain = _plain_common_name(name)
+    return _walk_to_common_name(name) if plain is None else _text(plain)
+
+
+def _plain_common_name(name: bytes) -> der.Element | None:
+    """Return the only CN of a Name that is spelled as nearly all are; None where that takes a closer look.
+
+    Plain is a row of parts, each with one attribute, of lengths under 128: whatever is not shaped like that all the
+    way to the end is not judged here.
+    """
+    found = None
+    # The header has two bytes, and three of a Name that is longer than 127.
+    at, end = 2 + (name[1] == 0x81), len(name)
+    if name[1] > 0x81:
+        return None
+    while at + 4 < end:
+        size = name[at + 1]
+        begin, after = at + 4, at + 2 + size
+        if name[at] != der.SET or size > 0x7F or name[at + 2] != der.SEQUENCE or name[at + 3] != size - 2:
+            return None
+        if name.startswith(_COMMON_NAME, begin):
+            if found is not None or size < 9 or after > end or name[at + 10] != size - 9:
+                return None
+            found = der.Element(name[at + 9], name[at + 11 : after], name[at + 9 : after])
+        at = after
+    return found if at == end else None
+
+
+def _walk_to_common_name(name: bytes) -> str:
     """Return the only CN of a Name; none or two would let two readers see different names."""
     found: list[str] = []
     parts = der.read_only(name, tag=der.SEQUENCE, what="a name").content
@@ -366,37 +402,38 @@ def _text(value: der.Element) -> str:
 
 
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
+_Extensions = dict[type[x509.ExtensionType], x509.ExtensionType]
+"""Each under its own type."""
 
 
-def _extension(extensions: x509.Extensions, kind: type[_Value]) -> _Value | None:
+def _extension(extensions: _Extensions, kind: type[_Value]) -> _Value | None:
+    return cast("_Value | None", extensions.get(kind))
+
+
+def _read_extensions(extensions: x509.Extensions) -> tuple[_Extensions, bytes | None]:
+    """Return the extensions that the library knows, by their kind, and the content of the SGX extension."""
+    known: _Extensions = {}
+    sgx_extension = None
     for item in extensions:
-        if isinstance(item.value, kind):
-            return item.value
-    return None
-
-
-def _refuse_unknown_critical(extensions: x509.Extensions) -> None:
-    for item in extensions:
-        if item.critical and item.oid not in _UNDERSTOOD_IF_CRITICAL:
-            raise _bad_certificate(f"the certificate has a critical extension {item.oid.dotted_string}, not understood")
+        oid, value = item.oid, item.value
+        if item.critical and oid not in _UNDERSTOOD_IF_CRITICAL:
+            raise _bad_certificate(f"the certificate has a critical extension {oid.dotted_string}, not understood")
+        if type(value) is not x509.UnrecognizedExtension:
+            known[type(value)] = value
+        elif oid == _SGX_EXTENSION:
+            sgx_extension = value.value
+    return known, sgx_extension
 
 
 def _key_usage(usage: x509.KeyUsage | None) -> frozenset[str] | None:
     if usage is None:
         return None
-    flags = {
-        "digitalSignature": usage.digital_signature,
-        "keyCertSign": usage.key_cert_sign,
-        "cRLSign": usage.crl_sign,
-    }
-    return frozenset(name for name, is_set in flags.items() if is_set)
-
-
-def _sgx_extension(extensions: x509.Extensions) -> bytes | None:
-    for item in extensions:
-        if item.oid == _SGX_EXTENSION and isinstance(item.value, x509.UnrecognizedExtension):
-            return item.value.value
-    return None
+    flags = (
+        ("digitalSignature", usage.digital_signature),
+        ("keyCertSign", usage.key_cert_sign),
+        ("cRLSign", usage.crl_sign),
+    )
+    return frozenset([name for name, is_set in flags if is_set])
 
 
 def _limit(raw: bytes, *, maximum: int, what: str, reason: Reason) -> None:

@@ -44,7 +44,7 @@ from eaa.evidence.quote import CertificationDataType, Quote
 from eaa.evidence.tdx import TDReport
 from eaa.verify import dcap
 from eaa.verify.chain import TrustAnchors, Window, verify_dates
-from eaa.verify.dcap import PCKChain, VerifiedCollateral, VerifiedPlatform, VerifiedQuote
+from eaa.verify.dcap import Known, PCKChain, VerifiedCollateral, VerifiedPlatform, VerifiedQuote
 from eaa.verify.tcb import TCBFacts
 
 MAX_COLLATERALS: Final = 256
@@ -85,8 +85,16 @@ class _Collateral:
     """Digest."""
     validity: _Validity
     documents: VerifiedCollateral
+    certificates: Known
+    """Those of its chains, and of `pck_cas`: what recurs in a PCK chain is not parsed again."""
     pck_cas: dict[Certificate, None]
     levels: dict[tuple[object, ...], TCBFacts]
+
+    def remember(self, pck_ca: Certificate, parsed: Known) -> None:
+        """Keep a PCK CA certificate that was verified under this collateral, and its text among those `parsed`."""
+        if pck_ca not in self.pck_cas and len(self.pck_cas) < MAX_PCK_CAS:
+            self.pck_cas[pck_ca] = None
+            self.certificates.update((text, known) for text, known in parsed.items() if known is pck_ca)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +255,18 @@ class VerificationCache:
             return self._verify_uncached(quote, collateral, now=now, grace=grace)
         platform = self._platforms.find(platform_key, collateral=base.collateral, now=now)
         if platform is None:
-            chain = _parse_chain(quote, collateral, base, known)
+            certificates = dict(base.certificates)
+            chain = dcap.parse_pck_chain(
+                quote,
+                pck_certificate_chain=collateral.pck_certificate_chain,
+                known=certificates,
+                known_pck=None if known is None else known.record,
+            )
             # The collateral's root is a trust anchor. Another one is another fault.
             if chain.root != base.documents.lists.root:
                 return self._verify_uncached(quote, collateral, now=now, grace=grace)
             platform = _verify_platform(quote, chain, base, known, now=now, grace=grace)
+            base.remember(chain.ca, certificates)
             self._platforms.keep(platform_key, platform, now=now)
         attestation_key, verified = _verify_evidence(quote, platform, base, now=now)
         entry = _AttestationKey(base.collateral, platform.validity, attestation_key, _read_facts(verified))
@@ -268,8 +283,11 @@ class VerificationCache:
         found = self._collaterals.find(collateral.digest, collateral=collateral.digest, now=now)
         if found is not None:
             return found
-        documents = dcap.verify_collateral(collateral, trust_anchors=self.trust_anchors, now=now, grace=grace)
-        entry = _Collateral(collateral.digest, _Validity.of(documents.windows), documents, {}, {})
+        certificates: Known = {}
+        documents = dcap.verify_collateral(
+            collateral, trust_anchors=self.trust_anchors, now=now, grace=grace, known=certificates
+        )
+        entry = _Collateral(collateral.digest, _Validity.of(documents.windows), documents, certificates, {}, {})
         self._collaterals.drop(lambda kept: now > kept.validity.ends)
         self._collaterals.keep(collateral.digest, entry, now=now)
         return entry
@@ -303,25 +321,12 @@ def _attestation_key_key(quote: Quote, platform_key: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def _parse_chain(quote: Quote, collateral: Collateral, base: _Collateral, known: PCKCertificate | None) -> PCKChain:
-    """Step 1 of `verify_quote`."""
-    lists = base.documents.lists
-    leaf = () if known is None else (known.record,)
-    return dcap.parse_pck_chain(
-        quote,
-        pck_certificate_chain=collateral.pck_certificate_chain,
-        known=(*leaf, lists.pck_ca, lists.root, *tuple(base.pck_cas)),
-    )
-
-
 def _verify_platform(
     quote: Quote, chain: PCKChain, base: _Collateral, known: PCKCertificate | None, *, now: datetime, grace: timedelta
 ) -> _Platform:
     """Step 4 of `verify_quote`, and 7 e to h: stages 2 and 3."""
     documents = base.documents
     pck = dcap.verify_pck_chain(chain, documents.lists, verified_cas=base.pck_cas, known=known)
-    if len(base.pck_cas) < MAX_PCK_CAS:
-        base.pck_cas[chain.ca] = None
     verify_dates(pck.windows, now=now, grace=grace)
     dcap.verify_tcb_info_fits(quote.header.tee_type, pck.document, documents.tcb_info)
     dcap.verify_certification_data(quote, pck.document)

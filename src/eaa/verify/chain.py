@@ -25,6 +25,7 @@ INTEL_ROOTS: Final = frozenset(
 """SHA-256 of the DER of each root that Intel has published."""
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_ECDSA_WITH_SHA256: Final = ECDSA(SHA256())
 _FINGERPRINT_SIZE: Final = 32
 _CA_USAGE: Final = frozenset({"keyCertSign", "cRLSign"})
 _MAX_ANCHORS: Final = 64
@@ -256,7 +257,7 @@ def raw_signature_is_valid(signature: bytes, message: bytes, public_key: Ellipti
 
 def _signed(message: bytes, signature: bytes, public_key: EllipticCurvePublicKey) -> bool:
     try:
-        public_key.verify(signature, message, ECDSA(SHA256()))
+        public_key.verify(signature, message, _ECDSA_WITH_SHA256)
     except InvalidSignature:
         return False
     return True

@@ -26,7 +26,9 @@ from eaa.collateral.intel import (
     QEIdentity,
     TCBInfo,
     TCBStatus,
+    decode_pem_text,
     parse_pem_chain,
+    split_pem_chain,
 )
 from eaa.collateral.x509 import CRL, Certificate
 from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
@@ -97,6 +99,8 @@ _NO_GRACE: Final = timedelta(0)
 
 Origin = Literal["quote", "collateral"]
 """Where a PCK certificate chain came from."""
+Known = dict[bytes, Certificate]
+"""Certificates that were parsed before, by their PEM text, still untrusted. Chains repeat what other chains hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,20 +294,21 @@ def verify_quote(
         Misuse: `now` is naive or `grace` is negative.
     """
     refuse_bad_time(now, grace)
+    known: Known = {}
     # 1.
-    chain = parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain)
+    chain = parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain, known=known)
     # 2.
     pin_root(chain.root, trust_anchors)
     # 3.
-    lists = verify_revocation_lists(collateral, root=chain.root, known=(chain.ca,))
+    lists = verify_revocation_lists(collateral, root=chain.root, known=known)
     # 4.
     pck = verify_pck_chain(chain, lists)
     verify_dates((*lists.windows, *pck.windows), now=now, grace=grace)
     # 5.
-    tcb_info = verify_tcb_info(collateral, lists)
+    tcb_info = verify_tcb_info(collateral, lists, known=known)
     verify_dates(tcb_info.windows, now=now, grace=grace)
     # 6.
-    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer)
+    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer, known=known)
     verify_dates(qe_identity.windows, now=now, grace=grace)
     # 7.
     documents = _collect(lists, tcb_info, qe_identity)
@@ -312,23 +317,36 @@ def verify_quote(
 
 
 def verify_collateral(
-    collateral: Collateral, *, trust_anchors: TrustAnchors, now: datetime, grace: timedelta = _NO_GRACE
+    collateral: Collateral,
+    *,
+    trust_anchors: TrustAnchors,
+    now: datetime,
+    grace: timedelta = _NO_GRACE,
+    known: Known | None = None,
 ) -> VerifiedCollateral:
-    """Steps 2, 3, 5 and 6 of `verify_quote`, for a collateral without a quote. Raises the same."""
+    """Steps 2, 3, 5 and 6 of `verify_quote`, for a collateral without a quote. Raises the same.
+
+    The certificates of its chains are added to `known`.
+    """
     refuse_bad_time(now, grace)
-    pck_ca, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL")
+    known = {} if known is None else known
+    _, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL", known=known)
     pin_root(root, trust_anchors)
-    lists = verify_revocation_lists(collateral, root=root, known=(pck_ca,))
+    lists = verify_revocation_lists(collateral, root=root, known=known)
     verify_dates(lists.windows, now=now, grace=grace)
-    tcb_info = verify_tcb_info(collateral, lists)
+    tcb_info = verify_tcb_info(collateral, lists, known=known)
     verify_dates(tcb_info.windows, now=now, grace=grace)
-    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer)
+    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer, known=known)
     verify_dates(qe_identity.windows, now=now, grace=grace)
     return _collect(lists, tcb_info, qe_identity)
 
 
 def parse_pck_chain(
-    quote: Quote, *, pck_certificate_chain: bytes | None = None, known: tuple[Certificate, ...] = ()
+    quote: Quote,
+    *,
+    pck_certificate_chain: bytes | None = None,
+    known: Known | None = None,
+    known_pck: Certificate | None = None,
 ) -> PCKChain:
     """Step 1: find the PCK chain of a quote, untrusted.
 
@@ -336,7 +354,9 @@ def parse_pck_chain(
         quote: the quote.
         pck_certificate_chain: PEM, from the collateral. It speaks for quotes that carry no chain of their own
             (certification data of types 1 to 4), and is left alone for those that do.
-        known: certificates that were parsed before; where they recur, byte for byte, they are not parsed again.
+        known: certificates that were parsed before; where they recur, byte for byte, they are not parsed again. The
+            chain's are added.
+        known_pck: the same, for what may be the PCK certificate.
 
     Raises:
         MalformedInput: the quote's record contradicts its signed bytes, or certification data of an unknown type.
@@ -347,7 +367,7 @@ def parse_pck_chain(
         raise MalformedInput(Reason.QUOTE_MALFORMED, "header and body of the quote are not what its signature covers")
     kind = quote.certification_data_type
     if kind == CertificationDataType.PCK_CHAIN:
-        return _parse_pck_chain(quote.certification_data, origin="quote", known=known)
+        return _parse_pck_chain(quote.certification_data, origin="quote", known=known, known_pck=known_pck)
     if kind not in _WITHOUT_CHAIN:
         raise MalformedInput(
             Reason.CERTIFICATION_DATA_UNSUPPORTED,
@@ -361,23 +381,26 @@ def parse_pck_chain(
             ", and the collateral has none",
             hint="fetch it from a PCCS that knows the platform, or let the quoting host put the chain into its quotes",
         )
-    return _parse_pck_chain(pck_certificate_chain, origin="collateral", known=known)
+    return _parse_pck_chain(pck_certificate_chain, origin="collateral", known=known, known_pck=known_pck)
 
 
-def _parse_pck_chain(pem: bytes, *, origin: Origin, known: tuple[Certificate, ...]) -> PCKChain:
-    ders = parse_pem_chain(pem)
-    if len(ders) != PCK_CHAIN_LENGTH:
+def _parse_pck_chain(pem: bytes, *, origin: Origin, known: Known | None, known_pck: Certificate | None) -> PCKChain:
+    texts = split_pem_chain(pem)
+    if len(texts) != PCK_CHAIN_LENGTH:
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
-            f"the {origin}'s PCK chain has {len(ders)} certificates; PCK certificate, PCK CA and root make "
+            f"the {origin}'s PCK chain has {len(texts)} certificates; PCK certificate, PCK CA and root make "
             f"{PCK_CHAIN_LENGTH}",
         )
-    pck, ca, root = (_parse_certificate(der, known) for der in ders)
+    known = {} if known is None else known
+    if known_pck is not None and decode_pem_text(texts[0]) == known_pck.der:
+        known[texts[0]] = known_pck
+    pck, ca, root = [_parse_certificate(text, known) for text in texts]
     return PCKChain(pck=pck, ca=ca, root=root, origin=origin)
 
 
 def verify_revocation_lists(
-    collateral: Collateral, *, root: Certificate, known: tuple[Certificate, ...] = ()
+    collateral: Collateral, *, root: Certificate, known: Known | None = None
 ) -> RevocationLists:
     """Step 3: verify root CRL and PCK CRL under `root`, which the caller has pinned. No dates.
 
@@ -461,24 +484,31 @@ def verify_pck_ca(ca: Certificate, lists: RevocationLists) -> None:
         )
 
 
-def certify_platform(chain: PCKChain, verified: Verified[PCKCertificate]) -> VerifiedPlatform:
-    """Return what steps 1 and 4 have established of a platform."""
+def certify_platform(
+    chain: PCKChain, verified: Verified[PCKCertificate], *, platform: CertifiedPlatform | None = None
+) -> VerifiedPlatform:
+    """Return what steps 1 and 4 have established of a platform; `platform` replaces the document where it is given."""
     return VerifiedPlatform(
-        platform=verified.document,
+        platform=platform or verified.document,
         origin=chain.origin,
-        certification_path=tuple((item.common_name, item.fingerprint) for item in (chain.pck, chain.ca, chain.root)),
+        certification_path=tuple([(item.common_name, item.fingerprint) for item in (chain.pck, chain.ca, chain.root)]),
         issued=_issued(verified.windows),
         expirations=_expirations(verified.windows),
     )
 
 
-def verify_tcb_info(collateral: Collateral, lists: RevocationLists) -> Verified[TCBInfo]:
+def verify_tcb_info(collateral: Collateral, lists: RevocationLists, *, known: Known | None = None) -> Verified[TCBInfo]:
     """Step 5: verify TCB Info under the root of `lists`. No dates.
+
+    Args:
+        collateral: as served.
+        lists: what step 3 established.
+        known: certificates that were parsed before, as in `parse_pck_chain`.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    signer = _parse_issuer(collateral.tcb_info_issuer_chain, root=lists.root, what="TCB Info")
+    signer = _parse_issuer(collateral.tcb_info_issuer_chain, root=lists.root, what="TCB Info", known=known)
     _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     # The signature is checked before the document is read, and over the bytes as served: no second spelling passes.
     if not raw_signature_is_valid(collateral.tcb_info_signature, collateral.tcb_info, signer.public_key):
@@ -500,7 +530,11 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists) -> Verified[
 
 
 def verify_qe_identity(
-    collateral: Collateral, lists: RevocationLists, *, known_signer: Certificate | None = None
+    collateral: Collateral,
+    lists: RevocationLists,
+    *,
+    known_signer: Certificate | None = None,
+    known: Known | None = None,
 ) -> Verified[QEIdentity]:
     """Step 6: verify the QE identity under the root of `lists`. No dates.
 
@@ -509,13 +543,13 @@ def verify_qe_identity(
         lists: what step 3 established.
         known_signer: who signed TCB Info, as step 5 established under the very same `lists`. Intel signs both
             documents with one certificate, and where it recurs, byte for byte, it is not verified again.
+        known: certificates that were parsed before, as in `parse_pck_chain`.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    known = () if known_signer is None else (known_signer,)
     signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity", known=known)
-    if signer not in known:
+    if signer != known_signer:
         _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     if not raw_signature_is_valid(collateral.qe_identity_signature, collateral.qe_identity, signer.public_key):
         raise VerificationError(
@@ -770,29 +804,28 @@ def establish_facts(
     )
 
 
-def _parse_issuer_chain(
-    pem: bytes, *, what: str, known: tuple[Certificate, ...] = ()
-) -> tuple[Certificate, Certificate]:
-    ders = parse_pem_chain(pem)
-    if len(ders) != ISSUER_CHAIN_LENGTH:
+def _parse_issuer_chain(pem: bytes, *, what: str, known: Known | None = None) -> tuple[Certificate, Certificate]:
+    texts = split_pem_chain(pem)
+    if len(texts) != ISSUER_CHAIN_LENGTH:
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
-            f"the issuer chain of the {what} has {len(ders)} certificates; signer and root make {ISSUER_CHAIN_LENGTH}",
+            f"the issuer chain of the {what} has {len(texts)} certificates; signer and root make {ISSUER_CHAIN_LENGTH}",
         )
-    return _parse_certificate(ders[0], known), _parse_certificate(ders[1], known)
+    known = {} if known is None else known
+    return _parse_certificate(texts[0], known), _parse_certificate(texts[1], known)
 
 
-def _parse_certificate(der: bytes, known: tuple[Certificate, ...]) -> Certificate:
-    """Parse a certificate, or return the one of `known` that it is. A chain repeats what other chains hold."""
-    for certificate in known:
-        if certificate.der == der:
-            return certificate
-    return Certificate.parse(der)
+def _parse_certificate(text: bytes, known: Known) -> Certificate:
+    """Parse the certificate of a PEM text, unless it was parsed before."""
+    certificate = known.get(text)
+    if certificate is None:
+        certificate = known[text] = Certificate.parse(decode_pem_text(text))
+    return certificate
 
 
-def _parse_issuer(pem: bytes, *, root: Certificate, what: str, known: tuple[Certificate, ...] = ()) -> Certificate:
+def _parse_issuer(pem: bytes, *, root: Certificate, what: str, known: Known | None = None) -> Certificate:
     """Return the first certificate of an issuer chain that ends in the very root that is pinned."""
-    issuer, its_root = _parse_issuer_chain(pem, what=what, known=(root, *known))
+    issuer, its_root = _parse_issuer_chain(pem, what=what, known=known)
     _require_same_root(its_root, root, what=what)
     return issuer
 
@@ -836,8 +869,8 @@ def _collect(
 
 
 def _issued(windows: tuple[Window, ...]) -> tuple[tuple[str, datetime], ...]:
-    return tuple((window.name, window.not_before) for window in windows)
+    return tuple([(window.name, window.not_before) for window in windows])
 
 
 def _expirations(windows: tuple[Window, ...]) -> tuple[tuple[str, datetime], ...]:
-    return tuple((window.name, window.not_after) for window in windows)
+    return tuple([(window.name, window.not_after) for window in windows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import ge
 from typing import Final
 
 from eaa.collateral.intel import (
@@ -376,7 +377,7 @@ def _earliest(dates: Sequence[datetime | None]) -> datetime | None:
 
 
 def _reaches(actual: Sequence[int], wanted: Sequence[int]) -> bool:
-    return all(have >= need for have, need in zip(actual, wanted, strict=True))
+    return len(actual) == len(wanted) and all(map(ge, actual, wanted))
 
 
 def _tdx_reaches(tee_tcb_svn: bytes, level: TCBLevel) -> bool:
