@@ -64,7 +64,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "verifier": frozenset({"errors", "evidence", "collateral", "verify", "appraise", "sources"}),
     "identity": frozenset({"errors", "evidence", "tls", "attesters"}),
     "aio": frozenset({"errors", "appraise", "tls", "protocol"}),
-    "https": frozenset({"errors", "appraise", "tls"}),
+    "https": frozenset({"errors", "appraise", "tls", "sources.endorsements"}),
     "program": frozenset({"errors", "appraise", "sources", "attesters", "verifier", "identity", "aio"}),
     **dict.fromkeys(PROGRAMS, _PROGRAM_PARTS),
 }

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, Self
 
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, Misuse, Reason
@@ -89,7 +89,7 @@ class AttestedContext(ssl.SSLContext):
     sslobject_class = AttestedObject
     sslsocket_class = AttestedSocket
 
-    def __new__(cls, *, server_side: bool, **_others: object) -> AttestedContext:
+    def __new__(cls, *, server_side: bool, **_others: object) -> Self:
         """Make the part that OpenSSL sees."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
 

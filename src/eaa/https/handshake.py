@@ -68,49 +68,65 @@ class Handshake:
     def on_certificate(self, ssl_object: Any, version: int, message: bytes) -> None:
         """Judge the peer's Certificate message, and let OpenSSL trust what was accepted. Raises EAAError."""
         try:
-            if self.certificate is not None or self._judge is None:
-                raise PeerMisbehaved(Reason.TLS_HANDSHAKE, "the peer sends a certificate that nobody asked for")
-            if version != TLS_1_3:
-                raise PeerMisbehaved(
-                    Reason.TLS_HANDSHAKE, "the peer does not speak TLS 1.3", hint="update the peer's TLS library"
-                )
-            certificate = leaf_of(message)
-            peer = self._judge(certificate)
-            if certificate is None:
-                raise Rejection(Reason.NO_EVIDENCE, "the peer has no certificate")
+            certificate, peer = self._judge_message(version, message)
             context = self._trust(certificate)
         except Exception as error:
-            self.refusal = error if isinstance(error, EAAError) else _our_bug(error)
-            self._note(self.refusal)
-            raise self.refusal from self.refusal.__cause__
+            refusal = error if isinstance(error, EAAError) else _our_bug(error)
+            self._refuse(refusal)
+            if refusal is error:
+                raise
+            raise refusal from error
         self.certificate, self.peer = certificate, peer
         ssl_object.context = context
+
+    def _judge_message(self, version: int, message: bytes) -> tuple[bytes, Peer]:
+        if self.certificate is not None or self._judge is None:
+            raise PeerMisbehaved(Reason.TLS_HANDSHAKE, "the peer sends a certificate that nobody asked for")
+        if version != TLS_1_3:
+            raise PeerMisbehaved(
+                Reason.TLS_HANDSHAKE, "the peer does not speak TLS 1.3", hint="update the peer's TLS library"
+            )
+        certificate = leaf_of(message)
+        peer = self._judge(certificate)
+        if certificate is None:
+            raise Rejection(Reason.NO_EVIDENCE, "the peer has no certificate")
+        return certificate, peer
 
     def conclude(self, ssl_object: Any) -> None:
         """Make sure, after the handshake, that OpenSSL's peer is the one that was judged. Raises AttestationFailed."""
         if self._judge is not None:
             judged = self.refusal is None and self.certificate is not None and not ssl_object.session_reused
-            if not judged or ssl_object.getpeercert(True) != self.certificate:
-                self.peer = None
+            if not judged or ssl_object.getpeercert(True) != self.certificate:  # noqa: FBT003  its signature: as DER
                 raise self.failure()
         ssl_object.context = self._idle
         self.concluded = True
 
     def failure(self) -> AttestationFailed:
         """Return the refusal as the handshake raises it."""
-        if self.refusal is None:
-            self.refusal = PeerMisbehaved(
-                Reason.TLS_HANDSHAKE, "the TLS session is not one in which this peer's certificate was judged"
-            )
-            self._note(self.refusal)
-        return AttestationFailed(self.refusal)
+        refusal = self.refusal
+        if refusal is None:
+            refusal = PeerMisbehaved(Reason.TLS_HANDSHAKE, "this peer's certificate was not judged in this handshake")
+            self._refuse(refusal)
+        return AttestationFailed(refusal)
 
     def explained(self, error: ssl.SSLError) -> ssl.SSLError:
         """Return what OpenSSL's failure comes from, where that is known."""
+        if self.refusal is None and self.certificate is not None and isinstance(error, ssl.SSLCertVerificationError):
+            self._refuse(
+                VerificationError(
+                    Reason.CERTIFICATE_CHAIN,
+                    f"the peer's certificate is not one self-signed certificate: {error.verify_message}",
+                    hint="its evidence is good, but TLS cannot take it: the peer has to sign it with its own key",
+                )
+            )
         return self.failure() if self.refusal is not None else _explained(error)
 
+    def _refuse(self, refusal: EAAError) -> None:
+        self.refusal, self.peer = refusal, None
+        self._note(refusal)
 
-def on_message(  # noqa: PLR0917  OpenSSL's own order
+
+def on_message(
     connection: Any, direction: str, version: int, content_type: int, message_type: int, data: bytes
 ) -> None:
     """Look at one message of a handshake; the peer's Certificate is the one that counts."""
@@ -156,6 +172,10 @@ def _vector(data: bytes, *, size_bytes: int) -> tuple[bytes, bytes]:
     return data[size_bytes:end], data[end:]
 
 
+def _forbidden(_connection: object, _value: object) -> None:
+    raise Misuse(Reason.USAGE, "neither context nor session of an attested connection can be replaced")
+
+
 class _Attested:
     """What both kinds of connection have in common."""
 
@@ -185,7 +205,7 @@ class _Attested:
                 raise
             raise self._handshake.failure() from self._handshake.refusal
         except EAAError as error:
-            # The callback refused a certificate that OpenSSL would have taken: that must not happen, and changes nothing.
+            # The callback refused a certificate that OpenSSL would have taken: it must not happen, and changes nothing.
             raise AttestationFailed(error) from error
         except ssl.SSLError as error:
             explained = error if self._handshake is None else self._handshake.explained(error)
@@ -194,9 +214,6 @@ class _Attested:
             raise explained from explained.__cause__
         if self._handshake is not None:
             self._handshake.conclude(self._sslobj)
-
-    def _forbidden(self, _value: object) -> None:
-        raise Misuse(Reason.USAGE, "neither context nor session of an attested connection can be replaced")
 
 
 class AttestedObject(_Attested, ssl.SSLObject):
@@ -218,8 +235,8 @@ class AttestedObject(_Attested, ssl.SSLObject):
             self._parting = failure
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "a refused peer is being told") from None
 
-    context = property(lambda self: self._sslobj.context, _Attested._forbidden)
-    session = property(lambda _self: None, _Attested._forbidden)
+    context = property(lambda self: self._sslobj.context, _forbidden)
+    session = property(lambda _self: None, _forbidden)
 
 
 class AttestedSocket(_Attested, ssl.SSLSocket):
@@ -229,8 +246,8 @@ class AttestedSocket(_Attested, ssl.SSLSocket):
         """Do the handshake. Raises AttestationFailed, ssl.SSLError, OSError."""
         self._shake_hands(functools.partial(super().do_handshake, block))
 
-    context = property(lambda self: self._context, _Attested._forbidden)
-    session = property(lambda _self: None, _Attested._forbidden)
+    context = property(lambda self: self._context, _forbidden)
+    session = property(lambda _self: None, _forbidden)
 
 
 _REFUSING_ALERTS: Final = {

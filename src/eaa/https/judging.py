@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
-from eaa.errors import Misuse, Reason, Rejection
+from eaa.errors import Misuse, Reason, Rejection, Unavailable
+from eaa.sources.endorsements import stapled_collateral
 from eaa.tls.certificate import RATLSCertificate
 from eaa.tls.leaf import read_leaf
 
@@ -29,7 +30,9 @@ class Verifier(Protocol):
     def now(self) -> datetime:
         """Return the present, aware."""
 
-    def judge_now(self, evidence: bytes | None, *, role: Role, session: SessionBinding | None) -> Judgement:
+    def judge_now(
+        self, evidence: bytes | None, *, role: Role, session: SessionBinding | None, stapled: bytes | None = None
+    ) -> Judgement:
         """Verify and appraise without any network: a miss raises Unavailable with COLLATERAL_PENDING."""
 
 
@@ -62,11 +65,22 @@ def judge_by(verifier: Verifier, role: Role) -> PeerJudge:
         certificate.verify_binding()
         evidence, report_data = certificate.evidence, certificate.expected_report_data
         session = SessionBinding(evidence=evidence, report_data=report_data, level=BindingLevel.CERT)
-        judgement = verifier.judge_now(evidence, role=role, session=session)
+        judgement = _judge(verifier, certificate, role=role, session=session)
         verdict = _accepted(judgement, evidence, report_data)
         return Peer(certificate=certificate, verdict=verdict, facts=getattr(judgement, "verified", None))
 
     return judge
+
+
+def _judge(verifier: Verifier, certificate: RATLSCertificate, *, role: Role, session: SessionBinding) -> Judgement:
+    """Judge with the collateral that is there; only where there is none, with what the certificate brings along."""
+    try:
+        return verifier.judge_now(session.evidence, role=role, session=session)
+    except Unavailable:
+        if certificate.endorsements is None:
+            raise
+        stapled = stapled_collateral(certificate.endorsements)
+        return verifier.judge_now(session.evidence, role=role, session=session, stapled=stapled)
 
 
 def _accepted(judgement: Judgement, evidence: bytes, report_data: bytes) -> Accepted:

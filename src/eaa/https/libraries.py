@@ -37,7 +37,7 @@ def requests_adapter(context: AttestedContext) -> HTTPAdapter:
 
 
 def uvicorn_context_factory(context: AttestedContext) -> Callable[..., ssl.SSLContext]:
-    """Return what `uvicorn.Config(ssl_context_factory=…)` takes. It looks at the event loop that uvicorn has started."""
+    """Return what `uvicorn.Config(ssl_context_factory=…)` takes; it looks at the event loop of uvicorn."""
 
     def make(_config: object, _default: object) -> ssl.SSLContext:
         refuse_foreign_event_loops()

@@ -25,8 +25,8 @@ class AttestationFailed(ssl.SSLError):
         error: the failure itself: Rejection, VerificationError, MalformedInput, Unavailable or PeerMisbehaved.
     """
 
-    reason: Reason  # type: ignore[assignment]  # OpenSSL's own word for what went wrong stands here otherwise
-    """The stable code of `error`."""
+    reason: Reason
+    """The stable code of `error`. In other exceptions of TLS, OpenSSL's own word stands here."""
 
     def __init__(self, error: EAAError) -> None:
         hint = f" (hint: {error.hint})" if error.hint else ""

@@ -135,5 +135,5 @@ def _wrap(
 
 def _make_credentials() -> _Credentials:
     key = ec.generate_private_key(ec.SECP256R1())
-    dates = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetime(2050, 1, 1, tzinfo=UTC)}
-    return _Credentials(key, create_certificate(key, evidence=None, **dates))
+    begin, end = datetime(2020, 1, 1, tzinfo=UTC), datetime(2050, 1, 1, tzinfo=UTC)
+    return _Credentials(key, create_certificate(key, evidence=None, not_before=begin, not_after=end))

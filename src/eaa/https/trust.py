@@ -126,7 +126,7 @@ def _readable(content: bytes) -> Iterator[str]:
     except (AttributeError, OSError):
         number, path = tempfile.mkstemp(prefix="eaa-https-")
     try:
-        with open(number, "wb") as file:
+        with os.fdopen(number, "wb") as file:
             file.write(content)
             file.flush()
             yield path
