@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
+import io
 import struct
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from eaa import der
 from eaa.appraise.floor import EvaluationFloor
+from eaa.appraise.platforms import Pin, PlatformID, PlatformPins
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
-from eaa.appraise.result import BindingLevel
+from eaa.appraise.result import BindingLevel, Role
 from eaa.appraise.tables import load_toml
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import (
@@ -32,7 +36,7 @@ from eaa.collateral.intel import (
     pck_certificate_of,
     split_signed_document,
 )
-from eaa.collateral.x509 import CRL, Certificate, parse_pem_chain
+from eaa.collateral.x509 import CRL, Certificate, decode_pem_text, parse_pem_chain
 from eaa.errors import MalformedInput, Misuse, PeerMisbehaved, Rejection, VerificationError
 from eaa.evidence import cbor
 from eaa.evidence.eventlog import EventLog, is_event_log
@@ -53,7 +57,14 @@ from eaa.measure.sigstruct import SIGSTRUCT
 from eaa.pccs.selection import Levels, SelectionError
 from eaa.pccs.uploads import parse_upload
 from eaa.pccs.wire import Refusal
-from eaa.protocol.legacy import GET_ENCLAVE_INFO, HELLO, parse_legacy_request
+from eaa.protocol.legacy import (
+    GET_ENCLAVE_INFO,
+    GREETING,
+    HELLO,
+    encode_workload_reply,
+    parse_greeting_reply,
+    parse_legacy_request,
+)
 from eaa.protocol.messages import (
     Accept,
     Attest,
@@ -67,14 +78,23 @@ from eaa.protocol.messages import (
     decode,
     encode,
 )
+from eaa.shelter.archive import is_archive, members_of
+from eaa.shelter.inspect.binaries import inspect_image, inspect_sigstruct, inspect_snp_report
+from eaa.shelter.inspect.documents import inspect_crl, inspect_document
+from eaa.shelter.inspect.eventlogs import inspect_event_log
+from eaa.shelter.inspect.pem import from_hex, pem_blocks
+from eaa.shelter.inspect.quotes import inspect_quote
+from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspection import inspect
 from eaa.simulator.cpu import LocalReport, TargetInfo
 from eaa.simulator.model import PlatformModel
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import ROOT_FILE, SECRETS_FILE, Platform
+from eaa.sources.endorsements import collateral_of
 from eaa.sources.pccs import BaseURL
 from eaa.sources.qcnl import parse_qcnl
 from eaa.tls.certificate import RATLSCertificate, create_certificate
+from eaa.tls.leaf import read_leaf
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import parse_attestation_key, parse_pck_chain
 from mutants.subjects import FORGES
@@ -205,12 +225,12 @@ def _endorsements() -> Endorsements:
     collateral = collaterals()[0]
     return Endorsements(
         version=0x00010003,
-        tcb_info=collateral.tcb_info,
+        tcb_info=join_signed_document("tcbInfo", collateral.tcb_info, collateral.tcb_info_signature),
         tcb_info_issuer_chain=b"x",
         pck_crl=collateral.pck_crl,
         root_ca_crl=collateral.root_ca_crl,
         pck_crl_issuer_chain=b"x\0",
-        qe_identity=collateral.qe_identity,
+        qe_identity=join_signed_document("enclaveIdentity", collateral.qe_identity, collateral.qe_identity_signature),
         qe_identity_issuer_chain=b"x",
     )
 
@@ -376,6 +396,19 @@ def _ratls_certificate(data: bytes) -> None:
     certificate.verify_binding()
 
 
+@target(read_leaf, seeds=ratls_certificates, refusals=(MalformedInput, VerificationError))
+def _leaf(data: bytes) -> None:
+    leaf = read_leaf(data, now=NOW + timedelta(hours=1))
+    assert leaf.not_before <= NOW + timedelta(hours=1) <= leaf.not_after
+
+
+@target(Endorsements.parse, seeds=lambda: [_endorsements().encode()])
+def _endorsements_of_a_certificate(data: bytes) -> None:
+    endorsements = Endorsements.parse(data)
+    assert Endorsements.parse(endorsements.encode()) == endorsements
+    collateral_of(endorsements)
+
+
 # --- collateral
 
 
@@ -425,7 +458,7 @@ def _sgx_extension(data: bytes) -> None:
     assert bytes(pck.tcb_components) == pck.cpu_svn
 
 
-@target(parse_pem_chain, TrustAnchors.from_pem, seeds=pem_chains, refusals=(MalformedInput, Misuse))
+@target(parse_pem_chain, decode_pem_text, TrustAnchors.from_pem, seeds=pem_chains, refusals=(MalformedInput, Misuse))
 def _pem(data: bytes) -> None:
     assert 0 < len(parse_pem_chain(data, maximum=4)) <= 4
     assert TrustAnchors.from_pem(data).fingerprints
@@ -492,6 +525,20 @@ def _read_frames(data: bytes) -> None:
 )
 def _legacy_request(data: bytes) -> None:
     parse_legacy_request(data)
+
+
+@target(
+    parse_greeting_reply,
+    seeds=lambda: [
+        b"hi",
+        GREETING.encode(),
+        encode_workload_reply(mr_enclave=bytes(32), mr_signer=bytes(32)),
+        encode_workload_reply(mr_enclave=bytes(32), mr_signer=bytes(32)) + b"\0",
+    ],
+    refusals=(PeerMisbehaved,),
+)
+def _greeting_reply(data: bytes) -> None:
+    assert len(parse_greeting_reply(data, sent=b"hi")) < 64
 
 
 # --- images
@@ -574,6 +621,24 @@ def _evaluation_floor(data: bytes) -> None:
     assert EvaluationFloor.parse(floor.encode()) == floor
 
 
+def _pin_file() -> list[bytes]:
+    ids = tuple(PlatformID.parse(text) for text in (f"ppid:{'1' * 32}", f"instance:{'2' * 32}"))
+    pins = PlatformPins({(bytes(32), Role.WORKLOAD, "app"): Pin(ids=ids, since=NOW)})
+    return [PlatformPins().encode().encode(), pins.encode().encode()]
+
+
+@target(PlatformPins.parse, seeds=_pin_file, refusals=(Misuse,))
+def _platform_pins(data: bytes) -> None:
+    pins = PlatformPins.parse(_text(data))
+    assert PlatformPins.parse(pins.encode()) == pins
+
+
+@target(PlatformID.parse, seeds=texts(f"ppid:{'1' * 32}", f"chip:{'a' * 128}"), refusals=(ValueError,))
+def _platform_id(data: bytes) -> None:
+    one = PlatformID.parse(_text(data))
+    assert PlatformID.parse(str(one)) == one
+
+
 @functools.cache
 def _stored() -> dict[str, bytes]:
     return Platform.create(now=NOW, seed=bytes(range(32))).to_files()
@@ -624,6 +689,34 @@ def _files_of_all_kinds() -> list[bytes]:
     ]
 
 
-@target(inspect, seeds=_files_of_all_kinds)
+@target(
+    *(inspect, inspect_image, inspect_sigstruct, inspect_snp_report, inspect_crl, inspect_document),
+    *(inspect_event_log, inspect_quote, inspect_certificate, from_hex, pem_blocks),
+    seeds=_files_of_all_kinds,
+)
 def _inspect(data: bytes) -> None:
     inspect(data)
+
+
+def archives() -> list[bytes]:
+    """Archives of every form that is known, with a name too long for the oldest of them; plain and packed."""
+    made = []
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as writer:
+            for name, content in (("a", b"first"), (f"{'folder/' * 14}b", b"x" * 600), ("ä" * 30, b"")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                writer.addfile(member, io.BytesIO(content))
+            folder = tarfile.TarInfo("folder")
+            folder.type = tarfile.DIRTYPE
+            writer.addfile(folder)
+        made.append(out.getvalue())
+    return [*made, gzip.compress(made[0], mtime=0)]
+
+
+@target(members_of, seeds=archives)
+def _archive(data: bytes) -> None:
+    is_archive(data[:512])
+    for member in members_of(io.BytesIO(data), keep=64):
+        assert len(member.content) == min(member.size, 64)

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pytest
 
@@ -31,12 +31,19 @@ from fuzz.targets import TARGETS, Target, call
 ITERATIONS: Final = 300
 ROOMS: Final = (
     *("der", "evidence", "collateral", "measure", "verify", "appraise", "tls", "protocol", "simulator", "sources"),
-    *("pccs.selection", "pccs.uploads"),
+    *("verifier", "identity", "aio", "https", "program", "shelter", "inclavared", "workload", "pccs", "demo"),
 )
 _PARSES: Final = re.compile(
-    r"(parse|from_json|from_pem|from_files|decode|identify|measure|split_signed|feed|load_toml)(_\w+)?"
+    r"(parse|from_json|from_pem|from_files|from_claims|from_hex|decode|identify|measure|split_signed|feed|load_toml"
+    r"|inspect|pem_blocks|read_leaf)(_\w+)?"
 )
 NO_STRANGERS_BYTES: Final = {
+    "eaa.aio.address.parse_address": "an option of a command line",
+    "eaa.demo.script.Setting.measure": "the demonstration's own commands",
+    "eaa.pccs.cli._DefaultServe.parse_args": "a command line",
+    "eaa.program.options.parse_digest": "an option of a command line",
+    "eaa.shelter.images.measure_file": "a path; measure_image reads what is there",
+    "eaa.shelter.verification.parse_time": "an option of a command line",
     "eaa.appraise.policy.parse_grace": "a number that a policy file held",
     "eaa.appraise.policy.parse_statuses": "words that a policy file held; PolicyFile.parse calls it",
     "eaa.tls.connection.Connection.feed": "OpenSSL reads these bytes; the flow and attack tests send it junk",
@@ -145,9 +152,16 @@ def public_parsers() -> dict[str, Callable[..., object]]:
     for module in (module for room in ROOMS for module in modules(room)):
         for owner in (module, *(item for _, item in inspect.getmembers(module, inspect.isclass))):
             for name, item in inspect.getmembers(owner, callable):
-                if _PARSES.fullmatch(name) and getattr(item, "__module__", "").startswith("eaa."):
+                if str(getattr(item, "__module__", "")).startswith("eaa.") and (_PARSES.fullmatch(name) or reads(item)):
                     found[full_name(item)] = item
     return found
+
+
+def reads(item: Callable[..., object]) -> bool:
+    """Whether a function takes a stream of bytes, whatever its name."""
+    if not inspect.isfunction(item) or item.__name__.startswith("_"):
+        return False
+    return any(kind == "BinaryIO" for name, kind in item.__annotations__.items() if name != "return")
 
 
 def full_name(parser: Callable[..., Any]) -> str:
@@ -163,13 +177,31 @@ def test_every_public_parser_has_a_target() -> None:
 
 
 def test_a_new_parser_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, or by what it takes; wherever it stands."""
+
     def parse_event_log(raw: bytes) -> None:
         """As it would stand in a room."""
 
-    module = importlib.import_module("eaa.evidence.layout")
-    parse_event_log.__module__ = module.__name__
-    monkeypatch.setattr(module, "parse_event_log", parse_event_log, raising=False)
-    assert any(name.endswith("parse_event_log") for name in public_parsers())
+    def entries(stream: BinaryIO) -> None:
+        """The same."""
+
+    for room, parser in (("evidence.layout", parse_event_log), ("shelter.items", entries)):
+        module = importlib.import_module(f"eaa.{room}")
+        parser.__module__ = module.__name__
+        monkeypatch.setattr(module, parser.__name__, parser, raising=False)
+        assert any(name.endswith(parser.__name__) for name in public_parsers())
+
+
+@pytest.mark.parametrize(
+    "parser",
+    [
+        *("evidence.quote.Quote.parse", "evidence.eventlog.EventLog.parse", "evidence.tagged.Endorsements.parse"),
+        *("shelter.archive.members_of", "collateral.x509.CRL.parse", "sources.qcnl.parse_qcnl"),
+        *("protocol.messages.FrameReader.feed", "appraise.platforms.PlatformPins.parse", "tls.leaf.read_leaf"),
+    ],
+)
+def test_what_strangers_send_is_among_them(parser: str) -> None:
+    assert f"eaa.{parser}" in public_parsers()
 
 
 # --- the loop itself
