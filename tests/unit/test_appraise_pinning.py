@@ -32,7 +32,7 @@ from eaa.errors import Misuse, Reason
 from eaa.verify.dcap import VerifiedQuote
 from support.facts import MR_TD, NOW, OTHER_ROOT, ROOT, enclave_report, reference_value, td_report, verified
 
-PPID: Final = bytes(range(1, 17))
+PPID: Final = bytes(range(16))
 INSTANCE: Final = b"\x1a" * 16
 HERE: Final = PlatformID(PlatformIDKind.PPID, PPID)
 HERE_AS_INSTANCE: Final = PlatformID(PlatformIDKind.INSTANCE, INSTANCE)

@@ -67,6 +67,39 @@ def test_what_is_not_there_is_said_with_what_is(
     assert "1 files that are none" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        pytest.param(0, 0, id="the first alone was issued"),
+        pytest.param(1, 1, id="the second was issued just now"),
+        pytest.param(400, 2, id="all were issued"),
+        pytest.param(-1, 2, id="none was: the newest says what is wrong"),
+    ],
+)
+def test_what_was_not_issued_yet_does_not_hide_what_was(
+    tmp_path: Path, machines: dict[str, Platform], days: int, expected: int
+) -> None:
+    """An archive of collateral serves evidence of any day in it."""
+    one = machines["one"]
+    issued = [one.collateral(now=NOW + timedelta(days=day)) for day in range(2)]
+    issued.append(one.revised(tcb_evaluation_data_number=90).collateral(now=NOW + timedelta(days=2)))
+    for number, collateral in enumerate(reversed(issued)):
+        put(tmp_path, f"{number}.json", collateral)
+    source = DirectorySource(tmp_path, clock=lambda: NOW + timedelta(days=days))
+    assert source.fetch(tee=0, fmspc=bytes.fromhex("00906ed50000"), ca="platform") == issued[expected]
+
+
+@pytest.mark.parametrize("late", ["tcb_info", "qe_identity", "pck_crl", "root_ca_crl"])
+def test_a_collateral_is_there_when_all_of_it_is(tmp_path: Path, machines: dict[str, Platform], late: str) -> None:
+    one = machines["one"]
+    put(tmp_path, "1.json", old := one.collateral(now=NOW))
+    newer = one.collateral(now=NOW + timedelta(days=1))
+    mixed = replace(old, **{name: getattr(newer, name) for name in (late, f"{late}_signature") if hasattr(newer, name)})
+    put(tmp_path, "2.json", mixed)
+    source = DirectorySource(tmp_path, clock=lambda: NOW)
+    assert source.fetch(tee=0, fmspc=bytes.fromhex("00906ed50000"), ca="platform") == old
+
+
 @pytest.mark.parametrize("names", [("a.json", "b.json"), ("b.json", "a.json")])
 def test_of_two_for_one_platform_the_newer_counts(
     tmp_path: Path, machines: dict[str, Platform], names: tuple[str, str]

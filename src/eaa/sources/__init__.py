@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -67,7 +68,12 @@ class LocalSource(Protocol):
 
 
 def open_source(
-    *, pccs: str | None, ca_file: Path | None, file: Path | None, environ: Mapping[str, str]
+    *,
+    pccs: str | None,
+    ca_file: Path | None,
+    file: Path | None,
+    environ: Mapping[str, str],
+    clock: Callable[[], datetime] | None = None,
 ) -> CollateralSource:
     """Return the source that the operator named, or the one of sgx_default_qcnl.conf when none was.
 
@@ -76,6 +82,7 @@ def open_source(
         ca_file: PEM, the only CA to trust for that PCCS's TLS certificate.
         file: a collateral file, or a folder of them, in place of any PCCS.
         environ: the process's environment; QCNL_CONF_PATH names the configuration file.
+        clock: the time for which evidence is verified; of a folder's files, those count that were issued by then.
 
     Raises:
         Misuse: what was named cannot be used; there is never a fallback to another source.
@@ -87,7 +94,7 @@ def open_source(
         if file.is_dir():
             from eaa.sources.directory import DirectorySource  # noqa: PLC0415
 
-            return DirectorySource(file)
+            return DirectorySource(file, clock=clock)
         from eaa.sources.files import FileSource  # noqa: PLC0415
 
         return FileSource(file)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from eaa.collateral.bundle import Collateral
-from eaa.collateral.intel import PCKCertificate, TCBInfo, parse_pem_chain
-from eaa.collateral.x509 import Certificate
+from eaa.collateral.intel import PCKCertificate, QEIdentity, TCBInfo, parse_pem_chain
+from eaa.collateral.x509 import CRL, Certificate
 from eaa.errors import MalformedInput, Misuse, Reason, Unavailable
 from eaa.sources import PCKName
 from eaa.sources.files import read_collateral
@@ -29,6 +29,9 @@ class _Found:
     path: Path
     evaluation_number: int
     issue_date: datetime
+    """Of its TCB Info."""
+    begins: datetime
+    """The first time at which all of its documents were issued."""
     platform: tuple[bytes, int, bytes] | None
     """CPUSVN, PCE SVN and PCE-ID of the PCK certificate in it, where there is one."""
 
@@ -37,16 +40,26 @@ class DirectorySource:
     """Serves the collateral files of a folder, `*.json`, to whichever platform each of them is for.
 
     The files are read once, when this is made, to find out what they are for; nothing that they say is trusted. Of two
-    files for one model the one with the higher evaluation number counts, then the one that was issued later.
+    files for one model the one with the higher evaluation number counts, then the one that was issued later; what was
+    issued after the time for which evidence is verified was not there then, and counts only where there is no other.
     """
 
     is_local = True
     """Asking it never waits for a network."""
 
-    def __init__(self, folder: Path) -> None:
-        """Look at the files. Raises Misuse (FILE_UNREADABLE)."""
+    def __init__(self, folder: Path, *, clock: Callable[[], datetime] | None = None) -> None:
+        """Look at the files.
+
+        Args:
+            folder: with the files.
+            clock: the time for which evidence is verified, aware; where it is left out, whatever is newest counts.
+
+        Raises:
+            Misuse: FILE_UNREADABLE.
+        """
         self._folder = folder
-        self._found: dict[_Model, _Found] = {}
+        self._clock = clock
+        self._found: dict[_Model, list[_Found]] = {}
         self._chains: dict[tuple[bytes, int, bytes], list[Path]] = {}
         self._others = 0
         for path in _files_of(folder):
@@ -64,7 +77,9 @@ class DirectorySource:
                 f"it holds {len(self._found)} for others{others}",
                 hint="`shelter inspect` says what a collateral file is for",
             )
-        return Collateral.from_json(read_collateral(found.path))
+        now = None if self._clock is None else self._clock()
+        issued = [one for one in found if now is None or one.begins <= now]
+        return Collateral.from_json(read_collateral(max(issued or found, key=_newness).path))
 
     def fetch_pck_chain(self, name: PCKName) -> bytes | None:
         """Return the PCK chain of the one file whose certificate fits; None where there is none, or more than one."""
@@ -76,19 +91,28 @@ class DirectorySource:
             collateral = Collateral.from_json(read_collateral(path))
             info = TCBInfo.parse(collateral.tcb_info)
             model = (_TEE_WORDS[info.id], info.fmspc, _ca_of(collateral))
-            found = _Found(path, info.tcb_evaluation_data_number, info.issue_date, _platform_of(collateral))
+            found = _Found(
+                path,
+                info.tcb_evaluation_data_number,
+                info.issue_date,
+                _begin(collateral, info),
+                _platform_of(collateral),
+            )
         except MalformedInput:
             self._others += 1
             return
         if found.platform is not None:
             self._chains.setdefault(found.platform, []).append(path)
-        known = self._found.get(model)
-        if known is None or _newness(found) > _newness(known):
-            self._found[model] = found
+        self._found.setdefault(model, []).append(found)
 
 
 def _newness(found: _Found) -> tuple[int, datetime]:
     return found.evaluation_number, found.issue_date
+
+
+def _begin(collateral: Collateral, info: TCBInfo) -> datetime:
+    lists = [CRL.parse(raw).this_update for raw in (collateral.pck_crl, collateral.root_ca_crl)]
+    return max(info.issue_date, QEIdentity.parse(collateral.qe_identity).issue_date, *lists)
 
 
 def _ca_of(collateral: Collateral) -> str:
