@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from eaa.errors import EAAError, Misuse
-from eaa.program.verdict import ACCEPTED, VERIFIED, Verdict, verdict_of_error
+from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
 
 SUCCESS = "Remote attestation is successful."
 
@@ -75,7 +75,7 @@ def print_verdict(verdict: Verdict, *, program: str, as_json: bool, explain: boo
 
 def answer_line(verdict: Verdict) -> str:
     """Return a verdict as one line for people."""
-    if verdict.verdict in (ACCEPTED, VERIFIED):
+    if verdict.reason is None:
         return f"{verdict.verdict}: {verdict.message}{_facts_line(verdict)}"
     return f"{verdict.verdict}: {verdict.message} [{verdict.reason}]"
 

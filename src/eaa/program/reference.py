@@ -16,12 +16,12 @@ def refuse_debug_enclave(*, asked: bool) -> None:
 
 
 def refuse_endorsements(*, asked: bool) -> None:
-    """Refuse `-e`. Raises Misuse."""
+    """Refuse `-e` where the certificate is not what a peer judges. Raises Misuse."""
     if asked:
         raise Misuse(
             Reason.NOT_IMPLEMENTED_VALUE,
-            "-e asks to staple endorsements to the certificate, which is not implemented yet",
-            hint="leave it out; verifiers fetch collateral from their own PCCS",
+            "-e puts endorsements into the certificate, which today's protocol does not read",
+            hint="leave it out, or say --legacy where the peer is a C program",
         )
 
 

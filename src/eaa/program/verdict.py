@@ -15,13 +15,14 @@ REJECTED = "rejected"
 VERIFIED = "verified"
 UNVERIFIABLE = "unverifiable"
 UNAVAILABLE = "unavailable"
+UNATTESTED = "unattested"
 
 _WORDS_OF_ERRORS = (
     (Rejection, REJECTED),
     (Unavailable, UNAVAILABLE),
     ((MalformedInput, VerificationError, PeerMisbehaved), UNVERIFIABLE),
 )
-_WORDS = {ACCEPTED: 0, VERIFIED: 0, REJECTED: 1, UNVERIFIABLE: 3, UNAVAILABLE: 4}
+_WORDS = {ACCEPTED: 0, VERIFIED: 0, UNATTESTED: 0, REJECTED: 1, UNVERIFIABLE: 3, UNAVAILABLE: 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Verdict:
     """One answer. Fields that are not known are null; the keys are always all there."""
 
     verdict: str
-    """accepted, rejected, verified (facts only), unverifiable or unavailable."""
+    """accepted, rejected, verified (facts only), unverifiable, unavailable, or unattested (judged by nobody)."""
     reason: str | None = None
     """The code of the root cause, null on success."""
     message: str
@@ -83,3 +84,8 @@ def verdict_of_error(error: EAAError) -> Verdict:
     if word is None:
         raise error
     return Verdict(verdict=word, reason=error.reason.value, message=error.message, hint=error.hint)
+
+
+def verdict_of_nobody(role: str) -> Verdict:
+    """Return the answer where the operator has chosen, loudly, to take a peer as it comes. It is no acceptance."""
+    return Verdict(verdict=UNATTESTED, message=f"the {role} was judged by nobody: it may be anything", role=role)

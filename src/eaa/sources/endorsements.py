@@ -27,13 +27,33 @@ _PEM_LABEL: Final = "X509 CRL"
 class CarriedEndorsements(Protocol):
     """Endorsements as a certificate has them; `eaa.evidence.tagged.Endorsements` is such a one."""
 
-    tcb_info: bytes
-    tcb_info_issuer_chain: bytes
-    pck_crl: bytes
-    root_ca_crl: bytes
-    pck_crl_issuer_chain: bytes
-    qe_identity: bytes
-    qe_identity_issuer_chain: bytes
+    @property
+    def tcb_info(self) -> bytes:
+        """The signed document."""
+
+    @property
+    def tcb_info_issuer_chain(self) -> bytes:
+        """PEM."""
+
+    @property
+    def pck_crl(self) -> bytes:
+        """As the version has it."""
+
+    @property
+    def root_ca_crl(self) -> bytes:
+        """As the version has it."""
+
+    @property
+    def pck_crl_issuer_chain(self) -> bytes:
+        """PEM."""
+
+    @property
+    def qe_identity(self) -> bytes:
+        """The signed document."""
+
+    @property
+    def qe_identity_issuer_chain(self) -> bytes:
+        """PEM."""
 
 
 def collateral_of(endorsements: CarriedEndorsements) -> Collateral:

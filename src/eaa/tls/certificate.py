@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
 
@@ -215,13 +215,18 @@ class RATLSCertificate:
                 hint="a peer that shows one thing to some and another to others looks like this",
             )
 
-    def verify_dates(self, *, now: datetime) -> None:
+    def verify_dates(self, *, now: datetime, early: timedelta = timedelta(0)) -> None:
         """Verify that `now` is within the validity.
+
+        Args:
+            now: aware.
+            early: how far in the future its beginning may lie, for peers that make certificates as they are needed
+                and by clocks of their own.
 
         Raises:
             VerificationError: CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID.
         """
-        if now < self.not_before:
+        if now < self.not_before - early:
             raise VerificationError(
                 Reason.CERTIFICATE_NOT_YET_VALID,
                 f"the peer's certificate is valid from {self.not_before:%Y-%m-%dT%H:%MZ}, now is {now:%Y-%m-%dT%H:%MZ}",

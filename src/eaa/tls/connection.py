@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -40,6 +40,8 @@ MAX_CONTROL_BYTES: Final = 1024 * 1024
 """Bytes that `receive_control` hands out in all: a few messages of the exchange, and no way around the gate."""
 RECORD_SIZE: Final = 16 * 1024
 """The most that one read returns; a TLS record holds no more."""
+LEGACY_CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far in the future the certificate of a peer of 2021 may begin: it is made for the connection, by their clock."""
 
 _NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name: dates are judged here, by the time we are given."""
@@ -69,8 +71,9 @@ class Descriptor(Protocol):
 class _Leaf:
     """What the verify callback learns about the peer's certificate."""
 
-    def __init__(self, *, now: datetime) -> None:
+    def __init__(self, *, now: datetime, early: timedelta) -> None:
         self.now = now
+        self.early = early
         self.self_signed = False
         self.der: bytes | None = None
         self.certificate: RATLSCertificate | None = None
@@ -93,7 +96,7 @@ class _Leaf:
 
     def _read(self, der: bytes) -> bool:
         try:
-            self.certificate = read_leaf(der, now=self.now)
+            self.certificate = read_leaf(der, now=self.now, early=self.early)
         except EAAError as error:
             self.refusal = error
             return False
@@ -201,7 +204,7 @@ class Connection:
         """
         self._server_side = server_side
         self._alpn = alpn
-        self._leaf = _Leaf(now=now)
+        self._leaf = _Leaf(now=now, early=timedelta(0) if alpn else LEGACY_CLOCK_TOLERANCE)
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
         self._ssl.set_app_data(self._leaf)

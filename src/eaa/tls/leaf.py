@@ -11,7 +11,7 @@ NULL beside ECDSA. These two, and no others, are put right in the copy that it r
 from __future__ import annotations
 
 import functools
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
@@ -39,10 +39,15 @@ _REFUSALS: Final = (
 """What `cryptography` raises of certificates that it cannot read."""
 
 
-def read_leaf(raw: bytes, *, now: datetime) -> RATLSCertificate:
+def read_leaf(raw: bytes, *, now: datetime, early: timedelta = timedelta(0)) -> RATLSCertificate:
     """Read the certificate that a peer presents in a handshake, DER.
 
     Whether its evidence is genuine, or there at all, is not looked at here.
+
+    Args:
+        raw: the certificate.
+        now: aware.
+        early: how far in the future its beginning may lie, as `verify_dates` has it.
 
     Raises:
         MalformedInput: DER_MALFORMED, CERTIFICATE_MALFORMED, CERTIFICATE_AMBIGUOUS, EVIDENCE_MALFORMED,
@@ -50,7 +55,7 @@ def read_leaf(raw: bytes, *, now: datetime) -> RATLSCertificate:
         VerificationError: EVIDENCE_AMBIGUOUS, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID.
     """
     certificate = _read(raw)
-    certificate.verify_dates(now=now)
+    certificate.verify_dates(now=now, early=early)
     return certificate
 
 

@@ -7,12 +7,21 @@ from typing import NoReturn
 import click
 
 from eaa import __version__
-from eaa.appraise.result import BindingLevel, Role
+from eaa.appraise.result import Role
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.options import Attesting, Judging, attesting_options, judging_options, level_option, reference_engine
+from eaa.program.options import (
+    Attesting,
+    Binding,
+    Judging,
+    attesting_options,
+    binding_options,
+    judging_options,
+    reference_engine,
+)
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements
 from eaa.program.run import run
+from eaa.workload.legacy import LegacySide, legacy_options, make_legacy_identity, open_legacy_judge, serve_legacy
 from eaa.workload.service import serve
 
 PROGRAM = "enclave-tls-server"
@@ -24,14 +33,15 @@ PROGRAM = "enclave-tls-server"
 @click.option("-p", "--port", type=click.IntRange(0, 0xFFFF), default=1234, show_default=True, help="And this port.")
 @click.option("--listen", type=ADDRESS, metavar="ADDRESS", help="Listen here instead: tcp://HOST:PORT or unix://PATH.")
 @click.option("-m", "--mutual", is_flag=True, help="Also judge the relay: demand its evidence and appraise it.")
-@level_option
+@binding_options(serves=True)
 @attesting_options(attester_names=("-a", "--attester"))
 @judging_options(verifier_names=("-v", "--verifier"))
 @click.option("-t", "--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("-c", "--crypto", metavar="NAME", help="openssl, the only engine.")
 @click.option("-P", "--product-enclave", is_flag=True, help="Accepted: enclaves run for production unless -D is given.")
 @click.option("-D", "--debug-enclave", is_flag=True, help="Not implemented: an enclave under debug proves nothing.")
-@click.option("-e", "--endorsements", is_flag=True, help="Not implemented yet: staple endorsements to the certificate.")
+@click.option("-e", "--endorsements", is_flag=True, help="With --legacy: carry collateral along in the certificate.")
+@legacy_options
 @log_level_option("info", "-l", "--log-level")
 def cli(
     *,
@@ -39,7 +49,7 @@ def cli(
     port: int,
     listen: Address | None,
     mutual: bool,
-    level: BindingLevel,
+    binding: Binding,
     attesting: Attesting,
     judging: Judging,
     tls: str | None,
@@ -47,6 +57,8 @@ def cli(
     product_enclave: bool,
     debug_enclave: bool,
     endorsements: bool,
+    legacy: bool,
+    legacy_certificate: str,
     log_level: str,
 ) -> int:
     """Serve an application behind attested TLS, with this enclave's own evidence.
@@ -58,12 +70,27 @@ def cli(
     set_up_logging(PROGRAM, log_level)
     reference_engine(tls, crypto)
     refuse_debug_enclave(asked=debug_enclave)
+    address = listen or TCPAddress(ip, port)
+    if legacy:
+        side = LegacySide(
+            judge=open_legacy_judge(judging, Role.RELAY, serving=True) if mutual else None,
+            identity=make_legacy_identity(
+                attesting.open(default="sgx_ecdsa"),
+                certificate=legacy_certificate,
+                endorsed_by=judging.source() if endorsements else None,
+            ),
+            demands_certificate=mutual,
+            dangerous_accept_no_evidence=judging.dangerous_accept_no_evidence,
+        )
+        return serve_legacy(address, side)
     refuse_endorsements(asked=endorsements)
     judging.require_known_verifier()
     judges = mutual and not judging.judges_nobody
     verifier = judging.open(Role.RELAY, flags_for=Role.RELAY) if judges else None
-    attester = attesting.open(default="sgx_ecdsa")
-    return serve(listen or TCPAddress(ip, port), attester=attester, verifier=verifier, level=level)
+    # Who judges nobody may still have been told where the collateral is that clients will want.
+    stapled_by = verifier or (judging.stapler() if judging.names_a_source else None)
+    identity = attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
+    return serve(address, identity=identity, verifier=verifier, binding=binding)
 
 
 def main() -> NoReturn:

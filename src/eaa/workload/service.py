@@ -6,15 +6,16 @@ import logging
 import socket
 from typing import Final
 
+from eaa.aio.attestation import Attestation
 from eaa.aio.net import Service
-from eaa.aio.sessions import Endpoint, judge_by
+from eaa.aio.sessions import Endpoint, judge_now_by
 from eaa.aio.stream import AttestedStream, deadline
 from eaa.aio.workers import with_workers
-from eaa.appraise.result import BindingLevel, Role
-from eaa.attesters import Attester
+from eaa.appraise.result import Role
 from eaa.identity import Identity
 from eaa.program.address import Address
 from eaa.program.loop import run_service
+from eaa.program.options import Binding
 from eaa.program.run import say
 from eaa.protocol.exchange import ALPN_INNER, Terms
 from eaa.protocol.legacy import GREETING
@@ -32,27 +33,39 @@ logger = logging.getLogger(__name__)
 class Workload:
     """Serves channels of relays. `verifier` is None where the relay is taken as it comes."""
 
-    def __init__(
-        self, identity: Identity, verifier: Verifier | None, *, level: BindingLevel = BindingLevel.FRESH
-    ) -> None:
+    def __init__(self, identity: Identity, verifier: Verifier | None, *, binding: Binding) -> None:
         self._outer = Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=True)
         self._inner = Endpoint(identity, server_side=True, clock=wall_clock, alpn=ALPN_INNER)
-        self._judge = None if verifier is None else judge_by(verifier, Role.RELAY)
-        self._terms = Terms.workload_to_relay(judges=self._judge is not None, level=level)
+        # Any stranger may connect, so a verdict never waits for a network.
+        self._judge = None if verifier is None else judge_now_by(verifier, Role.RELAY)
+        self._terms = Terms.workload_to_relay(
+            judges=self._judge is not None,
+            level=binding.level,
+            minimum_level=binding.minimum_level,
+            maximum_epoch=binding.maximum_epoch,
+        )
+        self._inner_terms = Terms.workload_to_shelter(minimum_level=binding.minimum_level)
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one channel: the relay's exchange, then one inner session, then the application."""
         channel = await self._outer.secure(sock, self._terms, self._judge)
         try:
             await channel.complete()
-            logger.info("%s: channel open, relay %s", peer, "accepted" if self._judge else "not judged")
-            inner = await self._inner.secure_inside(channel.stream, Terms.workload_to_shelter(), None)
+            logger.info("%s: channel open: %s, %s", peer, self._said_of_relay(channel), _said_of_this_side(channel))
+            inner = await self._inner.secure_inside(channel.stream, self._inner_terms, None)
             await inner.complete()
-            logger.info("%s: a client was shown this workload's evidence and accepts it", peer)
+            logger.info("%s: a client accepts this workload: %s", peer, _said_of_this_side(inner))
             await greet(inner.stream)
             await inner.stream.close()
         finally:
             channel.stream.abort()
+
+    def _said_of_relay(self, channel: Attestation) -> str:
+        return f"relay accepted at level {channel.stream.level.label}" if self._judge else "relay not judged"
+
+
+def _said_of_this_side(attestation: Attestation) -> str:
+    return f"this workload's evidence shown at level {attestation.shown_level.label}"
 
 
 async def greet(stream: AttestedStream) -> None:
@@ -62,20 +75,20 @@ async def greet(stream: AttestedStream) -> None:
             await stream.write(GREETING.encode())
 
 
-def serve(
-    address: Address,
-    *,
-    attester: Attester | None,
-    verifier: Verifier | None,
-    level: BindingLevel = BindingLevel.FRESH,
-) -> int:
+def serve(address: Address, *, identity: Identity, verifier: Verifier | None, binding: Binding) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
-    if attester is None:
+    if not identity.has_evidence:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    return run_service(with_workers(_serve(address, attester, verifier, level)))
+    return run_service(with_workers(_serve(address, identity, verifier, binding)))
 
 
-async def _serve(address: Address, attester: Attester | None, verifier: Verifier | None, level: BindingLevel) -> int:
+async def _serve(address: Address, identity: Identity, verifier: Verifier | None, binding: Binding) -> int:
     service = Service()
-    names = service.listen(address, Workload(Identity(attester), verifier, level=level).handle)
-    return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
+    names = service.listen(address, Workload(identity, verifier, binding=binding).handle)
+    identity.keep_renewed()
+    try:
+        return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
+    finally:
+        identity.close()
+        if verifier is not None:
+            verifier.close(timeout=0)
