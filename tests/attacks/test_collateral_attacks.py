@@ -13,16 +13,14 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
-from eaa.collateral.intel import join_signed_document
 from eaa.errors import Reason, Unavailable, VerificationError
 from eaa.protocol.messages import Open
 from eaa.simulator.faults import Fault
@@ -31,11 +29,8 @@ from eaa.sources.pccs import PCCSSource
 from support.flow import answer_of, evidence_of
 from support.peers import TLSSession, Wire, attest, eventually, verifier_of
 from support.scripted_http import Reply, Script, scripted
+from support.scripted_pccs import CRL, IDENTITY, ROOT_CRL, TCB, Replies, served
 from support.system import Done, Running, Site, run, running
-
-ROUTES = ("pckcrl", "tcb", "qe/identity", "rootcacrl")
-CRL, TCB, IDENTITY, ROOT_CRL = (f"/sgx/certification/v4/{route}" for route in ROUTES)
-Replies = dict[str, Sequence[Reply]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +51,6 @@ def world(site: Site) -> Iterator[World]:
     platform = Platform.from_files(files)
     with site.node() as relay:
         yield World(site=site, relay=relay, platform=platform)
-
-
-def served(collateral: Collateral) -> Replies:
-    """What a PCCS answers."""
-    tcb = join_signed_document("tcbInfo", collateral.tcb_info, collateral.tcb_info_signature)
-    identity = join_signed_document("enclaveIdentity", collateral.qe_identity, collateral.qe_identity_signature)
-    chains = {
-        CRL: ("SGX-PCK-CRL-Issuer-Chain", collateral.pck_crl_issuer_chain),
-        TCB: ("TCB-Info-Issuer-Chain", collateral.tcb_info_issuer_chain),
-        IDENTITY: ("SGX-Enclave-Identity-Issuer-Chain", collateral.qe_identity_issuer_chain),
-    }
-    bodies = {CRL: collateral.pck_crl, TCB: tcb, IDENTITY: identity, ROOT_CRL: collateral.root_ca_crl.hex().encode()}
-    headers = {path: ((name, quote(pem.decode(), safe="")),) for path, (name, pem) in chains.items()}
-    return {path: (Reply(headers=headers.get(path, ()), body=body),) for path, body in bodies.items()}
 
 
 def judged_by(world: World, replies: Replies) -> Done:

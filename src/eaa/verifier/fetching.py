@@ -254,6 +254,11 @@ class FetchCache(Generic[Key, Value]):
                 self._entries[key] = _Entry(fetch=entry.fetch, asked=entry.asked, pinned=True)
         self._wake.set()
 
+    def failure(self, key: Key) -> EAAError | None:
+        """Return why the last attempt at this failed; None where it did not, or there was none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.failure
+
     @property
     def renews(self) -> bool:
         """Whether there is a thread that renews what is kept."""

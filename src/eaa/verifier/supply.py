@@ -118,9 +118,11 @@ class Supply:
         own = kept.value if kept is not None else self._missing(model, quote, chain, patience)
         if stapled is not None:
             known = own if isinstance(own, Collateral) else None
-            brought = self._usable(stapled, model=model, own=known, now=now, admits=admits)
-            if brought is not None:
-                return Supplied(_with_chain(brought, chain), pck, model, stapled=True)
+            # A peer's word stands in for what cannot be fetched, and not for what will be here in a moment.
+            if known is not None or patience is Patience.WAIT or self._models.failure(model) is not None:
+                brought = self._usable(stapled, model=model, own=known, now=now, admits=admits)
+                if brought is not None:
+                    return Supplied(_with_chain(brought, chain), pck, model, stapled=True)
         if isinstance(own, Unavailable):
             raise own
         return Supplied(_with_chain(own, chain), pck, model, stapled=False)
