@@ -72,7 +72,8 @@ def test_what_is_not_there_is_said_with_what_is(
     [
         pytest.param(0, 0, id="the first alone was issued"),
         pytest.param(1, 1, id="the second was issued just now"),
-        pytest.param(400, 2, id="all were issued"),
+        pytest.param(2, 2, id="all were issued"),
+        pytest.param(400, 2, id="all are over: the newest says what is wrong"),
         pytest.param(-1, 2, id="none was: the newest says what is wrong"),
     ],
 )
@@ -87,6 +88,15 @@ def test_what_was_not_issued_yet_does_not_hide_what_was(
         put(tmp_path, f"{number}.json", collateral)
     source = DirectorySource(tmp_path, clock=lambda: NOW + timedelta(days=days))
     assert source.fetch(tee=0, fmspc=bytes.fromhex("00906ed50000"), ca="platform") == issued[expected]
+
+
+def test_what_is_over_does_not_hide_what_is_current(tmp_path: Path, machines: dict[str, Platform]) -> None:
+    """Intel's early updates have higher numbers and end sooner."""
+    one = machines["one"]
+    put(tmp_path, "early.json", one.revised(tcb_evaluation_data_number=90).collateral(now=NOW - timedelta(days=20)))
+    put(tmp_path, "standard.json", standard := one.collateral(now=NOW))
+    source = DirectorySource(tmp_path, clock=lambda: NOW + timedelta(days=15))
+    assert source.fetch(tee=0, fmspc=bytes.fromhex("00906ed50000"), ca="platform") == standard
 
 
 @pytest.mark.parametrize("late", ["tcb_info", "qe_identity", "pck_crl", "root_ca_crl"])

@@ -32,6 +32,8 @@ class _Found:
     """Of its TCB Info."""
     begins: datetime
     """The first time at which all of its documents were issued."""
+    ends: datetime
+    """The last time at which none of them is past its nextUpdate."""
     platform: tuple[bytes, int, bytes] | None
     """CPUSVN, PCE SVN and PCE-ID of the PCK certificate in it, where there is one."""
 
@@ -40,8 +42,8 @@ class DirectorySource:
     """Serves the collateral files of a folder, `*.json`, to whichever platform each of them is for.
 
     The files are read once, when this is made, to find out what they are for; nothing that they say is trusted. Of two
-    files for one model the one with the higher evaluation number counts, then the one that was issued later; what was
-    issued after the time for which evidence is verified was not there then, and counts only where there is no other.
+    files for one model the one with the higher evaluation number counts, then the one that was issued later. What is
+    not current at the time for which evidence is verified counts only where nothing else does.
     """
 
     is_local = True
@@ -79,7 +81,8 @@ class DirectorySource:
             )
         now = None if self._clock is None else self._clock()
         issued = [one for one in found if now is None or one.begins <= now]
-        return Collateral.from_json(read_collateral(max(issued or found, key=_newness).path))
+        current = [one for one in issued if now is None or now <= one.ends]
+        return Collateral.from_json(read_collateral(max(current or issued or found, key=_newness).path))
 
     def fetch_pck_chain(self, name: PCKName) -> bytes | None:
         """Return the PCK chain of the one file whose certificate fits; None where there is none, or more than one."""
@@ -91,12 +94,14 @@ class DirectorySource:
             collateral = Collateral.from_json(read_collateral(path))
             info = TCBInfo.parse(collateral.tcb_info)
             model = (_TEE_WORDS[info.id], info.fmspc, _ca_of(collateral))
+            begins, ends = _dates_of(collateral, info)
             found = _Found(
-                path,
-                info.tcb_evaluation_data_number,
-                info.issue_date,
-                _begin(collateral, info),
-                _platform_of(collateral),
+                path=path,
+                evaluation_number=info.tcb_evaluation_data_number,
+                issue_date=info.issue_date,
+                begins=begins,
+                ends=ends,
+                platform=_platform_of(collateral),
             )
         except MalformedInput:
             self._others += 1
@@ -110,9 +115,12 @@ def _newness(found: _Found) -> tuple[int, datetime]:
     return found.evaluation_number, found.issue_date
 
 
-def _begin(collateral: Collateral, info: TCBInfo) -> datetime:
-    lists = [CRL.parse(raw).this_update for raw in (collateral.pck_crl, collateral.root_ca_crl)]
-    return max(info.issue_date, QEIdentity.parse(collateral.qe_identity).issue_date, *lists)
+def _dates_of(collateral: Collateral, info: TCBInfo) -> tuple[datetime, datetime]:
+    """Return from when on and until when all documents are current."""
+    identity = QEIdentity.parse(collateral.qe_identity)
+    lists = [CRL.parse(raw) for raw in (collateral.pck_crl, collateral.root_ca_crl)]
+    begins = max(info.issue_date, identity.issue_date, *(one.this_update for one in lists))
+    return begins, min(info.next_update, identity.next_update, *(one.next_update for one in lists))
 
 
 def _ca_of(collateral: Collateral) -> str:
