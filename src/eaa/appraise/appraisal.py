@@ -137,29 +137,30 @@ class Appraiser:
         evidence = verified.quote.raw or verified.quote.encode()
         if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
             raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
-        in_session = _Finding.of(
+        in_session = (
             *report_data_check(report.report_data, session.report_data if session else expected_report_data),
             *binding_check(session, self._policy),
         )
-        of_log = _Finding.of(*event_log_checks(report, event_log))
-        of_floor = _Finding.of(*floor_check(verified, floor))
+        of_log, of_floor = event_log_checks(report, event_log), floor_check(verified, floor)
         # What it is comes before how it runs: without a reference value, that there is none explains everything.
         of_report = self._find_of_report(report, verified.trust_anchor)
         value = of_report.value
         key = None if value is None else (verified.trust_anchor, self._role, value.name)
-        of_machine = _Finding.of(
-            *allowed_platform_check(verified, self._policy.platforms), *pinned_platform_check(verified, pins, key)
+        of_machine = (
+            *allowed_platform_check(verified, self._policy.platforms),
+            *pinned_platform_check(verified, pins, key),
         )
         of_platform = self._find_of_platform(verified)
-        findings = (in_session, of_report, of_log, of_machine, of_platform, of_floor)
+        once = (*in_session, *of_log, *of_machine, *of_floor)
         shared: dict[str, Any] = {
             "role": self._role,
             "binding": session.level if session else BindingLevel.NONE,
             "evidence_digest": hashlib.sha256(session.evidence if session else evidence).digest(),
             "report_data": report.report_data,
-            "checks": tuple([check for finding in findings for check in finding.checks]),
+            "checks": (*in_session, *of_report.checks, *of_log, *of_machine, *of_platform.checks, *of_floor),
         }
-        if value is not None and all(finding.passed for finding in findings):
+        found = of_report.passed and of_platform.passed
+        if value is not None and found and all(check.passed for check in once):
             return Accepted(reference_value=value.name, attests=value.attests, **shared)
         return Rejected(**shared)
 

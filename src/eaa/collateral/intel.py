@@ -341,6 +341,9 @@ class CertifiedPlatform:
         return key
 
 
+_OF_PLATFORM: Final = tuple(item.name for item in fields(CertifiedPlatform))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PCKCertificate(CertifiedPlatform):
     """A PCK certificate, with what its SGX extension says of the platform."""
@@ -357,7 +360,7 @@ class PCKCertificate(CertifiedPlatform):
     @property
     def platform(self) -> CertifiedPlatform:
         """What is said of the platform, alone."""
-        return CertifiedPlatform(**{item.name: getattr(self, item.name) for item in fields(CertifiedPlatform)})
+        return CertifiedPlatform(**{name: getattr(self, name) for name in _OF_PLATFORM})
 
     @classmethod
     def parse(cls, raw: bytes) -> PCKCertificate:

@@ -27,8 +27,8 @@ BODY_DESCRIPTOR_SIZE: Final = 6
 """Bytes between header and body of a version 5 quote: the body's type, u16, and size, u32."""
 QUOTE_VERSIONS: Final = (3, 4, 5)
 _QE_REPORT_CERTIFICATION: Final = 6
-# Attestation key type, TEE type, QE SVN and PCE SVN, QE vendor id, user data.
-_REST_OF_HEADER: Final = struct.Struct("<H I 4s 16s 20s")
+# Version, attestation key type, TEE type, QE SVN and PCE SVN, QE vendor id, user data.
+_HEADER: Final = struct.Struct("<H H I 4s 16s 20s")
 _SIGNATURE_AND_KEY: Final = struct.Struct("<64s 64s")
 _TYPE_AND_SIZE: Final = struct.Struct("<H I")
 # Report, signature, size of the authentication data.
@@ -92,15 +92,15 @@ class QuoteHeader:
     @classmethod
     def parse(cls, raw: bytes) -> QuoteHeader:
         """Raise MalformedInput unless `raw` is the header of a quote that this code understands."""
-        reader = Reader(raw, what="the quote", reason=Reason.QUOTE_MALFORMED)
-        version = reader.uint(2, "the version")
-        if version not in QUOTE_VERSIONS:
+        version = int.from_bytes(raw[:2], "little")
+        if version not in QUOTE_VERSIONS and len(raw) > 1:
             raise MalformedInput(
                 Reason.QUOTE_VERSION_UNSUPPORTED,
                 f"the input is no quote of version 3, 4 or 5: its version field says {version}",
                 hint="`shelter inspect` tells what a file is",
             )
-        key_type, tee_type, svns, vendor, user_data = reader.unpack(_REST_OF_HEADER, "the header")
+        reader = Reader(raw, what="the quote", reason=Reason.QUOTE_MALFORMED)
+        _, key_type, tee_type, svns, vendor, user_data = reader.unpack(_HEADER, "the header")
         reader.end()
         if key_type != ECDSA_P256:
             raise MalformedInput(

@@ -37,7 +37,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from eaa.collateral.bundle import Collateral
-from eaa.collateral.intel import PCKCertificate
+from eaa.collateral.intel import CertifiedPlatform, PCKCertificate
 from eaa.collateral.x509 import Certificate
 from eaa.errors import MalformedInput, VerificationError
 from eaa.evidence.quote import CertificationDataType, Quote
@@ -57,6 +57,11 @@ MAX_LEVELS: Final = 1024
 """TCBs of one collateral whose levels are kept."""
 
 _NO_GRACE: Final = timedelta(0)
+_CARRIES_CHAIN: Final = int(CertificationDataType.PCK_CHAIN)
+_VERSION_AND_TEE: Final = 8
+"""Bytes of a quote that tell how the rest of it is laid out."""
+_SIZE_AND_SIGNATURE: Final = 4 + 64
+"""Bytes between what the attestation key signed and the attestation key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,50 @@ class _AttestationKey:
     collateral: bytes
     validity: _Validity
     key: EllipticCurvePublicKey
+    platform: VerifiedPlatform
     facts: tuple[object, ...]
     """Every field of a VerifiedQuote but those of one occasion, the quote and the time."""
+
+
+class _Keys:
+    """What a quote's platform and attestation key are kept under."""
+
+    __slots__ = ("_platform", "attestation_key", "chain", "quote")
+
+    def __init__(self, quote: Quote, chain: bytes) -> None:
+        self.quote = quote
+        self.chain = chain
+        """PEM; empty where the quote carries its own."""
+        self.attestation_key = b"" if quote.raw is None else _digest_of_attested(quote, quote.raw, chain)
+        self._platform: bytes | None = None
+
+    @property
+    def platform(self) -> bytes:
+        """Names a platform by all that tells its certificate."""
+        if self._platform is None:
+            quote = self.quote
+            head = b"%d:%d:%d:" % (quote.header.tee_type, quote.certification_data_type, len(self.chain))
+            self._platform = hashlib.sha256(head + self.chain + quote.certification_data).digest()
+        return self._platform
+
+
+def _digest_of_attested(quote: Quote, raw: bytes, chain: bytes) -> bytes:
+    """Name an attestation key and a TCB by all that step 7 reads of a parsed quote, but for its signature.
+
+    That is all of `raw` behind the signature (the attestation key, all of the quoting enclave, the certification
+    data), version and kind of TEE in front, and some fields of a TDX body.
+    """
+    tcb = dcap.tcb_inputs(quote)
+    parts = (
+        raw[:_VERSION_AND_TEE],
+        # What varies in size is behind its size.
+        bytes([0 if part is None else len(part) for part in tcb]),
+        *(part for part in tcb if part is not None),
+        len(chain).to_bytes(4, "big"),
+        chain,
+        raw[len(quote.signed_bytes) + _SIZE_AND_SIGNATURE :],
+    )
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 class _Entry(Protocol):
@@ -190,7 +237,7 @@ class VerificationCache:
         self._collaterals: _Store[_Collateral] = _Store(max_collaterals, guard)
         self._platforms: _Store[_Platform] = _Store(max_platforms, guard)
         self._attestation_keys: _Store[_AttestationKey] = _Store(max_platforms, guard)
-        self._last_platform: tuple[Quote | None, bytes, bytes] = (None, b"", b"")
+        self._last_keys: _Keys | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -210,7 +257,11 @@ class VerificationCache:
             quote: the quote.
             pck_certificate_chain: PEM, for quotes that do not carry their own chain.
         """
-        found = self._platforms.peek(self._platform_key(quote, pck_certificate_chain))
+        keys = self._keys_of(quote, pck_certificate_chain)
+        attested = self._attestation_keys.peek(keys.attestation_key)
+        if attested is not None:
+            return attested.platform.platform.fmspc, attested.platform.platform.ca
+        found = self._platforms.peek(keys.platform)
         return None if found is None else (found.verified.platform.fmspc, found.verified.platform.ca)
 
     def forget(self, collateral: Collateral) -> None:
@@ -242,9 +293,8 @@ class VerificationCache:
         # A record that was put together need not have the sizes, nor say the things, of any bytes.
         if quote.raw is None:
             return self._verify_uncached(quote, collateral, now=now, grace=grace)
-        platform_key = self._platform_key(quote, collateral.pck_certificate_chain)
-        key = _attestation_key_key(quote, platform_key)
-        attested = self._attestation_keys.find(key, collateral=collateral.digest, now=now)
+        keys = self._keys_of(quote, collateral.pck_certificate_chain)
+        attested = self._attestation_keys.find(keys.attestation_key, collateral=collateral.digest, now=now)
         if attested is not None:
             dcap.verify_quote_signature(quote, attested.key)
             return _facts_of(attested.facts, quote=quote, now=now)
@@ -253,7 +303,7 @@ class VerificationCache:
         except (MalformedInput, VerificationError):
             # It may not be the first fault on the way of `verify_quote`.
             return self._verify_uncached(quote, collateral, now=now, grace=grace)
-        platform = self._platforms.find(platform_key, collateral=base.collateral, now=now)
+        platform, pck = self._platforms.find(keys.platform, collateral=base.collateral, now=now), None
         if platform is None:
             certificates = dict(base.certificates)
             chain = dcap.parse_pck_chain(
@@ -265,12 +315,12 @@ class VerificationCache:
             # The collateral's root is a trust anchor. Another one is another fault.
             if chain.root != base.documents.lists.root:
                 return self._verify_uncached(quote, collateral, now=now, grace=grace)
-            platform = _verify_platform(quote, chain, base, known, now=now, grace=grace)
+            platform, pck = _verify_platform(quote, chain, base, known, now=now, grace=grace)
             base.remember(chain.ca, certificates)
-            self._platforms.keep(platform_key, platform, now=now)
-        attestation_key, verified = _verify_evidence(quote, platform, base, now=now)
-        entry = _AttestationKey(base.collateral, platform.validity, attestation_key, _read_facts(verified))
-        self._attestation_keys.keep(key, entry, now=now)
+            self._platforms.keep(keys.platform, platform, now=now)
+        key, verified = _verify_evidence(quote, platform, base, pck or platform.verified.platform, now=now)
+        entry = _AttestationKey(base.collateral, platform.validity, key, platform.verified, _read_facts(verified))
+        self._attestation_keys.keep(keys.attestation_key, entry, now=now)
         return verified
 
     def _verify_uncached(
@@ -292,38 +342,18 @@ class VerificationCache:
         self._collaterals.keep(collateral.digest, entry, now=now)
         return entry
 
-    def _platform_key(self, quote: Quote, pck_certificate_chain: bytes | None) -> bytes:
-        """Name a platform by all that tells its certificate. The one asked for last is asked for again at once."""
-        kind = quote.certification_data_type
-        chain = b"" if kind == CertificationDataType.PCK_CHAIN else pck_certificate_chain or b""
-        last, last_chain, key = self._last_platform
-        if last is quote and last_chain == chain:
-            return key
-        head = b"%d:%d:%d:" % (quote.header.tee_type, kind, len(chain))
-        key = hashlib.sha256(head + chain + quote.certification_data).digest()
-        self._last_platform = (quote, chain, key)
-        return key
-
-
-def _attestation_key_key(quote: Quote, platform_key: bytes) -> bytes:
-    """Name an attestation key and a TCB by all that step 7 reads of a parsed quote, but for its signature."""
-    tcb = dcap.tcb_inputs(quote)
-    parts = (
-        platform_key,
-        quote.attestation_key,
-        quote.qe_report.encode(),
-        quote.qe_report_signature,
-        # The rest varies in size, so the sizes come first.
-        bytes([0 if part is None else len(part) for part in tcb]),
-        *(part for part in tcb if part is not None),
-        quote.qe_auth_data,
-    )
-    return hashlib.sha256(b"".join(parts)).digest()
+    def _keys_of(self, quote: Quote, pck_certificate_chain: bytes | None) -> _Keys:
+        """The one asked for last is asked for again at once: to find its collateral, and to be verified with it."""
+        keys = self._last_keys
+        chain = b"" if quote.certification_data_type == _CARRIES_CHAIN else pck_certificate_chain or b""
+        if keys is None or keys.quote is not quote or keys.chain != chain:
+            keys = self._last_keys = _Keys(quote, chain)
+        return keys
 
 
 def _verify_platform(
     quote: Quote, chain: PCKChain, base: _Collateral, known: PCKCertificate | None, *, now: datetime, grace: timedelta
-) -> _Platform:
+) -> tuple[_Platform, PCKCertificate]:
     """Step 4 of `verify_quote`, and 7 e to h: stages 2 and 3."""
     documents = base.documents
     pck = dcap.verify_pck_chain(chain, documents.lists, verified_cas=base.pck_cas, known=known)
@@ -332,14 +362,15 @@ def _verify_platform(
     dcap.verify_certification_data(quote, pck.document)
     # Without the certificate, which takes three times the room of what is said of it.
     verified = dcap.certify_platform(chain, pck, platform=pck.document.platform)
-    return _Platform(base.collateral, _Validity.of(pck.windows).within(base.validity), verified)
+    entry = _Platform(base.collateral, _Validity.of(pck.windows).within(base.validity), verified)
+    return entry, pck.document
 
 
 def _verify_evidence(
-    quote: Quote, platform: _Platform, base: _Collateral, *, now: datetime
+    quote: Quote, platform: _Platform, base: _Collateral, certified: CertifiedPlatform, *, now: datetime
 ) -> tuple[EllipticCurvePublicKey, VerifiedQuote]:
     """Step 7 of `verify_quote` from i on: stages 4 and 5."""
-    certified, documents = platform.verified.platform, base.documents
+    documents = base.documents
     if isinstance(quote.body, TDReport):
         dcap.verify_tdx_module(quote.body, documents.tcb_info)
     dcap.verify_qe_report(quote, certified)

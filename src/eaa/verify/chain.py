@@ -188,18 +188,19 @@ def _role_problem(certificate: Certificate, role: CertificateRole) -> str | None
     """Return the first thing that speaks against the role."""
     usage = certificate.key_usage or frozenset()
     usage_fits = usage >= _CA_USAGE if role.is_ca else "digitalSignature" in usage and not usage & _CA_USAGE
-    is_named = any(phrase in certificate.common_name for phrase in role.phrases)
     path_fits = certificate.path_length is None or certificate.path_length >= role.minimum_path_length
     has_extension = certificate.sgx_extension is not None
-    findings = {
-        f"its common name does not say {' or '.join(role.phrases)}": is_named,
-        "its basicConstraints do not allow that": certificate.is_ca is role.is_ca and path_fits,
-        "its keyUsage does not allow that": usage_fits,
-        "it has no subject key identifier": certificate.subject_key_id is not None,
-        "it lacks the SGX extension": has_extension or not role.carries_sgx_extension,
-        "it carries the SGX extension": not has_extension or role.carries_sgx_extension,
-    }
-    return next((problem for problem, is_fine in findings.items() if not is_fine), None)
+    if not [phrase for phrase in role.phrases if phrase in certificate.common_name]:
+        return f"its common name does not say {' or '.join(role.phrases)}"
+    if certificate.is_ca is not role.is_ca or not path_fits:
+        return "its basicConstraints do not allow that"
+    if not usage_fits:
+        return "its keyUsage does not allow that"
+    if certificate.subject_key_id is None:
+        return "it has no subject key identifier"
+    if has_extension is not role.carries_sgx_extension:
+        return "it carries the SGX extension" if has_extension else "it lacks the SGX extension"
+    return None
 
 
 def verify_issued(certificate: Certificate, *, issuer: Certificate) -> None:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Generic, Literal, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, EllipticCurvePublicNumbers
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import (
@@ -96,6 +96,9 @@ _WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
 ISSUER_CHAIN_LENGTH: Final = 2
 """Certificates of every issuer chain in a collateral: who signs, and the root."""
 _NO_GRACE: Final = timedelta(0)
+_P256: Final = SECP256R1()
+_UNCOMPRESSED: Final = b"\x04"
+"""Before a point of both coordinates, X9.62."""
 
 Origin = Literal["quote", "collateral"]
 """Where a PCK certificate chain came from."""
@@ -713,9 +716,8 @@ def _masked(value: bytes, mask: bytes) -> bytes:
 
 def parse_attestation_key(quote: Quote) -> EllipticCurvePublicKey:
     """Return the key that must have signed the quote. Raises MalformedInput where it is no point on the curve."""
-    x, y = int.from_bytes(quote.attestation_key[:32], "big"), int.from_bytes(quote.attestation_key[32:], "big")
     try:
-        return EllipticCurvePublicNumbers(x, y, SECP256R1()).public_key()
+        return EllipticCurvePublicKey.from_encoded_point(_P256, _UNCOMPRESSED + quote.attestation_key)
     except ValueError as error:
         raise MalformedInput(Reason.QUOTE_MALFORMED, "the quote's attestation key is no point on P-256") from error
 
