@@ -24,6 +24,7 @@ from eaa.verifier.fetching import (
     MAX_PENDING,
     RENEW_AFTER,
     RENEWALS_SPREAD,
+    RETRY_ON_DEMAND,
     SOONEST_HASTE,
     FetchCache,
     FetchCounters,
@@ -221,7 +222,7 @@ def test_what_is_not_here_is_refused_and_fetched_once(world: World) -> None:
 
 def test_after_a_failure_it_is_tried_again_later_and_later(world: World) -> None:
     world.source.failure = DOWN
-    world.refused()
+    world.cache.prefetch("a", world.source.of("a"), pinned=True)
     waits = []
     for _ in range(9):
         wait = world.cache.fetch_due()
@@ -232,19 +233,28 @@ def test_after_a_failure_it_is_tried_again_later_and_later(world: World) -> None
         world.cache.fetch_due()
         assert len(world.source.asked) == asked, "not before its time"
         world.clock.advance(MOMENT)
-        world.refused()
     assert waits == [min(FIRST_RETRY * 2**number, LONGEST_RETRY) for number in range(9)]
     world.source.failure = None
     world.cache.fetch_due()
     assert world.get_now() == "a10"
 
 
-def test_strangers_who_ask_do_not_make_it_be_tried_sooner(world: World) -> None:
+def test_whoever_asks_has_it_tried_soon_but_strangers_cannot_have_it_tried_at_once(world: World) -> None:
+    """Who comes when the source is back does not wait for the end of a long pause."""
     world.source.failure = DOWN
+    world.cache.prefetch("a", world.source.of("a"), pinned=True)
+    for _ in range(9):
+        world.clock.advance(world.cache.fetch_due() or SECOND)
+    world.cache.fetch_due()
+    asked = len(world.source.asked)
     for _ in range(50):
         world.refused()
         world.cache.fetch_due()
-    assert len(world.source.asked) == 1
+    assert len(world.source.asked) == asked
+    world.source.failure = None
+    world.clock.advance(RETRY_ON_DEMAND)
+    world.cache.fetch_due()
+    assert world.get_now().startswith("a")
 
 
 def test_whoever_is_refused_after_a_failure_is_told_what_failed(world: World) -> None:

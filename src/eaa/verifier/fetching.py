@@ -35,6 +35,8 @@ RENEWALS_SPREAD: Final = COLLATERAL_LIFETIME / 8
 FIRST_RETRY: Final = timedelta(seconds=1)
 """After a failed fetch; doubled with each further one, and shortened at random by up to a half."""
 LONGEST_RETRY: Final = timedelta(minutes=1)
+RETRY_ON_DEMAND: Final = timedelta(seconds=2)
+"""After a failed fetch of something that somebody asks for just now: who comes once a PCCS is back shall find it so."""
 SOONEST_HASTE: Final = timedelta(minutes=1)
 """What was fetched less long ago is not fetched again because somebody knows of something newer."""
 MAX_PENDING: Final = 64
@@ -220,6 +222,7 @@ class FetchCache(Generic[Key, Value]):
             return found.value
         with self._guard:
             entry = self._want(key, fetch)
+            entry.wait = min(entry.wait, RETRY_ON_DEMAND)
             self._misses += 1
         self._wake_up()
         raise self._pending(key, entry.failure)
