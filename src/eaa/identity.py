@@ -463,11 +463,11 @@ def _checked(quote: bytes, report_data: bytes) -> bytes:
 
 
 class LegacyIdentity(Identity):
-    """The credentials of a program towards peers of 2021: an RSA key, and one certificate for their generations.
+    """The credentials of a program towards C peers: an RSA key, and one certificate for both of their generations.
 
     C programs cannot say which generation they are of before they have the certificate. So it carries two quotes: the
     tagged one, which rats-tls reads, and the one over the PKCS#1 key, which enclave-tls of 2021 reads. Asked for a
-    single format, it carries that alone.
+    single format, it carries that alone, for a P-256 key where the format can have one.
     """
 
     def __init__(
@@ -495,7 +495,11 @@ class LegacyIdentity(Identity):
         super().__init__(attester, clock=clock)
 
     def _make(self, now: datetime) -> Credentials:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=LEGACY_KEY_SIZE)
+        key: PrivateKey
+        if self._format in (None, Format.ENCLAVE_TLS_V1):
+            key = rsa.generate_private_key(public_exponent=65537, key_size=LEGACY_KEY_SIZE)
+        else:
+            key = ec.generate_private_key(ec.SECP256R1())
         spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         tagged = None if self._is_old else self._tagged(spki)
         old = None if self._format is Format.INTEROPERABLE else self._legacy_quote(spki)

@@ -327,6 +327,11 @@ class Connection:
                 )
         return data
 
+    def has_more(self) -> bool:
+        """Tell whether the peer has sent bytes that nobody has read. Raises PeerMisbehaved where it has gone badly."""
+        self._require_established()
+        return self._attempt(lambda: self._ssl.recv(1, _PEEK), at_end=b"") not in (b"", Want.READ, Want.WRITE)
+
     # The gate.
 
     def expect(self, evidence_digest: bytes, report_data: bytes) -> None:
@@ -519,10 +524,12 @@ def _empty_error_queue() -> None:
 
 
 def _tls_failure(error: SSL.Error, reason: Reason) -> PeerMisbehaved:
-    said = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else ""
-    if not said:
+    entries = error.args[0] if error.args else []
+    if not entries:
         # OpenSSL says nothing where a connection is used on after it has broken.
         return _closed("earlier")
+    # An alert with a number that nobody has given a name has none in OpenSSL either.
+    said = "; ".join(str(entry[-1]) for entry in entries)
     for part, sentence, hint in _SENTENCES:
         if part in said:
             return PeerMisbehaved(reason, f"{sentence} ({said})", hint=hint)
@@ -554,9 +561,9 @@ def _legacy(spoken: tuple[bytes, ...], *, server_side: bool) -> PeerMisbehaved:
     return PeerMisbehaved(
         Reason.PEER_IS_LEGACY,
         f"the {who} no protocol name; this side speaks {_names(spoken)} only",
-        hint="peers of 2021 are served with --legacy-listen"
+        hint="C programs have addresses of their own: inclavared --legacy-listen, enclave-tls-server --legacy"
         if server_side
-        else "the server may be one of 2021, or no server of this system at all",
+        else "the server may be a C program, which enclave-tls-client --legacy greets, or none of this system at all",
     )
 
 
