@@ -1,6 +1,7 @@
 """Run one of the services as it is, and tell on SIGUSR1 how many tasks live in it.
 
     python -m support.observed PROGRAM [OPTION ...]
+    python -m support.observed MODULE.WITH.A.MAIN [ARGUMENT ...]
 
 EAA_TEST_PATIENCE=SECONDS cuts its patience with peers short, so that a test of stalling peers need not wait as long as
 an operator would.
@@ -9,22 +10,22 @@ an operator would.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from eaa.aio import attestation, relay, stream
 from eaa.aio.net import Service
 from eaa.workload import service
 
-_run = Service.run
+_start = Service.start
 
 
-async def _observed_run(service: Service, announce: Callable[[], None]) -> int:
+def _observed_start(service: Service) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell)
-    return await _run(service, announce)
+    _start(service)
 
 
 def _tell() -> None:
@@ -46,8 +47,11 @@ def _be_impatient(patience: float) -> None:
 def main() -> None:
     if "EAA_TEST_PATIENCE" in os.environ:
         _be_impatient(float(os.environ["EAA_TEST_PATIENCE"]))
-    Service.run = _observed_run  # type: ignore[method-assign, assignment]
+    Service.start = _observed_start  # type: ignore[method-assign, assignment]
     program = sys.argv.pop(1)
+    if "." in program:
+        importlib.import_module(program).main()
+        return
     (entry,) = entry_points(group="console_scripts", name=program)
     entry.load()()
 

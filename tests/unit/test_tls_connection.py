@@ -91,6 +91,12 @@ def test_both_sides_learn_the_other_s_certificate_and_the_same_exporter(pair: Wi
     assert peer.evidence == b"a quote"
 
 
+def test_what_is_exported_depends_on_label_and_context(pair: Wire) -> None:
+    values = {pair.client.export(label, 16, context) for label in (b"one", b"two") for context in (b"", b"x")}
+    assert len(values) == 4
+    assert pair.client.export(b"one", 16, b"x") == pair.server.export(b"one", 16, b"x")
+
+
 def test_every_session_has_its_own_exporter(form: Form) -> None:
     values = set()
     for _ in range(2):
@@ -539,12 +545,35 @@ def test_goodbye_to_a_peer_that_is_gone_is_no_error(pair: Wire) -> None:
     assert pair.client.shutdown() is Want.NOTHING
 
 
+def test_a_side_can_tell_whether_the_peer_has_said_more_than_was_read(pair: Wire) -> None:
+    assert not pair.server.has_more()
+    send_all(pair, pair.client.send_control, b"message and more")
+    assert read_control(pair, pair.server, 7) == b"message"
+    assert pair.server.has_more()
+    assert read_control(pair, pair.server, 9) == b" and more"
+    assert not pair.server.has_more()
+    pair.client.shutdown()
+    pair.carry()
+    assert not pair.server.has_more()
+
+
+def test_an_alert_that_has_no_name_is_an_alert_even_so(form: Form) -> None:
+    with wire(form) as pair:
+        pair.client.handshake()
+        pair.carry()
+        pair.server.handshake()
+        pair.inject(pair.server, b"\x15\x03\x03\x00\x02\x03\xff")
+        assert reason_of(pair.server.handshake) is Reason.TLS_HANDSHAKE
+
+
 def test_a_dead_connection_keeps_saying_why(pair: Wire) -> None:
+    assert pair.client.failure is None
     pair.hang_up(pair.server)
     for _ in range(2):
         assert reason_of(lambda: pair.client.receive_control(1)) is Reason.PEER_CLOSED
     assert reason_of(pair.client.exporter) is Reason.PEER_CLOSED
     assert reason_of(lambda: pair.client.accept(ACCEPTED)) is Reason.PEER_CLOSED
+    assert pair.client.failure is not None
 
 
 # --- junk

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from eaa.aio.stream import PARTING_TIMEOUT, READ_SIZE, AttestedStream, Judgement, deadline
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
-from eaa.errors import EAAError, Rejection
+from eaa.errors import EAAError, PeerMisbehaved, Reason, Rejection
 from eaa.protocol.exchange import (
     EpochSignature,
     Event,
@@ -185,7 +185,19 @@ class Attestation:
             self._exchange.dangerously_accept_without_judging()
             return
         await admit(self._stream, shown, self._hop.judge)
+        self._refuse_haste()
         self._exchange.accept()
+
+    def _refuse_haste(self) -> None:
+        """Refuse a peer that goes on while it has to wait for this side's verdict. Raises PeerMisbehaved.
+
+        The exchange sees no such byte: what is read here ends with the peer's last message.
+        """
+        terms = self._hop.terms
+        if terms.announces_verdict and not self._exchange.wanted and self._stream._has_more():  # noqa: SLF001  one module
+            raise PeerMisbehaved(
+                Reason.MESSAGE_UNEXPECTED, f"the {terms.peer_role} goes on before this side has given its verdict"
+            )
 
     async def _flush(self) -> None:
         if data := self._exchange.data_to_send():

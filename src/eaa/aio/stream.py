@@ -116,6 +116,9 @@ class _SocketLink:
     async def writable(self, _connection: Connection) -> None:
         await self._writing.wait()
 
+    def pull(self, _connection: Connection) -> None:
+        """Do nothing: OpenSSL looks into the socket itself."""
+
     def push(self, _connection: Connection) -> None:
         """Do nothing: bytes are on the socket already."""
 
@@ -159,6 +162,11 @@ class _StreamLink:
     async def writable(self, connection: Connection) -> None:
         self.push(connection)
         await self.drain()
+
+    def pull(self, connection: Connection) -> None:
+        data = self.outer.receive_now(READ_SIZE)
+        if isinstance(data, bytes):
+            connection.feed(data)
 
     def push(self, connection: Connection) -> None:
         if data := connection.take():
@@ -522,6 +530,12 @@ class AttestedStream:
 
     async def _receive_control(self, size: int) -> bytes:
         return await self._step(lambda: self._connection.receive_control(size))
+
+    def _has_more(self) -> bool:
+        """Tell, without waiting, whether the peer has sent more than was read. Raises PeerMisbehaved."""
+        self._require_open()
+        self._link.pull(self._connection)
+        return self._connection.has_more()
 
     async def _give_way(self) -> None:
         if self._in_a_row >= RECORDS_IN_A_ROW:
