@@ -331,7 +331,7 @@ def test_a_quote_that_is_not_there_is_misuse(tmp_path: Path, collateral: Path) -
         (("--accept-tcb-status", "uptodate"), "USAGE"),
         (("--collateral-grace", "721"), "USAGE"),
         (("--collateral-grace", "999999999999"), "USAGE"),
-        (("--minimum-binding", "session"), "USAGE"),
+        (("--minimum-binding", "none"), "USAGE"),
         (("--mr-enclave", "00"), "USAGE"),
         (("--report-data", "00"), "USAGE"),
         (("--facts", "--report-data", "00" * 64), "USAGE"),

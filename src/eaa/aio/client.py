@@ -7,7 +7,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, parse_address
 from eaa.aio.attestation import Attestation
@@ -26,6 +26,7 @@ RETRY_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 MAX_ENDPOINTS: Final = 32
 """Combinations of verifier and identity whose TLS contexts are kept, for each event loop."""
 
+_T = TypeVar("_T")
 AnyAddress = Address | str | tuple[str, int]
 """As `tcp://HOST:PORT`, `unix://PATH`, `HOST:PORT`, a path, or host and port."""
 
@@ -79,7 +80,7 @@ async def open_attested_connection(
         return await patiently(attempt)
 
 
-async def patiently(attempt: Callable[[], Awaitable[AttestedStream]]) -> AttestedStream:
+async def patiently(attempt: Callable[[], Awaitable[_T]]) -> _T:
     """Repeat an attempt while the peer says that it is still fetching the collateral for this side's evidence."""
     for pause in RETRY_PAUSES:
         try:

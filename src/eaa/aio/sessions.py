@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from OpenSSL import SSL
 
@@ -16,7 +16,7 @@ from eaa.aio.workers import Workers
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import Reason, Unavailable
-from eaa.protocol.exchange import ALPN, ALPN_INNER, EpochSignature, EvidenceReceived, EvidenceWanted, Terms
+from eaa.protocol.exchange import ALPN, ALPN_INNER, EpochSignature, EvidenceReceived, EvidenceWanted, Levels, Terms
 from eaa.tls.certificate import PrivateKey
 from eaa.tls.connection import Connection, make_context
 
@@ -97,13 +97,19 @@ class Verifier(Protocol):
         """Do the same with what is there. Raises Unavailable (COLLATERAL_PENDING) where something is missing."""
 
 
-def judge_by(verifier: Verifier, role: Role) -> Judge:
-    """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody."""
+def judge_by(verifier: Verifier, role: Role, *, use_stapled: bool = True) -> Judge:
+    """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody.
+
+    Args:
+        verifier: who judges.
+        role: the peers'.
+        use_stapled: whether a peer's own collateral may serve where the verifier's source has none. A verifier that has
+            just begun knows nothing newer, so what it is brought may be as old as its dates allow.
+    """
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        return await verifier.judge_async(
-            shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
-        )
+        stapled = shown.collateral if use_stapled else None
+        return await verifier.judge_async(shown.evidence, role=role, session=_binding_of(shown), stapled=stapled)
 
     return judge
 
@@ -265,8 +271,8 @@ async def enter_workload(
     *,
     judge: Judge,
     clock: Callable[[], datetime],
-    level: BindingLevel = BindingLevel.FRESH,
     identity: Identity | None = None,
+    **levels: Unpack[Levels],
 ) -> AttestedStream:
     """Client: open the session that ends in the workload, inside an open channel, and judge the workload.
 
@@ -274,14 +280,14 @@ async def enter_workload(
         outer: the open channel; it ends with the session.
         judge: who judges the workload.
         clock: the present, an aware datetime.
-        level: the binding that is asked for.
         identity: who this side is, for a workload that asks for evidence itself.
+        levels: the binding that is asked for, and what else `Terms` says of it.
 
     Raises:
         Rejection: the workload's evidence was refused, or it refused us.
         EAAError: it could not be verified, or the peer misbehaved.
     """
     endpoint = Endpoint(identity, server_side=False, clock=clock, alpn=ALPN_INNER)
-    inner = await endpoint.secure_inside(outer, Terms.shelter_to_workload(level=level), judge)
+    inner = await endpoint.secure_inside(outer, Terms.shelter_to_workload(**levels), judge)
     await inner.complete()
     return inner.stream

@@ -7,12 +7,20 @@ from typing import NoReturn
 import click
 
 from eaa import __version__
-from eaa.appraise.result import BindingLevel, Role
+from eaa.appraise.result import Role
 from eaa.errors import Misuse, Reason
 from eaa.inclavared.service import DEFAULT_WORKLOAD, Relay, fetch_once, serve
 from eaa.program.address import ADDRESS, Address, NamedAddressType
 from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.options import Attesting, Judging, attesting_options, judging_options, level_option, reference_engine
+from eaa.program.options import (
+    Attesting,
+    Binding,
+    Judging,
+    attesting_options,
+    binding_options,
+    judging_options,
+    reference_engine,
+)
 from eaa.program.run import run
 
 PROGRAM = "inclavared"
@@ -38,7 +46,7 @@ PROGRAM = "inclavared"
 )
 @click.option("-m", "--mutual", is_flag=True, help="Show this relay's own evidence to the workload as well.")
 @click.option("--attest-clients", is_flag=True, help="Judge Shelter too: serve only clients with accepted evidence.")
-@level_option
+@binding_options(serves=True)
 @attesting_options(enclave_names=("-e", "--enclave"))
 @judging_options()
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
@@ -53,7 +61,7 @@ def cli(
     legacy_listen: Address | None,
     mutual: bool,
     attest_clients: bool,
-    level: BindingLevel,
+    binding: Binding,
     attesting: Attesting,
     judging: Judging,
     tls: str | None,
@@ -87,11 +95,11 @@ def cli(
     roles = [role for role, judged in ((Role.WORKLOAD, xfer or connect), (Role.CLIENT, attest_clients)) if judged]
     verifier = None if judging.judges_nobody else judging.open(*roles, flags_for=Role.WORKLOAD)
     relay = Relay.create(
-        attester=attesting.open(default="sgx_ecdsa"),
+        identity=attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=verifier),
         verifier=verifier,
         mutual=mutual,
         attest_clients=attest_clients,
-        level=level,
+        binding=binding,
     )
     if connect is not None:
         return fetch_once(relay, connect, as_json=as_json)

@@ -12,22 +12,23 @@ from typing import Final
 import click
 
 from eaa.aio.attestation import Attestation, Judge
+from eaa.aio.client import patiently
 from eaa.aio.net import Service, connect
 from eaa.aio.relay import Relayed, pump
-from eaa.aio.sessions import Endpoint, enter_workload, judge_by
-from eaa.aio.stream import AttestedStream, deadline
+from eaa.aio.sessions import Endpoint, enter_workload, judge_by, judge_now_by
+from eaa.aio.stream import deadline
 from eaa.aio.workers import with_workers
-from eaa.appraise.result import BindingLevel, Role
-from eaa.attesters import Attester
+from eaa.appraise.result import Role
 from eaa.errors import EAAError, Reason, Unavailable
 from eaa.identity import Identity
 from eaa.inclavared.legacy import answer_legacy
 from eaa.program.address import Address
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.loop import run_service
+from eaa.program.options import Binding
 from eaa.program.output import print_verdict
 from eaa.program.run import say
-from eaa.protocol.exchange import Terms
+from eaa.protocol.exchange import Levels, Terms
 from eaa.protocol.legacy import HELLO
 from eaa.verifier import Judgement, Verifier, wall_clock
 
@@ -52,39 +53,49 @@ class Relay:
     """Towards the workload."""
     legacy: Endpoint
     """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too."""
+    identity: Identity
     verifier: Verifier | None
     attest_clients: bool
-    level: BindingLevel
-    """What is asked of every peer."""
+    binding: Binding
 
     @classmethod
     def create(
         cls,
         *,
-        attester: Attester | None,
+        identity: Identity,
         verifier: Verifier | None,
         mutual: bool = True,
         attest_clients: bool = False,
-        level: BindingLevel = BindingLevel.FRESH,
+        binding: Binding | None = None,
     ) -> Relay:
-        """Make the identities and endpoints. Raises Unavailable where the attester does not answer."""
-        identity = Identity(attester)
+        """Make the endpoints."""
         return cls(
             upstream=Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients),
             # Without --mutual the workload sees a key and no evidence, as in the reference system.
             downstream=Endpoint(identity if mutual else Identity(None), server_side=False, clock=wall_clock),
             legacy=Endpoint(identity, server_side=True, clock=wall_clock, alpn=None),
+            identity=identity,
             verifier=verifier,
             attest_clients=attest_clients,
-            level=level,
+            binding=binding or Binding(),
         )
 
     @property
     def judge_of_clients(self) -> Judge | None:
-        """The judge of Shelter, where one was asked for."""
-        return judge_by(self.verifier, Role.CLIENT) if self.verifier and self.attest_clients else None
+        """The judge of Shelter, where one was asked for. Any stranger may ask, so it never waits for a network."""
+        return judge_now_by(self.verifier, Role.CLIENT) if self.verifier and self.attest_clients else None
 
-    async def open_channel(self, workload: Address) -> AttestedStream:
+    @property
+    def levels(self) -> Levels:
+        """What is asked of every peer, and what this side's own evidence is shown at."""
+        binding = self.binding
+        return {
+            "level": binding.level,
+            "minimum_level": binding.minimum_level,
+            "maximum_epoch": binding.maximum_epoch,
+        }
+
+    async def open_channel(self, workload: Address) -> Attestation:
         """Do what `channel` does on a client's behalf, who is not told what its relay thinks of the workload.
 
         Raises:
@@ -100,18 +111,23 @@ class Relay:
                 hint=error.hint,
             ) from error
 
-    async def channel(self, workload: Address) -> AttestedStream:
-        """Return a mutually attested channel to the workload, ready for one inner session. Raises EAAError."""
+    async def channel(self, workload: Address) -> Attestation:
+        """Return a mutually attested channel to the workload, ready for one inner session. Raises EAAError.
+
+        A workload that is still fetching the collateral of this relay is tried again for a few seconds.
+        """
+        return await patiently(lambda: self._channel(workload))
+
+    async def _channel(self, workload: Address) -> Attestation:
         sock = await connect(workload)
         judge = judge_by(self.verifier, Role.WORKLOAD) if self.verifier else None
-        terms = Terms.relay_to_workload(level=self.level)
-        channel = await self.downstream.secure(sock, terms, judge)
+        channel = await self.downstream.secure(sock, Terms.relay_to_workload(**self.levels), judge)
         try:
             await channel.complete()
         except BaseException:
             channel.stream.abort()
             raise
-        return channel.stream
+        return channel
 
 
 class Upstream:
@@ -124,20 +140,20 @@ class Upstream:
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of Shelter's."""
         judge = self._relay.judge_of_clients
-        terms = Terms.relay_to_shelter(judges=judge is not None, level=self._relay.level)
+        terms = Terms.relay_to_shelter(judges=judge is not None, **self._relay.levels)
         client = await self._relay.upstream.secure(sock, terms, judge)
         try:
             channel = await self._open(client, await client.wait_for_open())
             try:
                 await client.opened()
-                logger.info("%s: relaying", peer)
-                _report(peer, await pump(client.stream, channel))
+                logger.info("%s: relaying; %s", peer, _levels_of(client, channel))
+                _report(peer, await pump(client.stream, channel.stream))
             finally:
-                channel.abort()
+                channel.stream.abort()
         finally:
             client.stream.abort()
 
-    async def _open(self, client: Attestation, name: str) -> AttestedStream:
+    async def _open(self, client: Attestation, name: str) -> Attestation:
         try:
             workload = self._workloads.get(name)
             if workload is None:
@@ -146,10 +162,21 @@ class Upstream:
                     f"a client asked for the workload {name}, which is not configured here",
                     hint="--xfer NAME=ADDRESS names one; without a name it is `default`",
                 )
-            return await self._relay.open_channel(workload)
+            return await client.until_open(self._relay.open_channel(workload))
         except EAAError as error:
             await client.reject(error)
             raise
+
+
+def _levels_of(client: Attestation, channel: Attestation) -> str:
+    """Return at which binding each end of each hop was attested."""
+    hops = {
+        "this relay to the client": client.shown_level,
+        "the client": client.stream.level,
+        "the workload": channel.stream.level,
+        "this relay to the workload": channel.shown_level,
+    }
+    return "attested at level: " + ", ".join(f"{who} {level.label}" for who, level in hops.items())
 
 
 def _report(peer: str, relayed: Relayed) -> None:
@@ -187,9 +214,9 @@ async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]
     """Attest the workload end to end as a client would, and return the judgement and its greeting."""
     assert relay.verifier is not None
     judge = judge_by(relay.verifier, Role.WORKLOAD)
-    channel = await relay.channel(workload)
+    channel = (await relay.channel(workload)).stream
     try:
-        inner = await enter_workload(channel, judge=judge, clock=wall_clock, level=relay.level)
+        inner = await enter_workload(channel, judge=judge, clock=wall_clock, **relay.levels)
         async with deadline(GREETING_TIMEOUT, "the workload's answer to a greeting"):
             await inner.write(HELLO)
             greeting = await inner.read(MAX_GREETING)
@@ -231,4 +258,10 @@ async def _serve(
             f"{name} (legacy)"
             for name in service.listen(legacy_listen, Legacy(relay, workloads.get(DEFAULT_WORKLOAD)).handle)
         ]
-    return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
+    relay.identity.keep_renewed()
+    try:
+        return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
+    finally:
+        relay.identity.close()
+        if relay.verifier is not None:
+            relay.verifier.close(timeout=0)

@@ -6,9 +6,9 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -25,13 +25,19 @@ from eaa.program.run import say
 from eaa.sources import CollateralSource, open_source
 from eaa.verifier import INTEL, TrustAnchors, Verifier, wall_clock
 
+if TYPE_CHECKING:
+    from eaa.identity import Identity
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 IN_PROCESS_VERIFIERS: Final = ("sgx_ecdsa", "sgx_ecdsa_qve")
 """Both reference names are answered by our own verifier: no vendor library is needed."""
 NULL_VERIFIER: Final = "nullverifier"
 NULL_ATTESTER: Final = "nullattester"
-_OFFERED_LEVELS: Final = (BindingLevel.CERT, BindingLevel.FRESH)
+_OFFERED_LEVELS: Final = (BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH)
+DEFAULT_EPOCH: Final = timedelta(seconds=300)
+_EPOCHS: Final = click.IntRange(10, 3600)
+"""Seconds of an epoch: a quote takes some, and a key that lives for hours may as well be a certificate's."""
 
 
 def default_reference_values() -> Path:
@@ -39,16 +45,83 @@ def default_reference_values() -> Path:
     return config_home() / "reference-values.toml"
 
 
-def level_option(function: Any) -> Any:
-    """Add `--level`: the binding that is asked of peers."""
-    return click.option(
-        "--level",
-        type=click.Choice([level.label for level in _OFFERED_LEVELS]),
-        default=BindingLevel.FRESH.label,
-        show_default=True,
-        callback=lambda _context, _parameter, label: BindingLevel.from_label(label),
-        help="The binding to ask of a peer: evidence of its TLS key, or made for this very session.",
-    )(function)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """How closely evidence is bound to the session in which it is shown, from the command line."""
+
+    level: BindingLevel = BindingLevel.FRESH
+    """What is asked of peers."""
+    minimum_level: BindingLevel = BindingLevel.CERT
+    """The weakest level at which this program shows its own evidence."""
+    maximum_epoch: timedelta = DEFAULT_EPOCH
+    """How long a peer's epoch may last."""
+    accept_stapled_collateral: bool = False
+    """Whether a peer's own collateral may serve where no PCCS does."""
+
+
+def binding_options(*, serves: bool) -> Callable[[F], F]:
+    """Return a decorator that adds the options of a program that has sessions; it receives them as `binding`.
+
+    Args:
+        serves: whether it answers strangers' questions, and so may refuse weak ones.
+    """
+    levels = click.Choice([level.label for level in _OFFERED_LEVELS])
+    options = [
+        click.option(
+            "--level",
+            type=levels,
+            default=BindingLevel.FRESH.label,
+            show_default=True,
+            help="The binding to ask of a peer: evidence of its TLS key, of a key that signs this session, or made "
+            "for this very session.",
+        ),
+        click.option(
+            "--maximum-epoch",
+            type=_EPOCHS,
+            default=int(DEFAULT_EPOCH.total_seconds()),
+            show_default=True,
+            metavar="SECONDS",
+            help="At level session, how long a peer's signing key may live; one of more than twice that is refused.",
+        ),
+    ]
+    if serves:
+        options.append(
+            click.option(
+                "--minimum-level",
+                type=levels,
+                default=BindingLevel.CERT.label,
+                show_default=True,
+                help="Show this program's own evidence at this binding or a stronger one, and refuse weaker questions.",
+            )
+        )
+    else:
+        options.append(
+            click.option(
+                "--accept-stapled-collateral",
+                is_flag=True,
+                help="Where no PCCS can be reached, judge by the collateral that a peer brings along: signed by the "
+                "vendor and within its dates, and perhaps not the newest.",
+            )
+        )
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def with_binding(*args: Any, **kwargs: Any) -> Any:
+            minimum = kwargs.pop("minimum_level", BindingLevel.CERT.label)
+            binding = Binding(
+                level=BindingLevel.from_label(kwargs.pop("level")),
+                minimum_level=BindingLevel.from_label(minimum),
+                maximum_epoch=timedelta(seconds=kwargs.pop("maximum_epoch")),
+                accept_stapled_collateral=kwargs.pop("accept_stapled_collateral", False),
+            )
+            return function(*args, binding=binding, **kwargs)
+
+        wrapped: Any = with_binding
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
 
 
 def not_implemented(option: str, value: str, offered: str) -> Misuse:
@@ -131,9 +204,18 @@ class Judging:
         read = read_text_if_there if self.reference_values is None else read_text
         return ReferenceValues.parse(read(path, what="the reference-value file") or "")
 
-    def source(self) -> CollateralSource:
+    @property
+    def names_a_source(self) -> bool:
+        """Whether the operator has said where collateral comes from."""
+        return self.pccs is not None or self.collateral is not None
+
+    def stapler(self) -> Verifier:
+        """Return who keeps the collateral of this program's own platform where it judges nobody."""
+        return Verifier(self.source(), trust_anchors=self.anchors(self.policy_file(None)))
+
+    def source(self, clock: Callable[[], datetime] = wall_clock) -> CollateralSource:
         """Return where collateral comes from: a file, a named PCCS, or the one of sgx_default_qcnl.conf."""
-        return open_source(pccs=self.pccs, ca_file=self.pccs_ca, file=self.collateral, environ=os.environ)
+        return open_source(pccs=self.pccs, ca_file=self.pccs_ca, file=self.collateral, environ=os.environ, clock=clock)
 
     def open(
         self,
@@ -153,7 +235,7 @@ class Judging:
             )
         policy = self.policy_file(flags_for)
         verifier = Verifier(
-            self.source(),
+            self.source(clock),
             trust_anchors=self.anchors(policy),
             policy=policy,
             reference_values=self.values() if values is None else values,
@@ -347,6 +429,28 @@ class Attesting:
     simulator: Path | None
     enclave: Path | None
     sigstruct: Path | None
+    epoch: int = int(DEFAULT_EPOCH.total_seconds())
+    """Seconds for which one quote serves level `session`."""
+
+    def identity(self, attester: Attester | None, *, stapled_by: Verifier | None = None) -> Identity:
+        """Return who this program is; what `stapled_by` keeps for its platform goes with its evidence.
+
+        Raises:
+            Unavailable: QUOTE_UNAVAILABLE.
+        """
+        from eaa.identity import Identity  # noqa: PLC0415  what judges files has no identity
+
+        own_quote: list[bytes] = []
+
+        def collateral() -> bytes | None:
+            return stapled_by.collateral_json(own_quote[0]) if stapled_by and own_quote else None
+
+        identity = Identity(attester, epoch_lifetime=timedelta(seconds=self.epoch), collateral=collateral)
+        quote = identity.credentials().quote
+        if stapled_by is not None and quote is not None:
+            own_quote.append(quote)
+            stapled_by.prefetch_for(quote)
+        return identity
 
     def open(self, *, default: str) -> Attester | None:
         """Return the attester; None for nullattester. Raises Misuse or Unavailable (TEE_NOT_FOUND)."""
@@ -371,6 +475,14 @@ def attesting_options(
         click.option(*enclave_names, "enclave", type=path, metavar="IMAGE", help="The enclave image to launch in it."),
         click.option(
             "--sigstruct", type=path, metavar="FILE", help="That image's SIGSTRUCT. Default: IMAGE with .sigstruct."
+        ),
+        click.option(
+            "--epoch",
+            type=_EPOCHS,
+            default=int(DEFAULT_EPOCH.total_seconds()),
+            show_default=True,
+            metavar="SECONDS",
+            help="For peers that ask at level session: how long one quote serves.",
         ),
     ]
 

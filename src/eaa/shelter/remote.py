@@ -9,12 +9,13 @@ from typing import Final
 import click
 
 from eaa.aio.attestation import Judge
+from eaa.aio.client import patiently
 from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
 from eaa.aio.workers import with_workers
 from eaa.appraise.reference_values import ReferenceValues
-from eaa.appraise.result import BindingLevel, Role
+from eaa.appraise.result import Role
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Rejection
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address
@@ -23,15 +24,16 @@ from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.options import (
     NULL_ATTESTER,
     Attesting,
+    Binding,
     Judging,
     attesting_options,
+    binding_options,
     judging_options,
-    level_option,
     reference_engine,
 )
 from eaa.program.output import SUCCESS, json_option, print_verdict
 from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
-from eaa.protocol.exchange import EvidenceReceived, Terms
+from eaa.protocol.exchange import EvidenceReceived, Levels, Terms
 from eaa.shelter.first_sight import as_if_recorded, may_be_new, recordable, strictly
 from eaa.verifier import Judgement, Verifier, wall_clock
 
@@ -53,7 +55,7 @@ REPLY_TIMEOUT: Final = 30.0
     help="The node's Inclavared: tcp://HOST:PORT or unix://PATH.",
 )
 @click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
-@level_option
+@binding_options(serves=False)
 @judging_options()
 @click.option("--mutual", is_flag=True, help="Show evidence of this side too, where the node asks for it.")
 @attesting_options()
@@ -66,7 +68,7 @@ def remoteattestation_command(
     *,
     addr: Address,
     workload: str,
-    level: BindingLevel,
+    binding: Binding,
     judging: Judging,
     mutual: bool,
     attesting: Attesting,
@@ -86,8 +88,8 @@ def remoteattestation_command(
     verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD)
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
-    identity = Identity(attester) if mutual else None
-    visit = _Visit(address=addr, workload=workload, level=level)
+    identity = attesting.identity(attester) if mutual else None
+    visit = _Visit(address=addr, workload=workload, binding=binding)
     verdict, reply = asyncio.run(with_workers(_attest(visit, verifier, identity)))
     _print(verdict, reply, as_json=as_json, explain=explain)
     return verdict.exit_code
@@ -99,7 +101,12 @@ class _Visit:
 
     address: Address
     workload: str
-    level: BindingLevel
+    binding: Binding
+
+    @property
+    def levels(self) -> Levels:
+        """What is asked of both, and how long their epochs may last."""
+        return {"level": self.binding.level, "maximum_epoch": self.binding.maximum_epoch}
 
 
 @dataclass(slots=True)
@@ -107,10 +114,12 @@ class _Seen:
     """What was judged on the way, in order, refused evidence too."""
 
     judgements: list[Judgement] = field(default_factory=list)
+    use_stapled: bool = False
+    """Whether peers' own collateral may serve."""
 
     def judge(self, verifier: Verifier, role: Role) -> Judge:
         """Return a judge whose judgements are kept here."""
-        strict = judge_by(verifier, role)
+        strict = judge_by(verifier, role, use_stapled=self.use_stapled)
 
         async def judge(shown: EvidenceReceived) -> Judgement:
             judgement = await strict(shown)
@@ -123,14 +132,14 @@ class _Seen:
 
 async def _attest(visit: _Visit, verifier: Verifier, identity: Identity | None) -> tuple[Verdict, bytes]:
     """Visit a node; whatever happens on the way becomes part of one verdict."""
-    seen = _Seen()
+    seen = _Seen(use_stapled=visit.binding.accept_stapled_collateral)
     failure: EAAError | None = None
     reply = b""
     try:
         relay = await _open(visit, verifier, identity, seen)
         try:
             workload = await enter_workload(
-                relay, judge=seen.judge(verifier, Role.WORKLOAD), clock=wall_clock, level=visit.level
+                relay, judge=seen.judge(verifier, Role.WORKLOAD), clock=wall_clock, **visit.levels
             )
             reply = await _greet(workload)
         finally:
@@ -141,16 +150,21 @@ async def _attest(visit: _Visit, verifier: Verifier, identity: Identity | None) 
 
 
 async def _open(visit: _Visit, verifier: Verifier, identity: Identity | None, seen: _Seen) -> AttestedStream:
-    sock = await connect(visit.address)
     endpoint = Endpoint(identity, server_side=False, clock=wall_clock)
-    terms = Terms.shelter_to_relay(judges=True, level=visit.level)
-    attestation = await endpoint.secure(sock, terms, seen.judge(verifier, Role.RELAY))
-    try:
-        await attestation.open(visit.workload)
-    except BaseException:
-        attestation.stream.abort()
-        raise
-    return attestation.stream
+    terms = Terms.shelter_to_relay(judges=True, **visit.levels)
+
+    async def attempt() -> AttestedStream:
+        # What was judged in an attempt that came to nothing is judged again in the next.
+        seen.judgements.clear()
+        attestation = await endpoint.secure(await connect(visit.address), terms, seen.judge(verifier, Role.RELAY))
+        try:
+            await attestation.open(visit.workload)
+        except BaseException:
+            attestation.stream.abort()
+            raise
+        return attestation.stream
+
+    return await patiently(attempt)
 
 
 async def _greet(workload: AttestedStream) -> bytes:
@@ -209,7 +223,7 @@ def observe_measurement(
         EAAError: the evidence is not genuine, or the node cannot be reached.
     """
     verifier = strictly(judging).open(flags_for=role, values=recorded)
-    visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, level=BindingLevel.FRESH)
+    visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, binding=Binding())
     return asyncio.run(with_workers(_observe(visit, verifier, role)))
 
 
@@ -237,7 +251,7 @@ async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> dict[str, b
 
 def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
     """Return a judge that lets an unknown measurement pass, and nothing else: it is about to be shown to a person."""
-    strict = judge_by(verifier, role)
+    strict = judge_by(verifier, role, use_stapled=False)
 
     async def judge(shown: EvidenceReceived) -> Judgement:
         judgement = await strict(shown)
@@ -245,7 +259,7 @@ def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
         if may_be_new(judgement):
             assert judgement.verified is not None
             known = as_if_recorded(judgement.verified, role)
-            judged_again = await judge_by(verifier.with_reference_values(known), role)(shown)
+            judged_again = await judge_by(verifier.with_reference_values(known), role, use_stapled=False)(shown)
             assert isinstance(judged_again, Judgement)
             judgement = judged_again
         seen.judgements.append(judgement)
