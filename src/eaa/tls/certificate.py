@@ -200,20 +200,18 @@ class RATLSCertificate:
 
         Raises:
             VerificationError: EVIDENCE_AMBIGUOUS.
-            MalformedInput: one of the two is no quote.
         """
         if self.tagged is None or self.legacy_quote is None:
             return
-        judged, _ = Quote.parse_prefix(self.tagged.evidence)
-        other, _ = Quote.parse_prefix(self.legacy_quote)
-        bound = other.body.report_data in _legacy_bindings(self.spki_der)
-        if not bound or replace(other.body, report_data=judged.body.report_data) != judged.body:
-            raise VerificationError(
-                Reason.EVIDENCE_AMBIGUOUS,
-                "the certificate carries evidence in two formats, "
-                + ("of two different TEEs" if bound else "and the older one speaks for another key"),
-                hint="a peer that shows one thing to some and another to others looks like this",
-            )
+        try:
+            judged, _ = Quote.parse_prefix(self.tagged.evidence)
+            other, _ = Quote.parse_prefix(self.legacy_quote)
+        except MalformedInput as error:
+            raise _ambiguous("one of which cannot be read") from error
+        if other.body.report_data not in _legacy_bindings(self.spki_der):
+            raise _ambiguous("and the older one speaks for another key")
+        if replace(other.body, report_data=judged.body.report_data) != judged.body:
+            raise _ambiguous("of two different TEEs")
 
     def verify_dates(self, *, now: datetime, early: timedelta = timedelta(0)) -> None:
         """Verify that `now` is within the validity.
@@ -512,3 +510,11 @@ def _hashed(data: bytes) -> bytes:
 
 def _malformed(message: str) -> MalformedInput:
     return MalformedInput(Reason.CERTIFICATE_MALFORMED, message)
+
+
+def _ambiguous(what: str) -> VerificationError:
+    return VerificationError(
+        Reason.EVIDENCE_AMBIGUOUS,
+        f"the certificate carries evidence in two formats, {what}",
+        hint="a peer that shows one thing to some and another to others looks like this",
+    )

@@ -51,7 +51,7 @@ def read_leaf(raw: bytes, *, now: datetime, early: timedelta = timedelta(0)) -> 
 
     Raises:
         MalformedInput: DER_MALFORMED, CERTIFICATE_MALFORMED, CERTIFICATE_AMBIGUOUS, EVIDENCE_MALFORMED,
-            QUOTE_MALFORMED and its like, TEE_TYPE_UNSUPPORTED.
+            TEE_TYPE_UNSUPPORTED.
         VerificationError: EVIDENCE_AMBIGUOUS, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID.
     """
     certificate = _read(raw)

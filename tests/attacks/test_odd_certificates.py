@@ -1,0 +1,187 @@
+"""Certificates made to be misread, sent to real servers in real handshakes.
+
+The peer is the TLS of the standard library, which sends whatever certificate it is given. Each row is one certificate
+and the reason with which a server refuses it. The server says so in one line and serves the next good peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from eaa.errors import Reason
+from eaa.evidence.tagged import TaggedEvidence
+from eaa.protocol.exchange import ALPN
+from eaa.protocol.legacy import GREETING
+from eaa.tls.certificate import EVIDENCE_OID, LEGACY_QUOTE_OID, Format, legacy_report_data
+from support import odd_certificates as odd
+from support.peers import Observed, attester_of, observed
+from support.system import Site
+from support.tls_world import spki_of
+
+KEY: Final = ec.generate_private_key(ec.SECP256R1())
+PATIENCE: Final = 30.0
+HELLO: Final = GREETING.encode()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def compressed() -> bytes:
+    return odd.changed(odd.plain(KEY, now=now()), KEY, odd.compressed_point(KEY))
+
+
+def of_two_enclaves() -> bytes:
+    return odd.two_formats(KEY, now=now(), mr_enclave=bytes(32))
+
+
+def for_two_keys() -> bytes:
+    return odd.two_formats(KEY, now=now(), speaks_for=ec.generate_private_key(ec.SECP256R1()))
+
+
+def critical() -> bytes:
+    unknown = odd.extension("1.2.3.4", b"x", critical=True)
+    return odd.changed(odd.plain(KEY, now=now()), KEY, odd.with_extensions(unknown))
+
+
+ROWS: Final[dict[str, tuple[Callable[[], bytes], Reason]]] = {
+    "an-extension-of-60000-bytes": (lambda: odd.padded(KEY, 60_000, now=now()), Reason.CERTIFICATE_MALFORMED),
+    "evidence-of-60000-bytes": (
+        lambda: odd.padded(KEY, 60_000, now=now(), oid=EVIDENCE_OID),
+        Reason.CERTIFICATE_MALFORMED,
+    ),
+    "a-quote-of-2021-of-60000-bytes": (
+        lambda: odd.padded(KEY, 60_000, now=now(), oid=LEGACY_QUOTE_OID),
+        Reason.CERTIFICATE_MALFORMED,
+    ),
+    "five-thousand-extensions": (lambda: odd.crowded(KEY, 5000, now=now()), Reason.DER_MALFORMED),
+    "evidence-twice": (lambda: odd.duplicated(KEY, now=now()), Reason.CERTIFICATE_MALFORMED),
+    "an-identifier-twice": (lambda: odd.duplicated(KEY, now=now(), oid="1.2.3.4"), Reason.CERTIFICATE_MALFORMED),
+    "read-in-two-ways": (compressed, Reason.CERTIFICATE_AMBIGUOUS),
+    "two-formats-two-enclaves": (of_two_enclaves, Reason.EVIDENCE_AMBIGUOUS),
+    "two-formats-two-keys": (for_two_keys, Reason.EVIDENCE_AMBIGUOUS),
+    "critical-and-unknown": (critical, Reason.CERTIFICATE_MALFORMED),
+    **{
+        f"bomb-{name}": (lambda content=content: odd.bombed(KEY, content, now=now()), Reason.EVIDENCE_MALFORMED)  # type: ignore[misc]
+        for name, content in odd.BOMBS.items()
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """A server that demands certificates, and what its peers have to speak."""
+
+    server: Observed
+    alpn: bytes | None
+    good: Callable[[], bytes]
+    """A certificate that it takes, for KEY."""
+    folder: Path
+
+    def visit(self, certificate: bytes, *, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> tuple[str, bytes]:
+        """Handshake with a certificate and say hello; return what the log calls this peer, and the answer."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = context.maximum_version = version
+        (self.folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
+        (self.folder / "key.pem").write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        context.load_cert_chain(self.folder / "cert.pem", self.folder / "key.pem")
+        if self.alpn:
+            context.set_alpn_protocols([self.alpn.decode()])
+        host, port = self.server.address.removeprefix("tcp://").rsplit(":", 1)
+        answer = b""
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as sock:
+            name = "{}:{}".format(*sock.getsockname())
+            with contextlib.suppress(ssl.SSLError, ConnectionError), context.wrap_socket(sock) as stream:
+                stream.sendall(HELLO)
+                answer = stream.recv(255)
+        return name, answer
+
+
+@pytest.fixture(scope="module")
+def today(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """What speaks today's protocol: a peer that has shaken hands is asked for evidence."""
+    command = ("enclave-tls-server", "--listen", "127.0.0.1:0", "--mutual", *site.attested("workload"), *site.judging)
+    with observed(*command) as server:
+        yield Door(
+            server=server,
+            alpn=ALPN,
+            good=lambda: odd.plain(KEY, now=now(), evidence=None),
+            folder=tmp_path_factory.mktemp("today"),
+        )
+
+
+@pytest.fixture(scope="module")
+def legacy(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """What serves C programs: a peer that is accepted gets its greeting back."""
+    attester = attester_of(site, "relay")
+
+    def good() -> bytes:
+        quote = attester.quote(legacy_report_data(spki_of(KEY), format=Format.GRAMINE_LEGACY))
+        return odd.plain(KEY, now=now(), evidence=quote, format=Format.GRAMINE_LEGACY)
+
+    command = ("enclave-tls-server", "--legacy", "--listen", "127.0.0.1:0", "--mutual")
+    with observed(*command, *site.attested("workload"), *site.judging) as server:
+        yield Door(server=server, alpn=None, good=good, folder=tmp_path_factory.mktemp("legacy"))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_relay_with_an_odd_certificate_is_refused_by_a_workload_of_today(today: Door, name: str) -> None:
+    make, reason = ROWS[name]
+    who, answer = today.visit(make())
+    assert answer == b""
+    assert today.server.reason(who) is reason
+    _, answer = today.visit(today.good())
+    assert answer != b""
+    assert today.server.reasons(who) == [reason]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_c_program_with_an_odd_certificate_is_refused(legacy: Door, name: str, version: ssl.TLSVersion) -> None:
+    make, reason = ROWS[name]
+    who, answer = legacy.visit(make(), version=version)
+    assert answer == b""
+    assert legacy.server.reason(who) is reason
+    _, answer = legacy.visit(legacy.good(), version=version)
+    assert answer == HELLO
+    assert legacy.server.reasons(who) == [reason]
+
+
+def test_evidence_of_another_key_is_refused(legacy: Door, site: Site) -> None:
+    """A certificate of an attacker's with the evidence of a genuine relay in it."""
+    genuine = ec.generate_private_key(ec.SECP256R1())
+    attester = attester_of(site, "relay")
+    tagged = odd.tagged_for(genuine, attester.quote)
+    who, answer = legacy.visit(odd.plain(KEY, now=now(), evidence=tagged))
+    assert (answer, legacy.server.reason(who)) == (b"", Reason.CLAIMS_MISMATCH)
+    claims = odd.tagged_for(KEY).claims
+    spliced = TaggedEvidence(evidence=tagged.evidence, claims=claims)
+    who, answer = legacy.visit(odd.plain(KEY, now=now(), evidence=spliced))
+    assert (answer, legacy.server.reason(who)) == (b"", Reason.REPORT_DATA_MISMATCH)
+
+
+def test_a_quote_of_another_key_is_refused_in_an_older_format(legacy: Door, site: Site) -> None:
+    genuine = ec.generate_private_key(ec.SECP256R1())
+    quote = attester_of(site, "relay").quote(legacy_report_data(spki_of(genuine), format=Format.GRAMINE_LEGACY))
+    who, answer = legacy.visit(odd.plain(KEY, now=now(), evidence=quote, format=Format.GRAMINE_LEGACY))
+    assert (answer, legacy.server.reason(who)) == (b"", Reason.REPORT_DATA_MISMATCH)
+
+
+def test_no_evidence_is_refused_and_an_impostor_too(legacy: Door, site: Site) -> None:
+    who, answer = legacy.visit(odd.plain(KEY, now=now(), evidence=None))
+    assert (answer, legacy.server.reason(who)) == (b"", Reason.NO_EVIDENCE)
+    tagged = odd.tagged_for(KEY, attester_of(site, "impostor").quote)
+    who, answer = legacy.visit(odd.plain(KEY, now=now(), evidence=tagged))
+    assert (answer, legacy.server.reason(who)) == (b"", Reason.MEASUREMENT_MISMATCH)
