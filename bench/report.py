@@ -1,20 +1,38 @@
-"""How results are told: a table on the terminal, one JSON object, and the tables of README.md."""
+"""How results are told: a table on the terminal, one JSON object, and the tables of both README.md."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = Path(__file__).resolve().parent
 RESULTS: Final = FOLDER / "results.json"
-README: Final = FOLDER / "README.md"
-BEGIN: Final = "<!-- results: written by `make bench` -->"
+READMES: Final = (FOLDER / "README.md", FOLDER.parent / "README.md")
 END: Final = "<!-- end of results -->"
 
-_HEADINGS: Final = ("", "measured", "of", "n", "dcap-qvl", "ours", "result", "target", "")
+
+class Part(StrEnum):
+    """What one run measures: a member of results.json and a table, each."""
+
+    VERIFY = "verify"
+    HANDSHAKE = "handshake"
+
+    @property
+    def begin(self) -> str:
+        """What stands in a README.md before its table."""
+        return f"<!-- results: bench/{self.value}.py -->"
+
+
+_THEIRS: Final = {Part.VERIFY: "dcap-qvl", Part.HANDSHAKE: "nginx"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +50,8 @@ class Result:
     target: float
     at_least: bool
     """Whether the value must reach the target; else it must not pass it."""
-    dcap_qvl_us: float | None = None
-    """Median CPU time of dcap-qvl's verify on the same quote in the same run, µs."""
+    theirs_us: float | None = None
+    """CPU time of what ours is compared with, in the same run, µs: dcap-qvl's verify, or a handshake of nginx."""
     ours_us: float | None = None
     """CPU time of ours, µs."""
 
@@ -45,13 +63,35 @@ class Result:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
-        times = (_microseconds(self.dcap_qvl_us), _microseconds(self.ours_us))
+        times = (_microseconds(self.theirs_us), _microseconds(self.ours_us))
         bound = f"{'≥' if self.at_least else '≤'} {_number(self.target)}"
         result = f"{_number(self.value)} {self.unit}".rstrip()
         return (self.id, self.what, self.subject, f"{self.n:,}", *times, result, bound, "" if self.met else "MISSED")
 
 
-def summary(results: Iterable[Result], environment: dict[str, Any]) -> dict[str, Any]:
+def environment(**more: str) -> dict[str, str]:
+    """Return what every result depends on: the day, the machine and its load, versions."""
+    return {
+        "taken on": f"{datetime.now(UTC):%Y-%m-%d}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "load average at the end": f"{os.getloadavg()[0]:.1f}",
+        "Python": platform.python_version(),
+        **more,
+    }
+
+
+def _processor() -> str:
+    """Return the processor's name, or the architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def summary(results: Iterable[Result], environment: dict[str, str]) -> dict[str, Any]:
     """Return everything as one JSON object."""
     listed = list(results)
     return {
@@ -67,33 +107,69 @@ def results_of(document: dict[str, Any]) -> list[Result]:
     return [Result(**{name: value for name, value in row.items() if name != "met"}) for row in rows]
 
 
-def table(results: Iterable[Result]) -> str:
+def table(part: Part, results: Iterable[Result]) -> str:
     """Return a table for a terminal."""
-    rows = [_HEADINGS, *(result.cells for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    rows = [_headings(part), *(result.cells for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 
 
-def markdown(document: dict[str, Any]) -> str:
-    """Return the part of README.md that a run writes."""
-    rows = [_HEADINGS, tuple("---" for _ in _HEADINGS), *(result.cells for result in results_of(document))]
+def markdown(part: Part, document: dict[str, Any]) -> str:
+    """Return the part of a README.md that a run writes."""
+    headings = _headings(part)
+    rows = [headings, tuple("---" for _ in headings), *(result.cells for result in results_of(document))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     said = ", ".join(f"{name} {value}" for name, value in document["environment"].items())
-    return "\n".join((BEGIN, "", *lines, "", f"Measured with {said}.", "", END))
+    return "\n".join((part.begin, "", *lines, "", f"`python bench/{part.value}.py`: {said}.", "", END))
 
 
-def write(document: dict[str, Any]) -> None:
-    """Write results.json, and the tables of README.md from it."""
-    RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    README.write_text(with_tables(README.read_text(encoding="utf-8"), document), encoding="utf-8")
+def write(part: Part, document: dict[str, Any]) -> None:
+    """Write a part of results.json, and the tables of both README.md from it."""
+    written = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    written[part.value] = document
+    RESULTS.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path in READMES:
+        path.write_text(with_table(path.read_text(encoding="utf-8"), part, document), encoding="utf-8")
 
 
-def with_tables(text: str, document: dict[str, Any]) -> str:
-    """Return the text of README.md with the tables of this summary."""
-    before, _, rest = text.partition(BEGIN)
+def with_table(text: str, part: Part, document: dict[str, Any]) -> str:
+    """Return the text of a README.md with the table of this summary."""
+    before, _, rest = text.partition(part.begin)
     _, _, after = rest.partition(END)
-    return before + markdown(document) + after
+    return before + markdown(part, document) + after
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return what a benchmark can be told."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    made.add_argument("--write", action="store_true", help="write results.json and the tables of README.md")
+    made.add_argument("--scale", type=float, default=1.0, help="so many times as much of everything")
+    return made
+
+
+def run(
+    part: Part,
+    options: argparse.Namespace,
+    measure: Callable[[float], Iterator[Result]],
+    environment: Callable[[], dict[str, str]],
+) -> None:
+    """Measure, and tell."""
+    results = []
+    for result in measure(options.scale):
+        sys.stderr.write(f"bench: {' '.join(filter(None, result.cells))}\n")
+        results.append(result)
+    document = summary(results, environment())
+    print(table(part, results))
+    if options.write:
+        write(part, document)
+    if options.json:
+        print(json.dumps(document, ensure_ascii=False))
+
+
+def _headings(part: Part) -> tuple[str, ...]:
+    return ("", "measured", "of", "n", _THEIRS[part], "ours", "result", "target", "")
 
 
 def _microseconds(value: float | None) -> str:

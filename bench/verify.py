@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleet import Fleet, Machine, Subject, real_subjects, write_quotes
-from report import Result, summary, table, write
+from report import Part, Result, environment, parser, run
 
 from eaa.appraise.policy import Policy, PolicyFile
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
@@ -188,7 +187,7 @@ def ratio(letter: str, what: str, subject: str, n: int, theirs: float, ours: flo
         unit="x",
         target=TARGETS[letter],
         at_least=True,
-        dcap_qvl_us=round(theirs, 1),
+        theirs_us=round(theirs, 1),
         ours_us=round(ours, 1),
     )
 
@@ -382,38 +381,16 @@ def measure(scale: float) -> Iterator[Result]:
     yield from measure_starts(fleet, count(STARTS, 5))
 
 
-def environment() -> dict[str, str]:
-    """Return what a result depends on."""
-    return {
-        "Python": platform.python_version(),
-        "cryptography": metadata.version("cryptography"),
-        "dcap-qvl": metadata.version("dcap-qvl"),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "machine": platform.machine(),
-    }
-
-
 def main() -> None:
     """Measure, and tell."""
-    parser = argparse.ArgumentParser(description="Measure verification against dcap-qvl.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--write", action="store_true", help="write results.json and the tables of README.md")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times as much of everything")
-    parser.add_argument("--grow", nargs=2, metavar=("FOLDER", "TIME"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    made = parser("Measure verification against dcap-qvl.")
+    made.add_argument("--grow", nargs=2, metavar=("FOLDER", "TIME"), help=argparse.SUPPRESS)
+    options = made.parse_args()
     if options.grow:
         grow(Path(options.grow[0]), datetime.fromisoformat(options.grow[1]))
         return
-    results = []
-    for result in measure(options.scale):
-        sys.stderr.write(f"bench: {' '.join(filter(None, result.cells))}\n")
-        results.append(result)
-    document = summary(results, environment())
-    print(table(results))
-    if options.write:
-        write(document)
-    if options.json:
-        print(json.dumps(document, ensure_ascii=False))
+    versions = {name: metadata.version(name) for name in ("cryptography", "dcap-qvl")}
+    run(Part.VERIFY, options, measure, lambda: environment(**versions))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,224 @@
+"""What attesting adds to a TLS handshake: CPU time of servers, ours against a C server doing plain mutual TLS.
+
+    python bench/handshake.py                a table
+    python bench/handshake.py --json         the table, and one JSON object as the last line
+    python bench/handshake.py --write        also results.json and the tables of README.md
+    python bench/handshake.py --scale 0.1    a tenth of everything
+
+README.md says what is measured, and how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from report import Part, Result, environment, parser, run
+from servers import (
+    GREETING,
+    HOST,
+    Server,
+    World,
+    find_nginx,
+    nginx,
+    ours,
+    serve_engine,
+    serve_exchange,
+    serve_https,
+    write_pem,
+)
+
+from eaa.aio.client import open_attested_connection
+from eaa.appraise.result import BindingLevel
+
+ROUNDS: Final = 30
+BLOCK: Final = 20
+"""Handshakes with one server in a row. The servers take turns, so that whatever else the machine does befalls all."""
+QUOTES: Final = 200
+
+MOST: Final = {"known": 1.15, "new": 1.35, "https": 1.45, "https new": 1.45}
+"""How many times the C server's CPU time a handshake of ours may take."""
+FRESH_US: Final = 400
+SESSION_US: Final = 350
+
+
+# --- clients
+
+
+class Clients:
+    """Clients with certificates of one machine: one that comes again and again, and others that are new each time."""
+
+    def __init__(self, world: World, folder: Path, *, new: int) -> None:
+        """Make them, `new` new ones."""
+        self._known = _client(world, folder)
+        self._new = iter([_client(world, folder) for _ in range(new)])
+
+    def known(self, server: Server) -> None:
+        """Connect with the certificate that the server has seen before."""
+        _shake_hands(server, self._known)
+
+    def new(self, server: Server) -> None:
+        """Connect with a certificate that no server has seen."""
+        _shake_hands(server, next(self._new))
+
+
+def _client(world: World, folder: Path) -> ssl.SSLContext:
+    """Return a client of plain mutual TLS. It does not judge: only what servers do is measured."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(write_pem(folder / "client.pem", world.identity().credentials()))
+    return context
+
+
+def _shake_hands(server: Server, context: ssl.SSLContext) -> None:
+    with socket.create_connection((HOST, server.port)) as plain, context.wrap_socket(plain) as secured:
+        if secured.recv(len(GREETING)) != GREETING:
+            sys.exit("bench: a server has refused its client")
+
+
+def attesting(world: World, level: BindingLevel) -> Callable[[Server], None]:
+    """Return a client that shows evidence after the handshake, and asks the server for it."""
+    loop, verifier, identity = asyncio.new_event_loop(), world.verifier(), world.identity()
+
+    async def connect(server: Server) -> None:
+        address = (HOST, server.port)
+        async with await open_attested_connection(address, verifier=verifier, identity=identity, level=level) as stream:
+            if await stream.read() != GREETING:
+                sys.exit("bench: a server has refused its client")
+
+    return lambda server: loop.run_until_complete(connect(server))
+
+
+# --- measuring
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of handshake."""
+
+    name: str
+    server: Server
+    connect: Callable[[Server], None]
+
+
+def measure(scale: float) -> Iterator[Result]:
+    """Yield every result, `scale` times as many rounds as the targets are stated for."""
+    rounds, world = max(3, round(ROUNDS * scale)), World()
+    with contextlib.ExitStack() as stack:
+        start = stack.enter_context
+        plain = start(nginx(world))
+        engine, https = start(ours(serve_engine, world)), start(ours(serve_https, world))
+        session, fresh = [start(ours(serve_exchange(level), world)) for level in (_SESSION, _FRESH)]
+        clients = Clients(
+            world, Path(start(tempfile.TemporaryDirectory(prefix="eaa-bench-"))), new=2 * (rounds + 1) * BLOCK
+        )
+        kinds = (
+            Kind(name="plain", server=plain, connect=clients.known),
+            Kind(name="known", server=engine, connect=clients.known),
+            Kind(name="new", server=engine, connect=clients.new),
+            Kind(name="https", server=https, connect=clients.known),
+            Kind(name="https new", server=https, connect=clients.new),
+            Kind(name="session", server=session, connect=attesting(world, _SESSION)),
+            Kind(name="fresh", server=fresh, connect=attesting(world, _FRESH)),
+        )
+        medians = _cpu_of(kinds, rounds)
+    yield from _results(medians, quote_us=_quote_us(world), n=rounds * BLOCK)
+
+
+_SESSION, _FRESH = BindingLevel.SESSION, BindingLevel.FRESH
+
+
+def _cpu_of(kinds: tuple[Kind, ...], rounds: int) -> dict[str, float]:
+    """Return the median CPU time of the server for each kind of handshake, µs."""
+    times: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    for number in range(rounds + 1):
+        for kind in kinds:
+            begin = kind.server.cpu_us()
+            for _ in range(BLOCK):
+                kind.connect(kind.server)
+            # The first round is for getting warm.
+            if number:
+                times[kind.name].append((kind.server.cpu_us() - begin) / BLOCK)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def _quote_us(world: World) -> float:
+    """Return the median CPU time of a quote, µs."""
+    times = []
+    for number in range(QUOTES):
+        begin = time.thread_time_ns()
+        world.attester.quote(number.to_bytes(64, "big"))
+        times.append((time.thread_time_ns() - begin) / 1000)
+    return statistics.median(times)
+
+
+def _results(medians: dict[str, float], *, quote_us: float, n: int) -> Iterator[Result]:
+    whats = {
+        "known": "our TLS engine, a certificate verified before",
+        "new": "our TLS engine, new evidence of a known machine",
+        "https": "the context for HTTP libraries, a certificate verified before",
+        "https new": "the context for HTTP libraries, new evidence of a known machine",
+    }
+    for name, what in whats.items():
+        yield Result(
+            id=name,
+            what=what,
+            subject="P-256, mutual, TLS 1.3",
+            n=n,
+            value=round(medians[name] / medians["plain"], 3),
+            unit="x",
+            target=MOST[name],
+            at_least=False,
+            theirs_us=round(medians["plain"], 1),
+            ours_us=round(medians[name], 1),
+        )
+    added = {"session": medians["session"] - medians["known"], "fresh": medians["fresh"] - medians["known"] - quote_us}
+    for name, target in (("session", SESSION_US), ("fresh", FRESH_US)):
+        beside = f", beside the quote of {quote_us:.0f} µs" if name == "fresh" else ""
+        yield Result(
+            id=name,
+            what=f"what level {name} adds, both ends asking{beside}",
+            subject="P-256, mutual, TLS 1.3",
+            n=n,
+            value=round(added[name]),
+            unit="µs",
+            target=target,
+            at_least=False,
+            ours_us=round(medians[name], 1),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Return what else a result depends on."""
+    said = subprocess.run([find_nginx()[0], "-v"], check=True, capture_output=True, text=True).stderr  # noqa: S603
+    names = ("cryptography", "pyOpenSSL", "uvloop")
+    installed = {distribution.name for distribution in metadata.distributions()}
+    return {
+        "nginx": said.strip().rpartition("/")[2],
+        "OpenSSL of Python": ssl.OPENSSL_VERSION.split()[1],
+        **{name: metadata.version(name) for name in names if name in installed},
+    }
+
+
+def main() -> None:
+    """Measure, and tell."""
+    options = parser("Measure attested handshakes against a C server.").parse_args()
+    run(Part.HANDSHAKE, options, measure, lambda: environment(**versions()))
+
+
+if __name__ == "__main__":
+    main()

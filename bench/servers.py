@@ -1,0 +1,288 @@
+"""The servers whose handshakes are measured, each in a process of its own: ours, and a C server beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from eaa.aio.address import TCPAddress
+from eaa.aio.legacy import secure_by_certificate
+from eaa.aio.net import Service
+from eaa.aio.server import start_attested_server
+from eaa.aio.sessions import Endpoint, judge_now_by
+from eaa.aio.stream import AttestedStream
+from eaa.appraise.policy import Policy, PolicyFile
+from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
+from eaa.appraise.result import Attests, BindingLevel, Role
+from eaa.attesters.simulated import SimulatedAttester
+from eaa.collateral.bundle import Collateral
+from eaa.evidence.quote import Quote
+from eaa.https import server_context
+from eaa.identity import Credentials, Identity
+from eaa.program.loop import loop_factory
+from eaa.simulator.images import sample_image
+from eaa.simulator.platform import Platform
+from eaa.verifier import TrustAnchors, Verifier
+
+GREETING: Final = b"x"
+"""What a server sends once it has accepted its client: so a client that reads it knows that it was judged."""
+HOST: Final = "127.0.0.1"
+PATIENCE: Final = 30.0
+"""Seconds for a server to start."""
+NGINX: Final = ("nginx", "/usr/sbin/nginx")
+MODULES: Final = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
+HOW_TO_GET_NGINX: Final = (
+    "bench: there is no C server to compare with: nginx with its stream module is wanted "
+    "(Debian, Ubuntu: apt-get install nginx-light libnginx-mod-stream)"
+)
+_NOBODY: Final = "nobody"
+_PROCESS_CLOCK: Final = 2
+"""Which of a process's clocks: CPU time in user and system mode (CPUCLOCK_SCHED)."""
+
+
+class Source:
+    """Collateral that is there already."""
+
+    is_local = True
+
+    def __init__(self, collateral: Collateral) -> None:
+        self.collateral = collateral
+
+    def fetch(self, **_: object) -> Collateral:
+        """Return it, whatever is asked for."""
+        return self.collateral
+
+
+class World:
+    """One simulated machine, where both ends run, and who believes it."""
+
+    def __init__(self) -> None:
+        """Make the machine."""
+        self.now = datetime.now(UTC).replace(microsecond=0)
+        self._platform = Platform.create(now=self.now)
+        self.attester = SimulatedAttester(self._platform.launch(*sample_image("sample", now=self.now)))
+        self._collateral = self._platform.collateral(now=self.now)
+
+    def identity(self) -> Identity:
+        """Another key, with evidence and a certificate."""
+        return Identity(self.attester)
+
+    def verifier(self) -> Verifier:
+        """Who accepts this machine in both roles, at every level."""
+        anchors = TrustAnchors.from_pem(self._platform.root_pem)
+        (anchor,) = anchors.fingerprints
+        measured: Any = Quote.parse(self.attester.quote(bytes(64))).body
+        values = [
+            ReferenceValue(
+                name=role.value,
+                role=role,
+                attests=Attests.PROCESS,
+                trust_anchor=anchor,
+                mr_enclave=measured.mr_enclave,
+            )
+            for role in (Role.WORKLOAD, Role.CLIENT)
+        ]
+        return Verifier(
+            Source(self._collateral),
+            trust_anchors=anchors,
+            policy=PolicyFile(default=Policy(minimum_binding=BindingLevel.CERT)),
+            reference_values=ReferenceValues(tuple(values)),
+        )
+
+
+@dataclass(slots=True)
+class Server:
+    """A process that serves clients."""
+
+    port: int
+    pid: int
+
+    def cpu_us(self) -> float:
+        """Return the CPU time that the process has used so far, all of its threads, µs."""
+        # The clock of another process: see clock_getcpuclockid(3).
+        return time.clock_gettime_ns(~self.pid << 3 | _PROCESS_CLOCK) / 1000
+
+
+def write_pem(path: Path, credentials: Credentials) -> Path:
+    """Write a certificate and its key into one file, for OpenSSL."""
+    key = credentials.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(ssl.DER_cert_to_PEM_cert(credentials.certificate).encode() + key)
+    return path
+
+
+# --- ours
+
+
+async def serve_engine(world: World, listening: Callable[[int], None]) -> None:
+    """Judge clients by their certificates, on the TLS engine that our programs use."""
+    identity, judge = world.identity(), judge_now_by(warm(world), Role.CLIENT)
+    endpoint = Endpoint(identity, server_side=True, clock=identity.now, alpn=None, demand_client_certificate=True)
+
+    async def serve(sock: socket.socket, _peer: str) -> None:
+        stream = await secure_by_certificate(endpoint, sock, judge, stapled=lambda _: None)
+        await greet(stream)
+        await stream.close()
+
+    service = Service()
+    service.listen(TCPAddress(HOST, 0), serve)
+    service.start()
+    listening(service.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
+async def serve_https(world: World, listening: Callable[[int], None]) -> None:
+    """Judge clients inside of the handshake, with the context that is made for other people's HTTP libraries."""
+    context = server_context(world.identity(), verifier=warm(world))
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GREETING)
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0, ssl=context)
+    listening(server.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
+
+
+def serve_exchange(level: BindingLevel) -> Callable[[World, Callable[[int], None]], Coroutine[Any, Any, None]]:
+    """Return a server that asks its clients for evidence at this level after the handshake, and shows its own."""
+
+    async def serve(world: World, listening: Callable[[int], None]) -> None:
+        server = await start_attested_server(
+            greet, TCPAddress(HOST, 0), identity=world.identity(), verifier=warm(world), level=level
+        )
+        listening(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    return serve
+
+
+async def greet(stream: AttestedStream) -> None:
+    """Say that the client was accepted."""
+    await stream.write(GREETING)
+
+
+def warm(world: World) -> Verifier:
+    """Return a verifier that knows the machine."""
+    verifier = world.verifier()
+    verifier.judge(world.attester.quote(bytes(64)), role=Role.CLIENT, session=None)
+    return verifier
+
+
+@contextlib.contextmanager
+def ours(main: Callable[[World, Callable[[int], None]], Coroutine[Any, Any, None]], world: World) -> Iterator[Server]:
+    """Run one of the above in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+
+    def run() -> None:
+        logging.disable()
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(main(world, sending.send))
+
+    process = context.Process(target=run, daemon=True)
+    process.start()
+    try:
+        if not receiving.poll(PATIENCE):
+            sys.exit("bench: a server of ours does not start")
+        assert process.pid is not None
+        yield Server(receiving.recv(), process.pid)
+    finally:
+        process.terminate()
+        process.join()
+
+
+# --- a C server
+
+
+@contextlib.contextmanager
+def nginx(world: World) -> Iterator[Server]:
+    """Run nginx as a server of plain mutual TLS: it asks for a certificate, takes whichever comes, and greets."""
+    program, module = find_nginx()
+    with tempfile.TemporaryDirectory(prefix="eaa-bench-") as name:
+        folder, port = Path(name), _free_port()
+        pem = write_pem(folder / "server.pem", world.identity().credentials())
+        configuration = folder / "nginx.conf"
+        configuration.write_text(
+            _CONFIGURATION.format(module=module, folder=folder, address=f"{HOST}:{port}", pem=pem), encoding="ascii"
+        )
+        user = _unprivileged(folder)
+        command = [program, "-e", "stderr", "-p", name, "-c", str(configuration)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, user=user)  # noqa: S603
+        try:
+            _wait_until_it_listens(process, port)
+            yield Server(port, process.pid)
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def find_nginx() -> tuple[str, Path]:
+    """Return nginx and its stream module; end where they are not there."""
+    program = next(filter(None, map(shutil.which, NGINX)), None)
+    modules = (Path(folder, "ngx_stream_module.so") for folder in MODULES)
+    module = next((path for path in modules if path.is_file()), None)
+    if program is None or module is None:
+        sys.exit(HOW_TO_GET_NGINX)
+    return program, module
+
+
+_CONFIGURATION: Final = """
+load_module {module};
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+events {{ worker_connections 256; }}
+stream {{
+    server {{
+        listen {address} ssl;
+        ssl_certificate {pem};
+        ssl_certificate_key {pem};
+        ssl_protocols TLSv1.3;
+        ssl_verify_client optional_no_ca;
+        ssl_session_cache off;
+        ssl_session_tickets off;
+        return x;
+    }}
+}}
+"""
+
+
+def _unprivileged(folder: Path) -> str | None:
+    """Return whom to run a server as where this is root, and give them the folder; else None."""
+    if os.geteuid() != 0:
+        return None
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, user=_NOBODY)
+    return _NOBODY
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=PATIENCE):
+            return
+        time.sleep(0.01)
+    process.kill()
+    sys.exit(f"bench: nginx does not start: {process.communicate()[1].decode(errors='replace')}")
