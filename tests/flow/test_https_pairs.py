@@ -73,6 +73,5 @@ def test_pair(client: str, server: str, evidence: str, start: Start) -> None:
     assert good_server.context.refusals[reason] == refusals + 1
     assert good_server.app.heard[heard:] == []
     refusal = refusal_of(closed.value)
-    print(repr(closed.value)[:300])
     assert refusal is not None
     assert refusal.reason is Reason.PEER_REJECTED_US

@@ -70,11 +70,13 @@ Serve = Callable[[Application, AttestedContext, socket.socket, asyncio.Event], A
 
 
 async def _uvicorn(app: Application, context: AttestedContext, listening: socket.socket, stop: asyncio.Event) -> None:
-    config = uvicorn.Config(app, ssl_context_factory=uvicorn_context_factory(context), log_level="error", ws="none")
+    config = uvicorn.Config(
+        app, ssl_context_factory=uvicorn_context_factory(context), log_level="error", ws="none", lifespan="off"
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     await stop.wait()
-    server.should_exit = server.force_exit = True
+    server.should_exit = True
     await serving
 
 
@@ -82,7 +84,7 @@ async def _hypercorn(app: Application, context: AttestedContext, listening: sock
     config = hypercorn_config(context)
     config.bind = [f"fd://{listening.detach()}"]
     config.loglevel, config.graceful_timeout = "ERROR", 0.1
-    await hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    await hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait)
 
 
 async def _aiohttp(app: Application, context: AttestedContext, listening: socket.socket, stop: asyncio.Event) -> None:

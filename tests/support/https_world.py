@@ -32,7 +32,7 @@ class Source:
         self.fails = False
         self.asked = 0
 
-    def fetch(self, *, tee: int, fmspc: bytes, ca: str) -> Collateral:
+    def fetch(self, **_model: object) -> Collateral:
         self.asked += 1
         if self.fails:
             raise Unavailable(Reason.PCCS_UNREACHABLE, "a test switched the network off")
