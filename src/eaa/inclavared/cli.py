@@ -9,6 +9,7 @@ import click
 from eaa import __version__
 from eaa.appraise.result import Role
 from eaa.errors import Misuse, Reason
+from eaa.identity import LegacyIdentity
 from eaa.inclavared.service import DEFAULT_WORKLOAD, Relay, fetch_once, serve
 from eaa.program.address import ADDRESS, Address, NamedAddressType
 from eaa.program.logs import log_level_option, set_up_logging
@@ -22,6 +23,8 @@ from eaa.program.options import (
     reference_engine,
 )
 from eaa.program.run import run
+from eaa.tls.certificate import Format
+from eaa.verifier import wall_clock
 
 PROGRAM = "inclavared"
 
@@ -48,7 +51,7 @@ PROGRAM = "inclavared"
 @click.option("--attest-clients", is_flag=True, help="Judge Shelter too: serve only clients with accepted evidence.")
 @binding_options(serves=True)
 @attesting_options(enclave_names=("-e", "--enclave"))
-@judging_options()
+@judging_options(of_peers=True)
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
 @log_level_option("info")
@@ -94,9 +97,13 @@ def cli(
         raise Misuse(Reason.USAGE, "--xfer names a workload twice", hint="give each its own NAME=ADDRESS")
     roles = [role for role, judged in ((Role.WORKLOAD, xfer or connect), (Role.CLIENT, attest_clients)) if judged]
     verifier = None if judging.judges_nobody else judging.open(*roles, flags_for=Role.WORKLOAD)
+    attester = attesting.open(default="sgx_ecdsa")
+    # Clients of 2021 read no other certificate than theirs, and it is made only for them: it wants an RSA key.
+    v1 = LegacyIdentity(attester, format=Format.ENCLAVE_TLS_V1, clock=wall_clock) if legacy_listen else None
     relay = Relay.create(
-        identity=attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=verifier),
+        identity=attesting.identity(attester, stapled_by=verifier),
         verifier=verifier,
+        legacy_identity=v1,
         mutual=mutual,
         attest_clients=attest_clients,
         binding=binding,

@@ -51,9 +51,10 @@ class Relay:
     """Towards Shelter."""
     downstream: Endpoint
     """Towards the workload."""
-    legacy: Endpoint
-    """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too."""
-    identity: Identity
+    legacy: Endpoint | None
+    """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too; and a certificate that they can read."""
+    identities: tuple[Identity, ...]
+    """Those to be kept renewed."""
     verifier: Verifier | None
     attest_clients: bool
     binding: Binding
@@ -64,6 +65,7 @@ class Relay:
         *,
         identity: Identity,
         verifier: Verifier | None,
+        legacy_identity: Identity | None = None,
         mutual: bool = True,
         attest_clients: bool = False,
         binding: Binding | None = None,
@@ -73,8 +75,10 @@ class Relay:
             upstream=Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients),
             # Without --mutual the workload sees a key and no evidence, as in the reference system.
             downstream=Endpoint(identity if mutual else Identity(None), server_side=False, clock=wall_clock),
-            legacy=Endpoint(identity, server_side=True, clock=wall_clock, alpn=None),
-            identity=identity,
+            legacy=None
+            if legacy_identity is None
+            else Endpoint(legacy_identity, server_side=True, clock=wall_clock, alpn=None),
+            identities=(identity,) if legacy_identity is None else (identity, legacy_identity),
             verifier=verifier,
             attest_clients=attest_clients,
             binding=binding or Binding(),
@@ -192,12 +196,14 @@ class Legacy:
     """Serves clients of 2021 with values from evidence that was verified just now."""
 
     def __init__(self, relay: Relay, workload: Address | None) -> None:
+        assert relay.legacy is not None
         self._relay = relay
+        self._endpoint = relay.legacy
         self._workload = workload
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of a client of 2021."""
-        stream = await self._relay.legacy.secure_unattested(sock)
+        stream = await self._endpoint.secure_unattested(sock)
         try:
             await answer_legacy(stream, self._enclave_info if self._workload else None)
             logger.warning("%s: answered a legacy client; its answer is bound to no session", peer)
@@ -258,10 +264,12 @@ async def _serve(
             f"{name} (legacy)"
             for name in service.listen(legacy_listen, Legacy(relay, workloads.get(DEFAULT_WORKLOAD)).handle)
         ]
-    relay.identity.keep_renewed()
+    for identity in relay.identities:
+        identity.keep_renewed()
     try:
         return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
     finally:
-        relay.identity.close()
+        for identity in relay.identities:
+            identity.close()
         if relay.verifier is not None:
             relay.verifier.close(timeout=0)

@@ -35,7 +35,7 @@ PROGRAM = "enclave-tls-server"
 @click.option("-m", "--mutual", is_flag=True, help="Also judge the relay: demand its evidence and appraise it.")
 @binding_options(serves=True)
 @attesting_options(attester_names=("-a", "--attester"))
-@judging_options(verifier_names=("-v", "--verifier"))
+@judging_options(verifier_names=("-v", "--verifier"), of_peers=True)
 @click.option("-t", "--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("-c", "--crypto", metavar="NAME", help="openssl, the only engine.")
 @click.option("-P", "--product-enclave", is_flag=True, help="Accepted: enclaves run for production unless -D is given.")

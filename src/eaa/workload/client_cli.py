@@ -51,7 +51,7 @@ MAX_REPLY: Final = 255
 @click.option("-m", "--mutual", is_flag=True, help="Show this side's evidence too, in the role of a relay.")
 @binding_options(serves=False)
 @attesting_options(attester_names=("-a", "--attester"))
-@judging_options(verifier_names=("-v", "--verifier"))
+@judging_options(verifier_names=("-v", "--verifier"), of_peers=True)
 @click.option("-t", "--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("-c", "--crypto", metavar="NAME", help="openssl, the only engine.")
 @click.option("-P", "--product-enclave", is_flag=True, help="Accepted: enclaves run for production unless -D is given.")
@@ -126,7 +126,7 @@ def _answer(visit: Coroutine[Any, Any, tuple[Judgement | None, str]], *, as_json
 async def _visit(
     address: Address, identity: Identity, verifier: Verifier, binding: Binding
 ) -> tuple[Judgement | None, str]:
-    judge = judge_by(verifier, Role.WORKLOAD, use_stapled=binding.accept_stapled_collateral)
+    judge = judge_by(verifier, Role.WORKLOAD)
     endpoint = Endpoint(identity, server_side=False, clock=wall_clock)
     levels: Levels = {"level": binding.level, "maximum_epoch": binding.maximum_epoch}
 

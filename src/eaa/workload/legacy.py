@@ -80,6 +80,16 @@ class LegacySide:
     """Servers: whether a client has to show one, as with --mutual."""
     dangerous_accept_no_evidence: bool
 
+    def keep_renewed(self) -> None:
+        """Renew this side's certificate ahead of time until `close`."""
+        if self.identity is not None:
+            self.identity.keep_renewed()
+
+    def close(self) -> None:
+        """End what `keep_renewed` has begun."""
+        if self.identity is not None:
+            self.identity.close()
+
     def endpoint(self, *, server_side: bool) -> Endpoint:
         """Return the endpoint, which has no protocol name."""
         return Endpoint(
@@ -245,9 +255,13 @@ def serve_legacy(address: Address, side: LegacySide) -> int:
 async def _serve(address: Address, side: LegacySide) -> int:
     service = Service()
     names = service.listen(address, LegacyWorkload(side).handle)
-    return await service.run(
-        lambda: say("enclave-tls-server", f"listening on {', '.join(names)} (legacy)", kind="info")
-    )
+    side.keep_renewed()
+    try:
+        return await service.run(
+            lambda: say("enclave-tls-server", f"listening on {', '.join(names)} (legacy)", kind="info")
+        )
+    finally:
+        side.close()
 
 
 # --- the client
