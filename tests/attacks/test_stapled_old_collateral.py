@@ -21,16 +21,18 @@ from eaa.aio.attestation import Judge
 from eaa.aio.sessions import Endpoint, judge_by, judge_now_by
 from eaa.aio.stream import Judgement as AnyJudgement
 from eaa.appraise.policy import Policy, PolicyFile
+from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Role
 from eaa.collateral.bundle import Collateral
 from eaa.errors import EAAError, Reason
 from eaa.identity import Identity
+from eaa.program.files import read_trust_anchor
 from eaa.protocol.exchange import Terms
 from eaa.simulator.faults import Fault
 from eaa.simulator.platform import Platform
 from eaa.sources import CollateralSource
 from eaa.sources.pccs import PCCSSource
-from eaa.verifier import Judgement, Verifier, wall_clock
+from eaa.verifier import Judgement, TrustAnchors, Verifier, wall_clock
 from support.aio_world import tcp_pair
 from support.machines import platform_of
 from support.peers import attester_of, eventually, verifier_of
@@ -171,9 +173,31 @@ def test_a_server_that_has_just_started_is_not_deceived(site: Site, fall: Fall, 
     assert attack(site, fall, verifier, victim_serves=True) is fall.reason
 
 
-def test_what_others_brought_counts_where_nothing_can_be_fetched(site: Site, fall: Fall) -> None:
-    """The PCCS is down, and an honest peer has brought the newer word: the older one comes too late."""
+def test_nobody_can_bring_what_there_is_nothing_to_compare_with(site: Site, fall: Fall) -> None:
+    """An attacker who keeps a server from its PCCS gains nothing by it."""
     verifier = verifier_of(site, source=PCCSSource("http://127.0.0.1:1", retries=0))
+    for stapled in (fall.new, fall.old):
+        outcome = asyncio.run(meet(site, stapled, verifier, victim_serves=True))
+        assert outcome is Reason.COLLATERAL_PENDING
+        eventually(lambda: verifier.counters.failures > 0, what="a fetch that fails")
+    assert attack(site, fall, verifier, victim_serves=False) is Reason.PCCS_UNREACHABLE
+    verifier.close()
+
+
+def accepting(site: Site, policy: PolicyFile) -> Verifier:
+    """A verifier of an operator who accepts stapled collateral on first sight, and whose PCCS is down."""
+    return Verifier(
+        PCCSSource("http://127.0.0.1:1", retries=0),
+        trust_anchors=TrustAnchors(frozenset({read_trust_anchor(site.root)})),
+        reference_values=ReferenceValues.parse(site.values.read_text()),
+        policy=policy,
+        accept_stapled_collateral=True,
+    )
+
+
+def test_what_others_brought_counts_where_nothing_can_be_fetched(site: Site, fall: Fall) -> None:
+    """An honest peer has brought the newer word: the older one comes too late."""
+    verifier = accepting(site, PolicyFile())
     honest = replace(fall, old=fall.new)
     assert attack(site, honest, verifier, victim_serves=True) is Reason.COLLATERAL_PENDING
     eventually(lambda: verifier.counters.failures > 0, what="a fetch that fails")
@@ -182,13 +206,17 @@ def test_what_others_brought_counts_where_nothing_can_be_fetched(site: Site, fal
     verifier.close()
 
 
-def test_where_nothing_was_ever_seen_only_the_policy_bounds_how_old_it_is(site: Site) -> None:
-    """What stapling does not withstand: a verifier that has never reached its PCCS, and asks for no number."""
+@pytest.mark.parametrize("policy", [PolicyFile(), AT_LEAST_22], ids=["no-number", "a-number"])
+def test_who_accepts_it_on_first_sight_bounds_it_by_the_policy(site: Site, policy: PolicyFile) -> None:
+    """What that option costs: without a lowest evaluation number, collateral serves for as long as its dates allow."""
     fall = outdated(platform_of(site.tee), datetime.now(UTC))
-    for policy, expected in ((PolicyFile(), None), (AT_LEAST_22, Reason.COLLATERAL_PENDING)):
-        verifier = verifier_of(site, source=PCCSSource("http://127.0.0.1:1", retries=0), policy=policy)
-        assert attack(site, fall, verifier, victim_serves=True) is Reason.COLLATERAL_PENDING
-        eventually(lambda: verifier.counters.failures > 0, what="a fetch that fails")  # noqa: B023  called at once
-        outcome = attack(site, fall, verifier, victim_serves=True)
-        assert outcome is expected if expected else isinstance(outcome, Judgement) and outcome.accepted
-        verifier.close()
+    verifier = accepting(site, policy)
+    assert attack(site, fall, verifier, victim_serves=True) is Reason.COLLATERAL_PENDING
+    eventually(lambda: verifier.counters.failures > 0, what="a fetch that fails")
+    outcome = attack(site, fall, verifier, victim_serves=True)
+    if policy is AT_LEAST_22:
+        assert outcome is Reason.COLLATERAL_PENDING
+    else:
+        assert isinstance(outcome, Judgement)
+        assert (outcome.accepted, outcome.stapled) == (True, True)
+    verifier.close()

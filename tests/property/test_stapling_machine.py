@@ -1,6 +1,7 @@
 """Whatever a source serves and peers staple, in whatever order: nobody is judged by less than was known before.
 
-Two verifiers live the same life. One is offered staples, the other never is. After every judgement:
+Verifiers live the same life: one is offered staples and takes them on first sight too, one is offered them and does
+not, one is never offered any. After every judgement:
 
 - What rests on a staple is behind nothing that the verifier has verified before, from anywhere.
 - Whoever would have been judged without his staple is judged with it, by numbers that are at least those.
@@ -25,7 +26,7 @@ from eaa.verifier import Judgement
 from support.cache_world import DAY, NOW, Machine
 from support.stapling_world import VENDOR, Clock, Edition, Source, fetch_due, quote_of, verifier_of
 
-LIVES: Final = 40
+LIVES: Final = 25
 STEPS: Final = 30
 TEES: Final = (TEEType.SGX, TEEType.TDX)
 QUOTES: Final = {tee: quote_of(Machine(VENDOR, 1, tee=tee)) for tee in TEES}
@@ -36,6 +37,7 @@ EDITIONS: Final = [
     for days in (2, 1)
 ]
 FILES: Final = {(edition, tee): edition.collateral(tee).to_json() for edition in EDITIONS for tee in TEES}
+BY_FILE: Final = {file: edition for (edition, _), file in FILES.items()}
 
 editions = st.sampled_from(EDITIONS)
 tees = st.sampled_from(TEES)
@@ -52,7 +54,10 @@ class Stapling(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.source = Source(None)
-        self.stapled, self.plain = (verifier_of(self.source, self.clock) for _ in range(2))
+        self.plain = verifier_of(self.source, self.clock)
+        self.stapled = verifier_of(self.source, self.clock, accept_stapled_collateral=True)
+        self.strict = verifier_of(self.source, self.clock)
+        self.fetched: set[int] = set()
         self.highest: dict[tuple[str, TEEType | None], tuple[object, ...]] = {}
 
     @rule(edition=st.one_of(st.none(), editions))
@@ -66,7 +71,7 @@ class Stapling(RuleBasedStateMachine):
     @rule()
     def fetch(self) -> None:
         """What the threads do when their time has come."""
-        for verifier in (self.stapled, self.plain):
+        for verifier in (self.stapled, self.strict, self.plain):
             fetch_due(verifier)
         self.note_what_is_kept()
 
@@ -75,7 +80,12 @@ class Stapling(RuleBasedStateMachine):
         brought = None if edition is None else FILES[edition, tee]
         without = ask(self.plain, tee, None, patient=patient)
         answer = ask(self.stapled, tee, brought, patient=patient)
+        strict = ask(self.strict, tee, brought, patient=patient)
         self.note_what_is_kept()
+        if isinstance(strict, Judgement) and strict.stapled:
+            # Who takes none on a first sight takes one only where there is something of our own to compare it with.
+            assert tee in self.fetched
+            Stapling.seen["strict"] += 1
         if not isinstance(answer, Judgement) or not answer.stapled:
             # As if nothing had come.
             assert facts_of(answer) == facts_of(without)
@@ -93,10 +103,11 @@ class Stapling(RuleBasedStateMachine):
 
     def note_what_is_kept(self) -> None:
         """Everything that was fetched counts, whichever model it was fetched for."""
+        self.fetched |= {model.tee for model, entry in self.strict._supply._models._entries.items() if entry.kept}
         for tee in TEES:
             for model, entry in self.stapled._supply._models._entries.items():
                 if entry.kept and model.tee == tee:
-                    self.note(next(of for of in EDITIONS if of.collateral(tee) == entry.kept.value), tee)
+                    self.note(BY_FILE[entry.kept.value.to_json()], tee)
 
     def note(self, edition: Edition, tee: TEEType) -> None:
         for document, mark in documents(edition, tee).items():
@@ -145,4 +156,4 @@ def test_staples_never_lead_back_and_never_do_harm() -> None:
         ),
     )
     # A world in which no staple was ever of use would say nothing.
-    assert min(seen[kind] for kind in ("own", "newer", "instead of none", "pending")) > 0, seen
+    assert min(seen[kind] for kind in ("own", "newer", "instead of none", "pending", "strict")) > 0, seen

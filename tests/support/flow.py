@@ -41,13 +41,13 @@ def evidence_of(answer: dict[str, Any], role: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def filled_pccs(site: Site, folder: Path) -> Iterator[str]:
+def filled_pccs(site: Site, folder: Path, *, port: int = 0) -> Iterator[str]:
     """Run eaa-pccs, upload the site's collateral into it with `eaa-pccs upload`, and yield its URL."""
     token, body = folder / "token", folder / "upload.json"
     token.touch(mode=0o600)
     token.write_text("an administrator's token for tests\n")
     assert run("eaa", "simulator", "collateral", site.tee, "--output", body).code == 0
-    serve = ("serve", "--listen", "127.0.0.1:0", "--db", folder / "pccs.sqlite", "--admin-token-file", token)
+    serve = ("serve", "--listen", f"127.0.0.1:{port}", "--db", folder / "pccs.sqlite", "--admin-token-file", token)
     with running("eaa-pccs", *serve) as service:
         url = service.address()
         uploaded = run("eaa-pccs", "upload", body, "--url", url, "--admin-token-file", token)

@@ -73,13 +73,21 @@ class Source:
         return self.edition.collateral(TEEType(tee), self.vendor)
 
 
-def verifier_of(source: Source, clock: Clock, *, policy: Policy | None = None, threaded: bool = False) -> Verifier:
+def verifier_of(
+    source: Source,
+    clock: Clock,
+    *,
+    policy: Policy | None = None,
+    threaded: bool = False,
+    accept_stapled_collateral: bool = False,
+) -> Verifier:
     """A verifier of that vendor, whose thread does nothing but in `fetch_due`."""
     verifier = Verifier(
         source,
         trust_anchors=VENDOR.anchors,
         policy=PolicyFile() if policy is None else PolicyFile(default=policy),
         clock=clock,
+        accept_stapled_collateral=accept_stapled_collateral,
     )
     if not threaded:
         for cache in (verifier._supply._models, verifier._supply._chains):

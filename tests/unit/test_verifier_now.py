@@ -252,7 +252,7 @@ def test_what_is_the_same_is_our_own() -> None:
 def test_what_a_peer_brings_stands_in_for_what_cannot_be_fetched() -> None:
     """And not for what will be here in a moment: old collateral would serve an attacker at each start of a server."""
     source, clock = Source(None), Clock()
-    verifier = verifier_of(source, clock)
+    verifier = verifier_of(source, clock, accept_stapled_collateral=True)
     assert refusal(verifier, stapled=staple(OLD)).reason is Reason.COLLATERAL_PENDING
     fetch_due(verifier)
     judgement = judge_now(verifier, stapled=staple(OLD))
@@ -269,9 +269,31 @@ def test_whoever_can_wait_fetches_first_and_then_compares() -> None:
     assert used(judge(verifier, stapled=staple(OLD))) == (18, 5)
 
 
+def test_what_there_is_nothing_to_compare_with_serves_only_who_says_so() -> None:
+    """It may be as old as its dates allow, and a peer chooses it."""
+    for judging, reason in ((judge, Reason.PCCS_UNREACHABLE), (judge_now, Reason.COLLATERAL_PENDING)):
+        verifier = offline(accept_stapled_collateral=False)
+        with pytest.raises(Unavailable) as caught:
+            judging(verifier, stapled=staple(NEW))
+        assert caught.value.reason is reason
+
+
+def test_what_was_seen_before_is_something_to_compare_with() -> None:
+    """A PCCS that is down for hours: a peer that brings what is at least as new goes on being judged."""
+    source, clock = Source(NEW), Clock()
+    verifier = verifier_of(source, clock)
+    judge(verifier)
+    source.edition = None
+    clock.now += COLLATERAL_LIFETIME
+    refusal(verifier)
+    fetch_due(verifier)
+    assert refusal(verifier, stapled=staple(OLD)).reason is Reason.COLLATERAL_PENDING
+    assert used(judge_now(verifier, stapled=staple(NEW))) == (18, 5)
+
+
 def test_where_nothing_can_be_fetched_a_peer_s_serves() -> None:
     source = Source(None)
-    verifier = verifier_of(source, Clock())
+    verifier = verifier_of(source, Clock(), accept_stapled_collateral=True)
     judgement = judge(verifier, stapled=staple(NEW))
     assert (used(judgement), judgement.stapled) == ((18, 5), True)
     with pytest.raises(Unavailable) as caught:
@@ -290,7 +312,7 @@ def test_what_one_peer_brought_no_other_goes_behind() -> None:
 def test_an_older_crl_does_not_come_in_with_another_model() -> None:
     """The CRLs are the same ones for all models, so the first one of a model is compared as well."""
     source = Source(NEW)
-    verifier = verifier_of(source, Clock())
+    verifier = verifier_of(source, Clock(), accept_stapled_collateral=True)
     judge(verifier)
     source.edition = None
     domain = quote_of(Machine(VENDOR, 2, tee=TEEType.TDX))
@@ -321,9 +343,9 @@ def test_something_newer_makes_us_fetch_soon() -> None:
     assert used(judge_now(verifier)) == (18, 6)
 
 
-def offline(policy: Policy | None = None) -> Verifier:
+def offline(policy: Policy | None = None, *, accept_stapled_collateral: bool = True) -> Verifier:
     """A verifier that has found out that nothing can be fetched."""
-    verifier = verifier_of(Source(None), Clock(), policy=policy)
+    verifier = verifier_of(Source(None), Clock(), policy=policy, accept_stapled_collateral=accept_stapled_collateral)
     refusal(verifier)
     fetch_due(verifier)
     return verifier
@@ -442,6 +464,7 @@ def test_marks_only_rise() -> None:
     assert marks.behind({document: Mark(4, NOW + DAY)}) == ["root CRL"]
     assert marks.behind({document: Mark(5, NOW + DAY)}) == []
     assert marks.behind({("root CRL", b"another"): Mark(0, NOW - DAY)}) == []
+    assert marks.unknown({document: Mark(5, NOW), ("PCK CRL", b""): Mark(5, NOW)}) == ["PCK CRL"]
 
 
 def test_marks_are_bounded() -> None:

@@ -97,19 +97,13 @@ class Verifier(Protocol):
         """Do the same with what is there. Raises Unavailable (COLLATERAL_PENDING) where something is missing."""
 
 
-def judge_by(verifier: Verifier, role: Role, *, use_stapled: bool = True) -> Judge:
-    """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody.
-
-    Args:
-        verifier: who judges.
-        role: the peers'.
-        use_stapled: whether a peer's own collateral may serve where the verifier's source has none. A verifier that has
-            just begun knows nothing newer, so what it is brought may be as old as its dates allow.
-    """
+def judge_by(verifier: Verifier, role: Role) -> Judge:
+    """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody."""
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        stapled = shown.collateral if use_stapled else None
-        return await verifier.judge_async(shown.evidence, role=role, session=_binding_of(shown), stapled=stapled)
+        return await verifier.judge_async(
+            shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
+        )
 
     return judge
 

@@ -55,8 +55,6 @@ class Binding:
     """The weakest level at which this program shows its own evidence."""
     maximum_epoch: timedelta = DEFAULT_EPOCH
     """How long a peer's epoch may last."""
-    accept_stapled_collateral: bool = False
-    """Whether a peer's own collateral may serve where no PCCS does."""
 
 
 def binding_options(*, serves: bool) -> Callable[[F], F]:
@@ -94,15 +92,6 @@ def binding_options(*, serves: bool) -> Callable[[F], F]:
                 help="Show this program's own evidence at this binding or a stronger one, and refuse weaker questions.",
             )
         )
-    else:
-        options.append(
-            click.option(
-                "--accept-stapled-collateral",
-                is_flag=True,
-                help="Where no PCCS can be reached, judge by the collateral that a peer brings along: signed by the "
-                "vendor and within its dates, and perhaps not the newest.",
-            )
-        )
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -112,7 +101,6 @@ def binding_options(*, serves: bool) -> Callable[[F], F]:
                 level=BindingLevel.from_label(kwargs.pop("level")),
                 minimum_level=BindingLevel.from_label(minimum),
                 maximum_epoch=timedelta(seconds=kwargs.pop("maximum_epoch")),
-                accept_stapled_collateral=kwargs.pop("accept_stapled_collateral", False),
             )
             return function(*args, binding=binding, **kwargs)
 
@@ -156,6 +144,8 @@ class Judging:
     also_accept: tuple[TCBStatus, ...]
     all_roles: dict[str, Any]
     judged_role: dict[str, Any]
+    accept_stapled_collateral: bool = False
+    """Whether a peer's own collateral may serve where no PCCS does, and there is nothing to compare it with."""
 
     @property
     def judges_nobody(self) -> bool:
@@ -242,6 +232,7 @@ class Judging:
             clock=clock,
             floor=None if self.evaluation_floor is None else FloorFile(self.evaluation_floor),
             pins=None if self.pin_platforms is None else PinFile(self.pin_platforms, warn=_warning()),
+            accept_stapled_collateral=self.accept_stapled_collateral,
         )
         for role in roles:
             verifier.require_values_for(role)
@@ -255,8 +246,14 @@ def _warning() -> Callable[[str], None]:
     return functools.partial(say, program, kind="warning")
 
 
-def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",)) -> Callable[[F], F]:
-    """Return a decorator that adds the options of a program that judges; it receives them as `judging`."""
+def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",), of_peers: bool = False) -> Callable[[F], F]:
+    """Return a decorator that adds the options of a program that judges; it receives them as `judging`.
+
+    Args:
+        verifier_names: of the option that names a verifier.
+        of_peers: whether it judges the other end of a session, who may bring collateral along.
+    """
+    stapled = [_STAPLED] if of_peers else []
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -264,11 +261,19 @@ def judging_options(*, verifier_names: tuple[str, ...] = ("--verifier",)) -> Cal
             return function(*args, judging=_take_judging(kwargs), **kwargs)
 
         wrapped: Any = with_judging
-        for option in reversed([*_trusting(verifier_names), *_accepting(), *_naming(), *_endangering()]):
+        for option in reversed([*_trusting(verifier_names), *stapled, *_accepting(), *_naming(), *_endangering()]):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
+
+
+_STAPLED: Final = click.option(
+    "--accept-stapled-collateral",
+    is_flag=True,
+    help="Where no PCCS can be reached, judge by the collateral that a peer brings along: signed by the vendor and "
+    "within its dates, and perhaps not the newest.",
+)
 
 
 def _trusting(verifier_names: tuple[str, ...]) -> list[Callable[[Any], Any]]:

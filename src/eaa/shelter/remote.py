@@ -56,7 +56,7 @@ REPLY_TIMEOUT: Final = 30.0
 )
 @click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
 @binding_options(serves=False)
-@judging_options()
+@judging_options(of_peers=True)
 @click.option("--mutual", is_flag=True, help="Show evidence of this side too, where the node asks for it.")
 @attesting_options()
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
@@ -114,12 +114,10 @@ class _Seen:
     """What was judged on the way, in order, refused evidence too."""
 
     judgements: list[Judgement] = field(default_factory=list)
-    use_stapled: bool = False
-    """Whether peers' own collateral may serve."""
 
     def judge(self, verifier: Verifier, role: Role) -> Judge:
         """Return a judge whose judgements are kept here."""
-        strict = judge_by(verifier, role, use_stapled=self.use_stapled)
+        strict = judge_by(verifier, role)
 
         async def judge(shown: EvidenceReceived) -> Judgement:
             judgement = await strict(shown)
@@ -132,7 +130,7 @@ class _Seen:
 
 async def _attest(visit: _Visit, verifier: Verifier, identity: Identity | None) -> tuple[Verdict, bytes]:
     """Visit a node; whatever happens on the way becomes part of one verdict."""
-    seen = _Seen(use_stapled=visit.binding.accept_stapled_collateral)
+    seen = _Seen()
     failure: EAAError | None = None
     reply = b""
     try:
@@ -251,7 +249,7 @@ async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> dict[str, b
 
 def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
     """Return a judge that lets an unknown measurement pass, and nothing else: it is about to be shown to a person."""
-    strict = judge_by(verifier, role, use_stapled=False)
+    strict = judge_by(verifier, role)
 
     async def judge(shown: EvidenceReceived) -> Judgement:
         judgement = await strict(shown)
@@ -259,7 +257,7 @@ def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
         if may_be_new(judgement):
             assert judgement.verified is not None
             known = as_if_recorded(judgement.verified, role)
-            judged_again = await judge_by(verifier.with_reference_values(known), role, use_stapled=False)(shown)
+            judged_again = await judge_by(verifier.with_reference_values(known), role)(shown)
             assert isinstance(judged_again, Judgement)
             judgement = judged_again
         seen.judgements.append(judgement)

@@ -85,6 +85,7 @@ class Verifier:
         clock: Callable[[], datetime] = wall_clock,
         floor: FloorKeeper | None = None,
         pins: PinKeeper | None = None,
+        accept_stapled_collateral: bool = False,
     ) -> None:
         """Make one.
 
@@ -96,6 +97,8 @@ class Verifier:
             clock: the present, an aware datetime.
             floor: who remembers evaluation numbers, so that a lower one is refused.
             pins: who remembers on which machine each reference value was first accepted, so that another is refused.
+            accept_stapled_collateral: let a peer's collateral serve where there is nothing to compare it with and none
+                can be fetched; it may be as old as its dates allow.
         """
         self._floor = floor
         self._pins = pins
@@ -103,7 +106,9 @@ class Verifier:
         self._clock = clock
         self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
         longest = max(self._policy.for_role(role).longest_grace for role in Role)
-        self._supply = Supply(source, verified=self._verified, clock=clock, grace=longest)
+        self._supply = Supply(
+            source, verified=self._verified, clock=clock, grace=longest, accept_stapled=accept_stapled_collateral
+        )
         self._reference_values = reference_values or ReferenceValues()
         self._appraisers = _appraisers(self._policy, self._reference_values)
 
@@ -179,7 +184,7 @@ class Verifier:
             session: what this session's evidence has to contain; None for a document.
             expected_report_data: 64 bytes that a document has to contain; a session brings its own.
             stapled: the collateral file that the peer has sent along. It is verified like any other, and used where
-                nothing in it is older than what was seen before; otherwise it is as if it had not come.
+                everything in it is at least as new as what was seen before; otherwise it is as if it had not come.
 
         Raises:
             MalformedInput, VerificationError: the evidence is not genuine.

@@ -7,7 +7,8 @@ document that it has verified, whoever brought it, and uses what a peer brings o
 
 Documents are compared each with its own kind: the root's CRL is the same one for all platforms, a PCK CRL for all of
 its CA, the identity of a quoting enclave for all of a kind of TEE. A peer on a model that is seen for the first time
-cannot bring an older CRL than the one that came with another model.
+cannot bring an older CRL than the one that came with another model. What there is nothing to compare with is not used
+either, unless an operator takes that upon himself.
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ class HighWaterMarks:
         """Return the kinds of document that are behind what was verified before."""
         known = self._marks
         return [document[0] for document, mark in marks.items() if not mark.reaches(known.get(document, mark))]
+
+    def unknown(self, marks: Mapping[Document, Mark]) -> list[str]:
+        """Return the kinds of document of which none was verified before, so that there is nothing to compare with."""
+        return [document[0] for document in marks if document not in self._marks]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

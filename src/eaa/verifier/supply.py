@@ -57,6 +57,7 @@ class Supply:
         verified: VerificationCache,
         clock: Callable[[], datetime],
         grace: timedelta,
+        accept_stapled: bool,
     ) -> None:
         """Make an empty one.
 
@@ -65,6 +66,7 @@ class Supply:
             verified: what was verified before, by the same trust anchors as all that comes.
             clock: the present, an aware datetime.
             grace: the longest time that collateral may be used past its nextUpdate, by any policy.
+            accept_stapled: whether a peer's collateral may serve where there is nothing to compare it with.
         """
         self._source = source
         self._chain_source = source if isinstance(source, PCKCertificateSource) else None
@@ -72,6 +74,7 @@ class Supply:
         self._verified = verified
         self._clock = clock
         self._grace = grace
+        self._accept_stapled = accept_stapled
         self._marks = HighWaterMarks()
         self._models: FetchCache[Model, Collateral] = FetchCache(
             what=lambda model: f"the collateral of {model}",
@@ -196,10 +199,8 @@ class Supply:
         except (MalformedInput, VerificationError) as error:
             _log.info("stapled collateral is not used: %s [%s]", error.message, error.reason)
             return None
-        behind = self._marks.behind(staple.marks)
-        if behind or not admits(staple.documents):
-            why = f"its {' and '.join(behind)} is older than what was seen" if behind else "no policy admits it"
-            _log.info("stapled collateral for %s is not used: %s", model, why)
+        if fault := self._fault_of(staple, admits):
+            _log.info("stapled collateral for %s is not used: %s", model, fault)
             return None
         self._marks.raise_to(staple.marks)
         if own is not None:
@@ -208,6 +209,13 @@ class Supply:
             self._models.hasten(model)
         _log.info("stapled collateral for %s is used", model)
         return staple.collateral
+
+    def _fault_of(self, staple: Staple, admits: Callable[[VerifiedCollateral], bool]) -> str | None:
+        if behind := self._marks.behind(staple.marks):
+            return f"its {' and '.join(behind)} is older than what was seen"
+        if not self._accept_stapled and (unknown := self._marks.unknown(staple.marks)):
+            return f"there is no {' and '.join(unknown)} to compare it with"
+        return None if admits(staple.documents) else "its evaluation numbers are lower than the policy's, or the floor"
 
     def _is_newer(self, staple: Staple, own: Collateral, now: datetime) -> bool:
         """Whether a staple that is behind in nothing is ahead in something of what was fetched."""
