@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation docs format clean FORCE
+.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -10,10 +10,11 @@ RUN := $(VENV)/bin/python
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 # More for pytest: `make test ARGS="-k tdx"`.
 ARGS ?=
-# How many mutants, which ones, and how long to fuzz which target; all of them where none is named.
+# How many mutants, which ones, how long to fuzz which target (all where none is named), and how many connections to make.
 N ?= 10000
 SEED ?= 1
 SECONDS ?= 3600
+HANDSHAKES ?= 20000
 ONE ?=
 
 DEMO_READY := $(VENV)/.installed-pccs
@@ -66,6 +67,9 @@ fuzz: $(DEV_READY)  ## fuzz for long: make fuzz SECONDS=3600 ONE=quote
 
 mutation: $(DEV_READY)  ## change verify/ and appraise/ one check at a time: each change must fail a test
 	@$(RUN) tests/mutation/run.py $(ARGS)
+
+soak: $(DEV_READY)  ## mutually attested connections, make soak HANDSHAKES=20000: does any of them fail, or leave something behind?
+	@$(RUN) tests/soak/run.py --count $(HANDSHAKES)
 
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py

@@ -23,7 +23,7 @@ DEFAULT_WORKLOAD: Final = "default"
 """What a relay calls its only workload."""
 RETRY_PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between attempts at a peer that is still fetching the collateral for this side's evidence."""
-MAX_ENDPOINTS: Final = 32
+MAX_ENDPOINTS: Final = 16
 """Combinations of verifier and identity whose TLS contexts are kept, for each event loop."""
 
 _T = TypeVar("_T")

@@ -1,0 +1,50 @@
+"""The server of the soak run, in a process of its own: whoever shows evidence is echoed.
+
+    python tests/soak/server.py SITE ADDRESS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from eaa.aio import AttestedStream, start_attested_server
+from eaa.appraise.policy import PolicyFile
+from eaa.identity import Identity
+from eaa.program.loop import loop_factory
+from support.peers import attester_of, verifier_of
+from support.system import Site
+
+ANY_LEVEL: Final = PolicyFile.parse('minimum_binding = "cert"\n')
+LIFETIME: Final = timedelta(seconds=20)
+"""Of the server's certificate: it is renewed several times in a run, and its context with it."""
+
+
+async def echo(stream: AttestedStream) -> None:
+    """Send back what comes."""
+    while data := await stream.read():
+        await stream.write(data)
+
+
+async def serve(site: Site, address: str) -> None:
+    """Serve until SIGTERM."""
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    identity = Identity(attester_of(site, "workload"), lifetime=LIFETIME)
+    identity.keep_renewed()
+    verifier = verifier_of(site, policy=ANY_LEVEL)
+    async with await start_attested_server(echo, address, identity=identity, verifier=verifier) as server:
+        sys.stderr.write(f"listening on {', '.join(server.addresses)}\n")
+        await stopped.wait()
+    identity.close()
+    verifier.close()
+
+
+if __name__ == "__main__":
+    folder, where = sys.argv[1:]
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve(Site(folder=Path(folder), mr_enclaves={}), where))
