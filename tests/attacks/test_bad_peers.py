@@ -266,7 +266,6 @@ def asks_and_leaves(session: TLSSession) -> None:
 
 
 DEEP = b"\x81" * (MAX_MESSAGE - 1) + b"\x00"
-AT_LEVEL_SESSION = Attest(nonce=b"a" * 32, level=BindingLevel.SESSION)
 
 AS_FIRST_MESSAGES: list[tuple[str, Callable[[TLSSession], None], Reason]] = [
     ("goodbye", ends_well, Reason.PEER_CLOSED),
@@ -283,7 +282,6 @@ AS_FIRST_MESSAGES: list[tuple[str, Callable[[TLSSession], None], Reason]] = [
     ("random-message", says(frame(JUNK)), Reason.MESSAGE_MALFORMED),
     ("a-megabyte-of-zeros", says(bytes(MEGABYTE)), Reason.MESSAGE_MALFORMED),
     ("two-attests", says(ATTEST, replace(ATTEST, nonce=b"b" * 32), hears=(Evidence,)), Reason.MESSAGE_UNEXPECTED),
-    ("level-session", says(AT_LEVEL_SESSION), Reason.LEVEL_NOT_OFFERED),
     ("accept", says(Accept()), Reason.MESSAGE_UNEXPECTED),
     ("opened", says(Opened()), Reason.MESSAGE_UNEXPECTED),
     ("reject", says(Reject(reason_class=RejectClass.POLICY)), Reason.PEER_REJECTED_US),
@@ -564,7 +562,7 @@ def test_three_hundred_connections_at_once(node: Node) -> None:
 
 
 def test_endless_bytes_before_a_channel_is_open_are_not_taken(site: Site) -> None:
-    """The workload takes connections and says nothing: the relay waits for it, and takes nothing from its client."""
+    """The workload takes connections and says nothing: the relay waits for it, and takes a first flight and no more."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         at = f"127.0.0.1:{silent.getsockname()[1]}"
         hops = ("--listen", "127.0.0.1:0", "--xfer", at, "--mutual")
@@ -581,6 +579,6 @@ def test_endless_bytes_before_a_channel_is_open_are_not_taken(site: Site) -> Non
                     sent += wire.sock.send(session.connection.take())
             assert sent < 64 * MEGABYTE
             assert relay.memory - memory < 16 * MEGABYTE
-            assert relay.reason(wire.name) is Reason.WORKLOAD_UNAVAILABLE
+            assert relay.reason(wire.name) is Reason.MESSAGE_TOO_LARGE
             accepted.close()
             wire.close()
