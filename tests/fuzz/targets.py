@@ -37,8 +37,9 @@ from eaa.collateral.intel import (
     split_signed_document,
 )
 from eaa.collateral.x509 import CRL, Certificate, decode_pem_text, parse_pem_chain
-from eaa.errors import MalformedInput, Misuse, PeerMisbehaved, Rejection, VerificationError
+from eaa.errors import MalformedInput, Misuse, PeerMisbehaved, Reason, Rejection, VerificationError
 from eaa.evidence import cbor
+from eaa.evidence.epoch import EPOCH_CLAIMS, EpochClaims, encode_session_key, is_same_key, is_signed_by, sign_statement
 from eaa.evidence.eventlog import EventLog, is_event_log
 from eaa.evidence.ppid import PPIDCertification
 from eaa.evidence.quote import Quote, QuoteHeader
@@ -85,6 +86,7 @@ from eaa.shelter.inspect.eventlogs import inspect_event_log
 from eaa.shelter.inspect.pem import from_hex, pem_blocks
 from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
+from eaa.shelter.inspect.tagged import inspect_tagged
 from eaa.shelter.inspection import inspect
 from eaa.simulator.cpu import LocalReport, TargetInfo
 from eaa.simulator.model import PlatformModel
@@ -363,6 +365,31 @@ def _cbor(data: bytes) -> None:
     value = cbor.decode(data, what="it", tags=frozenset({60000}))
     assert cbor.encode(value) == data
     assert TaggedEvidence.parse(data).encode() == data
+
+
+def epochs() -> list[bytes]:
+    """The claims of an epoch, as its evidence covers them, with a signature by its key in front."""
+    claims = EpochClaims(
+        pubkey_hash=pubkey_hash_claim(b"key"),
+        session_key=encode_session_key(_key().public_key()),
+        role=b"workload",
+        not_before=1_700_000_000,
+        not_after=1_700_000_300,
+    )
+    return [sign_statement(_key(), b"it") + claims.encode()]
+
+
+@target(EpochClaims.from_claims, seeds=epochs)
+def _epoch(data: bytes) -> None:
+    signature, raw = data[:64], data[64:]
+    claims = parse_claims(raw, tolerant=False)
+    if set(claims) != set(EPOCH_CLAIMS):
+        # Who reads an epoch has looked at the names.
+        raise MalformedInput(Reason.CLAIMS_MISMATCH, "the claims are not an epoch's")
+    epoch = EpochClaims.from_claims(claims)
+    assert epoch.encode() == raw
+    is_same_key(epoch.session_key, data)
+    is_signed_by(epoch.session_key, signature, b"it")
 
 
 def event_logs() -> list[bytes]:
@@ -680,6 +707,8 @@ def _files_of_all_kinds() -> list[bytes]:
     return [
         *quotes()[:2],
         *ratls_certificates()[:2],
+        *tagged_evidence()[:1],
+        _endorsements().encode(),
         *images()[:1],
         *sigstructs()[:1],
         *crls()[:1],
@@ -691,7 +720,7 @@ def _files_of_all_kinds() -> list[bytes]:
 
 @target(
     *(inspect, inspect_image, inspect_sigstruct, inspect_snp_report, inspect_crl, inspect_document),
-    *(inspect_event_log, inspect_quote, inspect_certificate, from_hex, pem_blocks),
+    *(inspect_event_log, inspect_tagged, inspect_quote, inspect_certificate, from_hex, pem_blocks),
     seeds=_files_of_all_kinds,
 )
 def _inspect(data: bytes) -> None:

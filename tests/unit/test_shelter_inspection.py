@@ -20,7 +20,7 @@ from eaa.collateral.intel import join_signed_document
 from eaa.errors import MalformedInput, Misuse, Reason
 from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
 from eaa.evidence.quote import CertificationDataType, Quote
-from eaa.evidence.tagged import Endorsements
+from eaa.evidence.tagged import Endorsements, TaggedEvidence, claims_report_data, encode_claims
 from eaa.evidence.tdx import TDReport
 from eaa.identity import Identity
 from eaa.measure.sgx import measure_sgxs
@@ -600,3 +600,72 @@ def test_a_key_is_never_shown() -> None:
 )
 def test_nothing_that_a_terminal_acts_upon_is_passed_on(value: Any, told: Any) -> None:
     assert printable(value) == told
+
+
+# --- what stands in certificates and messages, cut out of them
+
+
+def test_tagged_evidence_is_told_with_its_claims(platform: Platform) -> None:
+    claims = encode_claims({"label": b"eaa/2 attest", "nonce": bytes(32)})
+    raw = platform.launch(*sample_enclave()).quote(claims_report_data(claims))
+    found = inspect(TaggedEvidence(evidence=raw, claims=claims).encode())
+    assert (found.format, found.problem) == ("tagged-evidence", None)
+    assert found.facts["claims"] == {"label": b"eaa/2 attest".hex(), "nonce": "00" * 32}
+    assert (found.facts["report_data_matches"], found.facts["report_data_is"]) == (True, "SHA-256 of the claims")
+    assert found.facts["quote"]["tee"] == "sgx"
+
+
+def test_tagged_evidence_for_other_claims_is_told_to_be(quote: bytes) -> None:
+    found = inspect(TaggedEvidence(evidence=quote, claims=encode_claims({"nonce": b"1"})).encode())
+    assert (found.facts["report_data_matches"], found.facts["report_data_is"]) == (False, None)
+
+
+def test_claims_that_are_none_stand_beside_what_can_be_read(quote: bytes) -> None:
+    found = inspect(TaggedEvidence(evidence=quote, claims=b"\x81").encode())
+    assert "unreadable" in found.facts["claims"]
+    assert found.facts["quote"]["version"] == 3
+
+
+@pytest.mark.parametrize(
+    ("raw", "format_", "reason"),
+    [
+        (b"\xd9\xea\x60\x82", "tagged-evidence", Reason.EVIDENCE_MALFORMED),
+        (b"\xd9\xea\x61\x82\x40\x40", "tagged-evidence", Reason.TEE_TYPE_UNSUPPORTED),
+        (b"\xd9\xea\x60\x88\x00", "endorsements", Reason.EVIDENCE_MALFORMED),
+        (b"\xd9\xea\x60\x89", "endorsements", Reason.EVIDENCE_MALFORMED),
+    ],
+)
+def test_cbor_that_breaks_off_says_what_it_began_as(raw: bytes, format_: str, reason: Reason) -> None:
+    found = inspect(raw)
+    assert found.problem is not None
+    assert (found.format, found.problem.reason) == (format_, reason)
+
+
+def test_endorsements_are_told_document_by_document(collateral: Collateral) -> None:
+    members = {
+        name: getattr(collateral, name)
+        for name in (
+            "tcb_info_issuer_chain",
+            "pck_crl",
+            "root_ca_crl",
+            "pck_crl_issuer_chain",
+            "qe_identity_issuer_chain",
+        )
+    }
+    endorsements = Endorsements(
+        version=0x00010003,
+        tcb_info=join_signed_document("tcbInfo", collateral.tcb_info, collateral.tcb_info_signature),
+        qe_identity=join_signed_document("enclaveIdentity", collateral.qe_identity, collateral.qe_identity_signature),
+        **members,
+    )
+    found = inspect(endorsements.encode())
+    assert (found.format, found.problem) == ("endorsements", None)
+    assert found.facts["version"] == "3.1"
+    assert found.facts["tcb_info"]["fmspc"]
+    assert found.facts["pck_crl"]["issuer"]
+
+
+def test_a_tag_alone_is_nothing() -> None:
+    with pytest.raises(MalformedInput) as caught:
+        inspect(b"\xd9\xea\x60")
+    assert caught.value.reason is Reason.UNKNOWN_FORMAT

@@ -89,7 +89,7 @@ def _tagged_facts(tagged: TaggedEvidence, spki: bytes) -> Facts:
     except MalformedInput as error:
         facts["claims"] = {"unreadable": error.message}
         facts["claims_name_this_key"] = False
-    return facts | _quote_and_match(tagged.evidence, {"SHA-256 of the claims": tagged.report_data})
+    return facts | quote_and_match(tagged.evidence, {"SHA-256 of the claims": tagged.report_data})
 
 
 def _legacy_facts(certificate: RATLSCertificate) -> Facts:
@@ -99,13 +99,13 @@ def _legacy_facts(certificate: RATLSCertificate) -> Facts:
     candidates = {"SHA-256 of the SubjectPublicKeyInfo": _digest(spki)}
     if (pkcs1 := _pkcs1(spki)) is not None:
         candidates["SHA-256 of the PKCS#1 key"] = _digest(pkcs1)
-    facts = _quote_and_match(quote, candidates)
+    facts = quote_and_match(quote, candidates)
     is_v1 = facts["report_data_is"] == "SHA-256 of the PKCS#1 key" or certificate.format is Format.ENCLAVE_TLS_V1
     return {"format": (Format.ENCLAVE_TLS_V1 if is_v1 else Format.GRAMINE_LEGACY).value, **facts}
 
 
-def _quote_and_match(raw: bytes, candidates: dict[str, bytes]) -> Facts:
-    """Explain a quote, and say which of the candidates its report data is."""
+def quote_and_match(raw: bytes, candidates: dict[str, bytes]) -> Facts:
+    """Explain a quote, and say which of the candidates its report data is, 64 bytes each by what they are."""
     try:
         quote, trailing = Quote.parse_prefix(raw)
     except EAAError as error:
