@@ -77,13 +77,13 @@ def field_of(report: Report, name: str) -> bytes | int | None:
 
 
 def _debug(report: Report, policy: Policy) -> Check:
-    bits = report.tud_bits if isinstance(report, TDReport) else 0
+    bits = report.tud_bits if isinstance(report, TDReport) else TDAttribute.DEBUG
     return Check(
         name="debug",
         passed=not report.is_debug or policy.dangerous_accept_debug_enclaves,
         reason=Reason.DEBUG_ENCLAVE,
         expected="not under debug" if not policy.dangerous_accept_debug_enclaves else "anything",
-        actual=("debug" if bits in (0, TDAttribute.DEBUG) else f"TUD attributes {bits:#04x}")
+        actual=("debug" if bits == TDAttribute.DEBUG else f"TUD attributes {bits:#04x}")
         if report.is_debug
         else "production",
         clause="policy dangerous_accept_debug_enclaves",
