@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from eaa.appraise.policy import Policy, PolicyFile
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
@@ -77,10 +77,10 @@ def values() -> ReferenceValues:
     )
 
 
-def new_verifier(source: Source | None = None, *, policy: PolicyFile = POLICY) -> Verifier:
+def new_verifier(source: Source | None = None, *, policy: PolicyFile = POLICY, **options: Any) -> Verifier:
     """A verifier that has seen nothing."""
     anchors = TrustAnchors(frozenset({hashlib.sha256(platform().root_der).digest()}))
-    return Verifier(source or Source(), trust_anchors=anchors, policy=policy, reference_values=values())
+    return Verifier(source or Source(), trust_anchors=anchors, policy=policy, reference_values=values(), **options)
 
 
 @functools.cache

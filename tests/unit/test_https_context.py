@@ -190,7 +190,7 @@ def test_collateral_that_a_certificate_carries_is_used_where_there_is_none() -> 
     """It is the vendor's word, whoever carries it; it is read once fetching has failed."""
     source = Source()
     source.fails = True
-    new = new_verifier(source)
+    new = new_verifier(source, accept_stapled_collateral=True)
     credentials = identity("workload").credentials()
     now = datetime.now(UTC)
     carried = create_certificate(
