@@ -15,9 +15,18 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from eaa.errors import Reason
+from eaa.evidence.quote import Quote
+from eaa.tls.certificate import Format, RATLSCertificate
 from support.flow import answer_of
 from support.system import Running, Site, run, running
 from support.tls_world import make_identity
@@ -147,6 +156,18 @@ def test_values_are_those_of_the_workload_that_is_there_now(site: Site) -> None:
             with site.workload(enclave="impostor", listen=address) as impostor:
                 impostor.address()
                 assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+
+
+def test_the_certificate_at_that_address_is_one_of_2021(node: Node) -> None:
+    """An RSA key, and a quote over its PKCS#1 form: what shelter of 2021 hashes and compares."""
+    host, port = node.legacy.removeprefix("tcp://").rsplit(":", 1)
+    certificate = RATLSCertificate.parse(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)))))
+    assert (certificate.format, certificate.subject) == (Format.ENCLAVE_TLS_V1, "Enclave TLS")
+    key = load_der_public_key(certificate.spki_der)
+    assert isinstance(key, rsa.RSAPublicKey)
+    pkcs1 = key.public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    assert certificate.evidence is not None
+    assert Quote.parse(certificate.evidence).body.report_data == hashlib.sha256(pkcs1).digest() + bytes(32)
 
 
 # --- a client of 2021 at the door of today

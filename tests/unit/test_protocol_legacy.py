@@ -9,12 +9,17 @@ from eaa.protocol.legacy import (
     GET_ENCLAVE_INFO,
     GREETING,
     HELLO,
+    MAX_LEGACY_GREETING,
     MAX_LEGACY_REQUEST,
     NO_WORKLOAD_REPLY,
     OTHER_REPLY,
+    RATS_TLS_GREETING,
+    RATS_TLS_SERVER_GREETING,
     LegacyRequest,
+    answer_greeting,
     encode_enclave_info,
     encode_workload_reply,
+    parse_greeting_reply,
     parse_legacy_request,
 )
 
@@ -94,3 +99,42 @@ def test_the_answer_of_the_workload_is_98_bytes() -> None:
 def test_measurements_have_their_length(mr_enclave: bytes, mr_signer: bytes) -> None:
     with pytest.raises(ValueError, match="32"):
         encode_enclave_info(mr_enclave=mr_enclave, mr_signer=mr_signer)
+
+
+# --- the samples' greeting
+
+
+def test_the_greeting_of_rats_tls_is_40_bytes_in_red_and_blue() -> None:
+    assert len(RATS_TLS_GREETING) == len(RATS_TLS_SERVER_GREETING) == 40
+    assert RATS_TLS_GREETING.replace("91", "94") == RATS_TLS_SERVER_GREETING
+
+
+@pytest.mark.parametrize("said", [GREETING.encode(), RATS_TLS_GREETING.encode(), b"", b"\0", bytes(255)])
+@pytest.mark.parametrize("measurements", [None, (MR_ENCLAVE, MR_SIGNER)])
+def test_a_greeting_is_sent_back(said: bytes, measurements: tuple[bytes, bytes] | None) -> None:
+    assert answer_greeting(said, measurements=measurements) == said
+
+
+def test_the_relay_s_greeting_is_answered_with_measurements_where_there_are_some() -> None:
+    assert answer_greeting(HELLO, measurements=(MR_ENCLAVE, MR_SIGNER)) == MR_ENCLAVE + MR_SIGNER + GREETING.encode()
+    assert answer_greeting(HELLO, measurements=None) == HELLO
+
+
+def test_a_greeting_is_bounded() -> None:
+    with pytest.raises(PeerMisbehaved) as caught:
+        answer_greeting(bytes(MAX_LEGACY_GREETING + 1), measurements=None)
+    assert caught.value.reason is Reason.MESSAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("text", [GREETING, RATS_TLS_GREETING, RATS_TLS_SERVER_GREETING])
+@pytest.mark.parametrize(("before", "after"), [(b"", b""), (bytes(64), b""), (bytes(64), b"\0")])
+def test_the_samples_answers_are_taken(text: str, before: bytes, after: bytes) -> None:
+    """From a host, from Occlum, and from the runtime's skeleton, which sends the final NUL too."""
+    assert parse_greeting_reply(before + text.encode() + after, sent=GREETING.encode()) == text
+
+
+@pytest.mark.parametrize("reply", [b"", b"welcome", bytes(64), bytes(98), bytes(63) + GREETING.encode(), b"\xff" * 255])
+def test_an_answer_of_no_sample_is_refused(reply: bytes) -> None:
+    with pytest.raises(PeerMisbehaved) as caught:
+        parse_greeting_reply(reply, sent=GREETING.encode())
+    assert caught.value.reason is Reason.MESSAGE_MALFORMED

@@ -1,0 +1,329 @@
+"""`--legacy`: the sample greeting, between our own programs and with plain TLS peers, byte for byte.
+
+The C programs themselves are run elsewhere; docs/manual/interoperability.md says what was measured. Here plain TLS,
+which anybody speaks, stands for nobody: it holds the bytes that the specification gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_public_key
+
+from eaa.errors import Reason
+from eaa.evidence.quote import Quote
+from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
+from support.system import Running, Site, run, running
+
+GREETING: Final = b"Hello and welcome to Enclave TLS!\n"
+RATS_TLS_GREETING: Final = b"\x1b[91mHello and welcome to RATS-TLS!\x1b[0m\n"
+HELLO: Final = b"hello from inclavared"
+VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+PATIENCE: Final = 30.0
+SUCCESS: Final = "Remote attestation is successful."
+NOWHERE: Final = ("--pccs", "https://127.0.0.1:9/")
+"""A PCCS that is not there."""
+
+
+def client_context(version: ssl.TLSVersion = VERSIONS[1]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def greet(address: str, said: bytes, *, version: ssl.TLSVersion = VERSIONS[1]) -> tuple[bytes, bytes]:
+    """What a server answers, up to its goodbye, and its certificate."""
+    host, port = address.removeprefix("tcp://").rsplit(":", 1)
+    answer = b""
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as sock,
+        client_context(version).wrap_socket(sock) as stream,
+    ):
+        certificate = stream.getpeercert(binary_form=True)
+        stream.sendall(said)
+        while data := stream.recv(4096):
+            answer += data
+    assert certificate is not None
+    return answer, certificate
+
+
+@contextmanager
+def sample_server(site: Site, *options: str, enclave: str = "workload") -> Iterator[Running]:
+    command = ("enclave-tls-server", "--legacy", "--listen", "tcp://127.0.0.1:0", *site.attested(enclave))
+    with running(*command, *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(site: Site) -> Iterator[str]:
+    with sample_server(site) as server:
+        yield server.address()
+
+
+# --- the server
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+@pytest.mark.parametrize("said", [GREETING, RATS_TLS_GREETING, b"x", bytes(255)], ids=["2021", "rats-tls", "x", "255"])
+def test_a_sample_client_gets_back_what_it_sent(server: str, said: bytes, version: ssl.TLSVersion) -> None:
+    assert greet(server, said, version=version)[0] == said
+
+
+def test_a_relay_of_2021_is_told_measurements(site: Site, server: str) -> None:
+    sigstruct = (site.tee / "workload.sigstruct").read_bytes()
+    mr_signer = hashlib.sha256(sigstruct[128:512]).digest()
+    answer, _ = greet(server, HELLO)
+    assert answer == bytes.fromhex(site.mr_enclaves["workload"]) + mr_signer + GREETING
+    assert len(answer) == 98
+
+
+def test_the_certificate_is_read_by_both_generations(server: str) -> None:
+    """One RSA key, one quote over its claims, and one over its PKCS#1 form."""
+    _, raw = greet(server, b"x")
+    certificate = RATLSCertificate.parse(raw)
+    certificate.verify_binding()
+    certificate.verify_unambiguous()
+    key = load_der_public_key(certificate.spki_der)
+    assert isinstance(key, rsa.RSAPublicKey)
+    assert key.key_size == 3072
+    assert certificate.evidence is not None
+    assert Quote.parse(certificate.evidence).body.report_data == certificate.expected_report_data
+    assert certificate.legacy_quote is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "format_", "kind"),
+    [
+        ("interoperable", Format.INTEROPERABLE, ec.EllipticCurvePublicKey),
+        ("enclave-tls-v1", Format.ENCLAVE_TLS_V1, rsa.RSAPublicKey),
+        ("gramine", Format.GRAMINE_LEGACY, ec.EllipticCurvePublicKey),
+    ],
+)
+def test_a_certificate_of_one_format_on_request(site: Site, name: str, format_: Format, kind: type) -> None:
+    with sample_server(site, "--legacy-certificate", name) as server:
+        address = server.address()
+        _, raw = greet(address, b"x")
+        certificate = RATLSCertificate.parse(raw)
+        assert certificate.format is format_
+        assert isinstance(load_der_public_key(certificate.spki_der), kind)
+        assert certificate.evidence is not None
+        assert Quote.parse(certificate.evidence).body.report_data == certificate.expected_report_data
+        done = run("enclave-tls-client", "--legacy", "--addr", address, *site.judging)
+        assert (done.code, SUCCESS in done.stdout) == (0, True), done
+
+
+def test_a_greeting_that_is_too_long_ends_its_connection_only(site: Site) -> None:
+    with sample_server(site) as server:
+        address = server.address()
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            assert greet(address, bytes(256))[0] == b""
+        server.wait_for(Reason.MESSAGE_TOO_LARGE)
+        assert greet(address, b"x")[0] == b"x"
+
+
+def test_without_evidence_a_relay_of_2021_is_told_nothing() -> None:
+    with running("enclave-tls-server", "--legacy", "-p", "0", "-a", "nullattester") as server:
+        answer, raw = greet(server.address(), HELLO)
+        assert answer == HELLO
+        assert RATLSCertificate.parse(raw).format is Format.NONE
+
+
+# --- our client and our server
+
+
+@pytest.mark.parametrize("mutual", [(), ("--mutual",)], ids=["one-way", "mutual"])
+def test_our_own_programs_greet_each_other(site: Site, mutual: tuple[str, ...]) -> None:
+    with sample_server(site, *mutual, *site.judging) as server:
+        showing = (*mutual, *site.attested("relay")) if mutual else ()
+        done = run("enclave-tls-client", "--legacy", "--addr", server.address(), *site.judging, *showing)
+        assert done.code == 0, done
+        assert "binding cert" in done.stdout
+        assert f"Server: {GREETING.decode().strip()}\n{SUCCESS}\n" in done.stdout
+        server.wait_for(f"legacy peer, {'accepted, binding cert' if mutual else 'not judged'}")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("-a", "nullattester"), Reason.NO_EVIDENCE),
+        (None, Reason.MEASUREMENT_MISMATCH),
+    ],
+    ids=["no-evidence", "impostor"],
+)
+def test_a_client_that_is_not_accepted_gets_no_greeting(
+    site: Site, options: tuple[str, ...] | None, reason: Reason
+) -> None:
+    with sample_server(site, "--mutual", *site.judging) as server:
+        showing = site.attested("impostor") if options is None else options
+        done = run("enclave-tls-client", "--legacy", "--addr", server.address(), *site.judging, "--mutual", *showing)
+        assert done.code == 3, done
+        assert SUCCESS not in done.stdout
+        server.wait_for(reason)
+
+
+@pytest.mark.parametrize(("enclave", "reason"), [("impostor", Reason.MEASUREMENT_MISMATCH), (None, Reason.NO_EVIDENCE)])
+def test_a_server_that_is_not_accepted_is_not_greeted(site: Site, enclave: str | None, reason: Reason) -> None:
+    showing = ("--attester", "nullattester") if enclave is None else site.attested(enclave)
+    with running("enclave-tls-server", "--legacy", "-p", "0", *showing) as server:
+        done = run("enclave-tls-client", "--legacy", "--addr", server.address(), *site.judging)
+        assert (done.code, done.reason) == (1, reason), done
+        assert "Server:" not in done.stdout
+
+
+def test_a_stronger_binding_than_a_certificate_has_is_refused_where_it_is_asked_for(site: Site, server: str) -> None:
+    done = run("enclave-tls-client", "--legacy", "--addr", server, *site.judging, "--minimum-binding", "fresh")
+    assert (done.code, done.reason) == (1, Reason.BINDING_TOO_WEAK)
+
+
+# --- peers without evidence
+
+
+DANGER: Final = "--dangerous-accept-no-evidence"
+
+
+@pytest.fixture(scope="module")
+def nobody() -> Iterator[str]:
+    """A server without evidence."""
+    with running("enclave-tls-server", "--legacy", "-p", "0", "-a", "nullattester") as server:
+        yield server.address()
+
+
+@pytest.mark.parametrize("options", [(DANGER,), (DANGER, "--verifier", "nullverifier")], ids=["judging", "null"])
+def test_a_server_without_evidence_is_taken_where_the_operator_says_so(nobody: str, options: tuple[str, ...]) -> None:
+    """It is no success, and never looks like one. Nothing is needed to judge by."""
+    done = run("enclave-tls-client", "--legacy", "--addr", nobody, *options)
+    assert done.code == 0, done
+    assert done.stdout.startswith("unattested: ")
+    assert SUCCESS not in done.stdout
+    assert "Server: Hello" in done.stdout
+    answer: dict[str, Any] = run("enclave-tls-client", "--legacy", "--addr", nobody, *options, "--json").answer
+    assert (answer["verdict"], answer["reason"], answer["checks"]) == ("unattested", None, [])
+
+
+def test_evidence_is_judged_even_where_none_would_do(site: Site, server: str) -> None:
+    """Otherwise an impostor had it easier with evidence than without."""
+    with sample_server(site, enclave="impostor") as impostor:
+        done = run("enclave-tls-client", "--legacy", "--addr", impostor.address(), *site.judging, DANGER)
+        assert (done.code, done.reason) == (1, Reason.MEASUREMENT_MISMATCH)
+    done = run("enclave-tls-client", "--legacy", "--addr", server, DANGER)
+    assert (done.code, done.reason) == (4, Reason.COLLATERAL_NOT_FOUND)
+
+
+def test_the_danger_is_named_or_the_null_verifier_is_refused(nobody: str) -> None:
+    done = run("enclave-tls-client", "--legacy", "--addr", nobody, "--verifier", "nullverifier")
+    assert (done.code, done.reason) == (2, Reason.USAGE)
+
+
+def test_a_client_without_evidence_is_served_where_the_operator_says_so(site: Site) -> None:
+    with sample_server(site, "--mutual", DANGER, *site.judging) as server:
+        showing = ("--mutual", "--attester", "nullattester")
+        done = run("enclave-tls-client", "--legacy", "--addr", server.address(), *site.judging, *showing)
+        assert done.code == 0, done
+        server.wait_for("shows no evidence and is taken as it is")
+
+
+# --- endorsements
+
+
+def test_endorsements_are_stapled_and_consumed(site: Site) -> None:
+    """The client has no collateral but what comes in the certificate; without it there is no verdict.
+
+    It takes that from a peer on first sight only because it was told to: older collateral might suit the peer better.
+    """
+    verifying = site.judging[:-2]
+    told = "--accept-stapled-collateral"
+    with sample_server(site, "-e", "--collateral", str(site.collateral)) as server:
+        address = server.address()
+        carried = RATLSCertificate.parse(greet(address, b"x")[1]).endorsements
+        assert carried is not None
+        assert (carried.version, carried.pck_crl[:1]) == (0x00010003, b"\x30")
+        done = run("enclave-tls-client", "--legacy", "--addr", address, *verifying, *NOWHERE, told)
+        assert (done.code, SUCCESS in done.stdout) == (0, True), done
+        done = run("enclave-tls-client", "--legacy", "--addr", address, *verifying, *NOWHERE)
+        assert (done.code, done.reason) == (4, Reason.PCCS_UNREACHABLE)
+
+
+def test_a_server_without_collateral_to_staple_serves_without(site: Site) -> None:
+    with sample_server(site, "-e", *NOWHERE) as server:
+        server.wait_for(Reason.PCCS_UNREACHABLE)
+        assert RATLSCertificate.parse(greet(server.address(), b"x")[1]).endorsements is None
+
+
+def test_older_formats_have_no_place_for_endorsements(site: Site) -> None:
+    command = ("enclave-tls-server", "--legacy", "-e", "--legacy-certificate", "gramine", *site.attested("workload"))
+    done = run(*command, "--collateral", str(site.collateral))
+    assert (done.code, done.reason) == (2, Reason.USAGE)
+
+
+# --- servers that are none
+
+
+class Answering:
+    """A TLS server with a certificate without evidence that answers one greeting with some bytes."""
+
+    def __init__(self, folder: Path, answer: bytes) -> None:
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+        hour = timedelta(hours=1)
+        certificate = create_certificate(key, evidence=None, not_before=now - hour, not_after=now + hour)
+        (folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
+        (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE)
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heard = b""
+
+    @contextmanager
+    def serving_once(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._serve_once)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(PATIENCE)
+            self._listener.close()
+        assert not thread.is_alive()
+
+    def _serve_once(self) -> None:
+        sock, _ = self._listener.accept()
+        sock.settimeout(PATIENCE)
+        # As the C programs: no goodbye of TLS's, the socket is closed.
+        with (
+            sock,
+            contextlib.suppress(ssl.SSLError, ConnectionError),
+            self._context.wrap_socket(sock, server_side=True) as stream,
+        ):
+            self.heard = stream.recv(4096)
+            stream.sendall(self._answer)
+            stream.recv(4096)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (bytes(64) + b"\x1b[94mHello and welcome to RATS-TLS!\x1b[0m\n", 0),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", 3),
+    ],
+    ids=["occlum", "http"],
+)
+def test_what_a_sample_server_may_answer(tmp_path: Path, answer: bytes, code: int) -> None:
+    server = Answering(tmp_path, answer)
+    with server.serving_once():
+        done = run("enclave-tls-client", "--legacy", "--addr", server.address, DANGER)
+    assert server.heard == GREETING
+    assert done.code == code, done
+    assert code == 0 or done.reason == Reason.MESSAGE_MALFORMED
