@@ -470,6 +470,18 @@ def test_what_could_not_be_had_makes_room_for_what_was_never_tried(world: World)
     assert world.get_now("genuine").startswith("genuine")
 
 
+def test_what_an_operator_names_takes_no_stranger_s_place_and_has_a_bound_of_its_own(world: World) -> None:
+    for number in range(8):
+        world.cache.prefetch(f"own {number}", world.source.of("own"), pinned=True)
+    world.cache.prefetch("own 0", world.source.of("own"), pinned=True)
+    with pytest.raises(Unavailable) as caught:
+        world.cache.prefetch("own 8", world.source.of("own"), pinned=True)
+    assert caught.value.reason is Reason.OVERLOADED
+    for number in range(MAX_PENDING):
+        assert world.refused(str(number)).reason is Reason.COLLATERAL_PENDING
+    assert world.refused("one too many").reason is Reason.OVERLOADED
+
+
 def test_what_was_never_tried_is_fetched_first(world: World) -> None:
     world.source.failure = DOWN
     world.refused("old")

@@ -18,7 +18,7 @@ from eaa.appraise.floor import FloorKeeper, evaluation_numbers
 from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
-from eaa.appraise.result import Accepted, Rejected, Role
+from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
 from eaa.errors import Misuse, Reason, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.quote import Quote
@@ -31,6 +31,8 @@ from eaa.verify.chain import INTEL, TrustAnchors
 from eaa.verify.dcap import VerifiedCollateral, VerifiedQuote
 
 _NO_GRACE: Final = timedelta(0)
+_RECURRING: Final = (BindingLevel.CERT, BindingLevel.SESSION)
+"""Levels whose evidence is shown in one handshake after another."""
 
 __all__ = [
     "COLLATERAL_LIFETIME",
@@ -137,10 +139,10 @@ class Verifier:
 
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD, stapled: bytes | None = None) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
-        return self._establish(quote, role=role, patience=Patience.WAIT, stapled=stapled)[0]
+        return self._establish(quote, role=role, patience=Patience.WAIT, stapled=stapled, recurs=False)[0]
 
     def _establish(
-        self, quote: Quote, *, role: Role, patience: Patience, stapled: bytes | None
+        self, quote: Quote, *, role: Role, patience: Patience, stapled: bytes | None, recurs: bool
     ) -> tuple[VerifiedQuote, bool]:
         """Return the facts, and whether they rest on collateral of the peer's."""
         now, policy = self._clock(), self._policy.for_role(role)
@@ -150,7 +152,9 @@ class Verifier:
         # A grace is for those who cannot fetch, not for those who staple.
         grace = _NO_GRACE if supplied.stapled else policy.longest_grace
         try:
-            verified = self._verified.verify_quote(quote, supplied.collateral, now=now, grace=grace, known=supplied.pck)
+            verified = self._verified.verify_quote(
+                quote, supplied.collateral, now=now, grace=grace, known=supplied.pck, recurs=recurs
+            )
         except VerificationError:
             self._supply.reconsider(quote, supplied)
             raise
@@ -238,7 +242,10 @@ class Verifier:
     ) -> Judgement:
         if evidence is None:
             return Judgement(verified=None, result=reject_missing_evidence(role=role))
-        verified, from_peer = self._establish(Quote.parse(evidence), role=role, patience=patience, stapled=stapled)
+        # A peer shows the evidence of its certificate, and of its epoch, again and again; any other only once.
+        recurs = session is not None and session.level in _RECURRING
+        quote = self._verified.parse(evidence) if recurs else Quote.parse(evidence)
+        verified, from_peer = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=recurs)
         judgement = self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
         return replace(judgement, stapled=True) if from_peer else judgement
 

@@ -231,11 +231,10 @@ class FetchCache(Generic[Key, Value]):
         """Have it fetched if it is not there. With `pinned`, it stays and is renewed for ever.
 
         Raises:
-            Unavailable: OVERLOADED.
+            Unavailable: OVERLOADED, where more would be pinned than are kept, or too much is waited for already.
         """
         with self._guard:
-            entry = self._want(key, fetch)
-            entry.pinned = entry.pinned or pinned
+            self._want(key, fetch, pinned=pinned)
         self._wake_up()
 
     def hasten(self, key: Key) -> None:
@@ -388,12 +387,15 @@ class FetchCache(Generic[Key, Value]):
             entry.failure = error if isinstance(error, EAAError) else EAAError(Reason.INTERNAL, f"it failed: {error!r}")
             entry.tried, entry.wait = now, min(wait, LONGEST_RETRY) * (1 - self._jitter() / 2)
 
-    def _want(self, key: Key, fetch: Callable[[], Value]) -> _Entry[Value]:
+    def _want(self, key: Key, fetch: Callable[[], Value], *, pinned: bool = False) -> _Entry[Value]:
         entry, now = self._entries.get(key), self._clock()
-        if entry is None:
+        if pinned and not (entry and entry.pinned):
+            self._make_room_for_pinned()
+        elif entry is None:
             self._make_room_for_pending()
+        if entry is None:
             entry = self._entries[key] = _Entry(fetch=fetch, asked=now)
-        entry.asked = now
+        entry.asked, entry.pinned = now, entry.pinned or pinned
         return entry
 
     def _make_room(self) -> None:
@@ -401,13 +403,22 @@ class FetchCache(Generic[Key, Value]):
         if len(there) >= self._maximum:
             del self._entries[min(there, key=lambda item: item[:2])[2]]
 
+    def _make_room_for_pinned(self) -> None:
+        """Raise Unavailable (OVERLOADED) where there is none: what an operator named takes no stranger's place."""
+        pinned = sum(entry.pinned for entry in self._entries.values())
+        if pinned >= self._maximum:
+            raise Unavailable(
+                Reason.OVERLOADED, f"{pinned} platforms are fetched for ahead of time, and no more can be kept"
+            )
+
     def _make_room_for_pending(self) -> None:
         """Let what could not be had make room for what may be. Raises Unavailable (OVERLOADED)."""
-        waiting = {key: entry for key, entry in self._entries.items() if entry.kept is None}
+        entries = self._entries.items()
+        waiting = {key: entry.failures for key, entry in entries if entry.kept is None and not entry.pinned}
         if len(waiting) < MAX_PENDING:
             return
-        key = max(waiting, key=lambda key: (not waiting[key].pinned, waiting[key].failures))
-        if waiting[key].pinned or not waiting[key].failures:
+        key = max(waiting, key=lambda key: waiting[key])
+        if not waiting[key]:
             raise Unavailable(
                 Reason.OVERLOADED,
                 f"{len(waiting)} platforms wait for their collateral",
