@@ -23,6 +23,7 @@ from eaa.simulator.faults import Fault
 from eaa.simulator.platform import Platform
 from eaa.verifier import COLLATERAL_LIFETIME, MAX_CACHED_COLLATERAL, Model, TrustAnchors, Verifier, wall_clock
 from eaa.verifier.supply import Patience
+from eaa.verify import dcap
 from support.simulated import NOW, REPORT_DATA, sample_enclave
 
 
@@ -105,6 +106,28 @@ def test_evidence_is_fetched_for_verified_and_appraised(source: Source, platform
     assert judgement.verified is not None
     assert judgement.verified.simulated
     assert source.asked == [(0, platform.model.fmspc, platform.model.ca)]
+
+
+@pytest.mark.parametrize(
+    ("level", "verified"), [(BindingLevel.CERT, 1), (BindingLevel.SESSION, 1), (BindingLevel.FRESH, 3)]
+)
+def test_evidence_that_is_shown_in_every_handshake_is_verified_once(
+    source: Source, evidence: bytes, level: BindingLevel, verified: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fresh evidence comes once; to keep it would only fill memory."""
+    checked: list[Quote] = []
+    verify_quote_signature = dcap.verify_quote_signature
+
+    def noting(quote: Quote, key: Any) -> None:
+        checked.append(quote)
+        verify_quote_signature(quote, key)
+
+    monkeypatch.setattr(dcap, "verify_quote_signature", noting)
+    verifier = verifier_of(source, value_for(source.platform))
+    session = SessionBinding(evidence=evidence, report_data=REPORT_DATA, level=level)
+    judged = [verifier.judge(evidence, role=Role.WORKLOAD, session=session) for _ in range(3)]
+    assert len(checked) == verified
+    assert judged[0].result == judged[1].result == judged[2].result
 
 
 def test_padding_that_an_attester_leaves_is_no_harm(source: Source, platform: Platform, evidence: bytes) -> None:

@@ -10,6 +10,7 @@ from eaa.collateral.intel import PCKCertificate, TCBInfo
 from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.evidence.quote import TEEType
 from eaa.verify.dcap import (
+    Known,
     parse_pck_chain,
     verify_certification_data,
     verify_pck_chain,
@@ -43,6 +44,20 @@ def test_a_pck_certificate_that_was_parsed_before_speaks_only_for_itself() -> No
         verified = verify_pck_chain(chain, lists, known=known)
         assert verified == own
         assert verified.document.record == chain.pck
+
+
+def test_a_certificate_that_was_parsed_before_stands_for_its_own_bytes_alone() -> None:
+    one, other = World(), World()
+    other.pck.serial = one.pck.serial + 1
+    known = PCKCertificate.parse(one.pck.der()).record
+    assert parse_pck_chain(one.quote(), known_pck=known).pck is known
+    assert parse_pck_chain(other.quote(), known_pck=known).pck.der == other.pck.der()
+    certificates: Known = {}
+    first = parse_pck_chain(one.quote(), known=certificates)
+    again = parse_pck_chain(other.quote(), known=certificates)
+    assert again.pck.der == other.pck.der()
+    assert (again.ca is first.ca, again.root is first.root) == (True, True)
+    assert len(certificates) == 4
 
 
 def test_a_leaf_is_one_certificate() -> None:

@@ -24,7 +24,7 @@ from eaa.verify import chain, dcap
 from eaa.verify.cache import VerificationCache
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import VerifiedQuote
-from support.cache_world import DAY, NOW, Answer, Machine, Vendor, agree, edit_body, flip_signature
+from support.cache_world import DAY, MINUTE, NOW, Answer, Machine, Vendor, agree, edit_body, flip_signature
 from support.dcap_world import World
 
 SECOND: Final = timedelta(seconds=1)
@@ -94,7 +94,7 @@ def test_the_first_quote_goes_the_whole_way(
 ) -> None:
     cache.verify_quote(machine.quote(), collateral, now=NOW)
     assert work == dict.fromkeys(STAGES, 1)
-    assert cache.sizes == {"collaterals": 1, "platforms": 1, "attestation_keys": 1}
+    assert cache.sizes == {"collaterals": 1, "platforms": 1, "attestation_keys": 1, "quotes": 0}
 
 
 @dataclass(frozen=True)
@@ -385,7 +385,7 @@ def test_what_only_a_grace_period_lets_pass_is_never_kept(cache: VerificationCac
         facts = agree(cache, machine.quote(), collateral, now=late, grace=5 * DAY)
         assert isinstance(facts, VerifiedQuote)
         assert facts.collateral_expired
-    assert cache.sizes == {"collaterals": 0, "platforms": 0, "attestation_keys": 0}
+    assert cache.sizes == {"collaterals": 0, "platforms": 0, "attestation_keys": 0, "quotes": 0}
     # Nor does what was kept in time hide that a document has expired since.
     agree(cache, machine.quote(), collateral, now=NOW)
     assert agree(cache, machine.quote(), collateral, now=late, grace=5 * DAY) == facts
@@ -459,7 +459,7 @@ def test_a_replaced_collateral_takes_along_what_rests_on_it(cache: VerificationC
         cache.verify_quote(Machine(vendor, number).quote(), old, now=NOW)
     cache.verify_quote(Machine(vendor, 9, tee=TDX).quote(), other, now=NOW)
     cache.forget(old)
-    assert cache.sizes == {"collaterals": 1, "platforms": 1, "attestation_keys": 1}
+    assert cache.sizes == {"collaterals": 1, "platforms": 1, "attestation_keys": 1, "quotes": 0}
 
 
 # --- whose it is
@@ -471,7 +471,7 @@ def test_a_cache_belongs_to_one_set_of_trust_anchors(machine: Machine, collatera
     for _ in range(2):
         assert reason_of(agree(trusting, quote, collateral, now=NOW)) is None
         assert reason_of(agree(strict, quote, collateral, now=NOW)) == Reason.ROOT_UNTRUSTED
-    assert strict.sizes == {"collaterals": 0, "platforms": 0, "attestation_keys": 0}
+    assert strict.sizes == {"collaterals": 0, "platforms": 0, "attestation_keys": 0, "quotes": 0}
 
 
 def test_a_cache_that_trusts_two_vendors_mixes_nothing_of_them() -> None:
@@ -577,7 +577,7 @@ def test_a_chain_that_comes_with_the_collateral_is_told_apart_from_others(
         assert reason_of(agree(cache, quote, with_other, now=NOW)) == Reason.PCK_CERTIFICATE_MISMATCH
         assert reason_of(agree(cache, quote, collateral, now=NOW)) == Reason.PCK_CERTIFICATE_MISSING
         assert reason_of(agree(cache, only_ppid(other), with_other, now=NOW)) is None
-    assert cache.sizes == {"collaterals": 1, "platforms": 2, "attestation_keys": 2}
+    assert cache.sizes == {"collaterals": 1, "platforms": 2, "attestation_keys": 2, "quotes": 0}
     assert cache.model_of(quote) is None
     assert cache.model_of(quote, pck_certificate_chain=chains[1]) is None
     work.clear()
@@ -641,3 +641,94 @@ def test_threads_share_a_cache_under_a_guard(vendor: Vendor, collateral: Collate
         answers = list(threads.map(ask, range(160)))
     assert Counter(answers) == {None: 137, Reason.QUOTE_SIGNATURE: 23}
     assert cache.sizes["platforms"] <= 3
+
+
+# --- quotes that are expected again
+
+
+def test_a_quote_that_recurs_is_verified_once(
+    cache: VerificationCache, machine: Machine, collateral: Collateral, work: Counter[str]
+) -> None:
+    raw = machine.quote().encode()
+    first = cache.verify_quote(cache.parse(raw), collateral, now=NOW, recurs=True)
+    work.clear()
+    again = cache.verify_quote(cache.parse(raw), collateral, now=NOW + MINUTE, recurs=True)
+    assert not work
+    assert again.quote is first.quote
+    assert (again.verified_at, replace(again, verified_at=NOW)) == (NOW + MINUTE, first)
+
+
+def test_a_quote_that_is_not_expected_again_is_verified_again(
+    cache: VerificationCache, machine: Machine, collateral: Collateral, work: Counter[str]
+) -> None:
+    quote = machine.quote()
+    cache.verify_quote(quote, collateral, now=NOW)
+    assert cache.sizes["quotes"] == 0
+    cache.verify_quote(quote, collateral, now=NOW, recurs=True)
+    work.clear()
+    cache.verify_quote(quote, collateral, now=NOW)
+    assert work == {"verify_quote_signature": 1}
+
+
+def test_every_byte_of_a_quote_that_recurs_counts(
+    cache: VerificationCache, machine: Machine, collateral: Collateral
+) -> None:
+    raw = machine.quote().encode()
+    cache.verify_quote(cache.parse(raw), collateral, now=NOW, recurs=True)
+    for at in (400, 450, 600, 1000, len(raw) - 5):
+        changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        answer = agree(cache, Quote.parse(changed), collateral, now=NOW, recurs=True)
+        assert not isinstance(answer, VerifiedQuote)
+
+
+def test_a_quote_that_recurs_dies_with_its_collateral(
+    cache: VerificationCache, vendor: Vendor, machine: Machine, collateral: Collateral
+) -> None:
+    quote = machine.quote()
+    cache.verify_quote(quote, collateral, now=NOW, recurs=True)
+    vendor.revoked = {machine.certificate.serial_number}
+    revoked = vendor.publish(machine.tee, now=NOW)
+    assert reason_of(agree(cache, quote, revoked, now=NOW, recurs=True)) == Reason.CERTIFICATE_REVOKED
+    assert cache.sizes["quotes"] == 0
+    cache.verify_quote(quote, collateral, now=NOW, recurs=True)
+    cache.forget(collateral)
+    assert cache.sizes["quotes"] == 0
+
+
+def test_a_quote_that_recurs_dies_with_what_it_rests_on(work: Counter[str]) -> None:
+    world = World()
+    document_ends("tcb_info")(world)
+    quote, collateral = Quote.parse(world.quote().encode()), world.collateral()
+    cache = VerificationCache(world.trust_anchors)
+    cache.verify_quote(quote, collateral, now=NOW, recurs=True)
+    work.clear()
+    cache.verify_quote(quote, collateral, now=SOON, recurs=True)
+    assert not work
+    late = SOON + SECOND
+    assert reason_of(agree(cache, quote, collateral, now=late, recurs=True)) == Reason.TCB_INFO_EXPIRED
+    assert cache.sizes["quotes"] == 0
+    # What a grace lets pass is not kept.
+    agree(cache, quote, collateral, now=late, grace=DAY, recurs=True)
+    assert cache.sizes["quotes"] == 0
+
+
+def test_quotes_that_recur_make_room_for_each_other(
+    machine: Machine, collateral: Collateral, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_room, "MAX_QUOTES", 2)
+    cache = VerificationCache(vendor.anchors)
+    quotes = [machine.quote(nonce=nonce) for nonce in range(3)]
+    for quote in quotes:
+        cache.verify_quote(quote, collateral, now=NOW, recurs=True)
+    assert cache.sizes["quotes"] == 2
+    kept = [cache.parse(quote.encode()) is quote for quote in quotes]
+    assert kept == [False, True, True]
+
+
+def test_a_quote_without_its_own_chain_is_not_expected_again(
+    cache: VerificationCache, machine: Machine, collateral: Collateral
+) -> None:
+    """All of its bytes are not all there is to know: the chain comes with the collateral."""
+    with_chain = replace(collateral, pck_certificate_chain=machine.quote().certification_data)
+    assert isinstance(agree(cache, only_ppid(machine), with_chain, now=NOW, recurs=True), VerifiedQuote)
+    assert cache.sizes["quotes"] == 0

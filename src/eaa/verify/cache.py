@@ -11,8 +11,9 @@ The stages, each of which rests on those before it:
 3. A platform under a collateral: the PCK chain that its quotes carry, and the kind of TEE.
 4. The levels that a TCB reaches under a collateral: platforms of one model share them.
 5. An attestation key of a platform, loaded: the report of the quoting enclave (QE), its signature and what it binds.
+6. A whole quote that its caller expects again: that of a peer's certificate or epoch, shown in every handshake.
 
-What is left to do for a quote whose attestation key is kept is the key's signature, and that is never kept.
+What is left to do for any other quote whose attestation key is kept is the key's signature, and that is not kept.
 
 What is kept dies in time:
 
@@ -55,6 +56,9 @@ MAX_PCK_CAS: Final = 16
 """PCK CA certificates of one collateral. Intel has issued two, or three, for each of two CAs."""
 MAX_LEVELS: Final = 1024
 """TCBs of one collateral whose levels are kept."""
+
+MAX_QUOTES: Final = 512
+"""Quotes that are expected again, some 16 KiB each: as many peers as come back within the life of their evidence."""
 
 _NO_GRACE: Final = timedelta(0)
 _CARRIES_CHAIN: Final = int(CertificationDataType.PCK_CHAIN)
@@ -126,7 +130,7 @@ class _AttestationKey:
 class _Keys:
     """What a quote's platform and attestation key are kept under."""
 
-    __slots__ = ("_platform", "attestation_key", "chain", "quote")
+    __slots__ = ("_evidence", "_platform", "attestation_key", "chain", "quote")
 
     def __init__(self, quote: Quote, chain: bytes) -> None:
         self.quote = quote
@@ -134,6 +138,7 @@ class _Keys:
         """PEM; empty where the quote carries its own."""
         self.attestation_key = b"" if quote.raw is None else _digest_of_attested(quote, quote.raw, chain)
         self._platform: bytes | None = None
+        self._evidence: bytes | None = None
 
     @property
     def platform(self) -> bytes:
@@ -143,6 +148,13 @@ class _Keys:
             head = b"%d:%d:%d:" % (quote.header.tee_type, quote.certification_data_type, len(self.chain))
             self._platform = hashlib.sha256(head + self.chain + quote.certification_data).digest()
         return self._platform
+
+    @property
+    def evidence(self) -> bytes | None:
+        """Names the quote by all of its bytes; None where they are not all there is to know of its platform."""
+        if self._evidence is None and self.quote.raw is not None and not self.chain:
+            self._evidence = hashlib.sha256(self.quote.raw).digest()
+        return self._evidence
 
 
 def _digest_of_attested(quote: Quote, raw: bytes, chain: bytes) -> bytes:
@@ -162,6 +174,17 @@ def _digest_of_attested(quote: Quote, raw: bytes, chain: bytes) -> bytes:
         raw[len(quote.signed_bytes) + _SIZE_AND_SIGNATURE :],
     )
     return hashlib.sha256(b"".join(parts)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpectedQuote:
+    """Stage 6."""
+
+    collateral: bytes
+    validity: _Validity
+    keys: _Keys
+    facts: tuple[object, ...]
+    """Those of the attestation key."""
 
 
 class _Entry(Protocol):
@@ -237,6 +260,7 @@ class VerificationCache:
         self._collaterals: _Store[_Collateral] = _Store(max_collaterals, guard)
         self._platforms: _Store[_Platform] = _Store(max_platforms, guard)
         self._attestation_keys: _Store[_AttestationKey] = _Store(max_platforms, guard)
+        self._quotes: _Store[_ExpectedQuote] = _Store(MAX_QUOTES, guard)
         self._last_keys: _Keys | None = None
 
     @property
@@ -246,7 +270,16 @@ class VerificationCache:
             "collaterals": len(self._collaterals),
             "platforms": len(self._platforms),
             "attestation_keys": len(self._attestation_keys),
+            "quotes": len(self._quotes),
         }
+
+    def parse(self, evidence: bytes) -> Quote:
+        """Return the quote that these bytes are; it is not parsed again where it is kept. Raises as `Quote.parse`."""
+        kept = self._quotes.peek(hashlib.sha256(evidence).digest())
+        if kept is None:
+            return Quote.parse(evidence)
+        self._last_keys = kept.keys
+        return kept.keys.quote
 
     def model_of(self, quote: Quote, *, pck_certificate_chain: bytes | None = None) -> tuple[bytes, str] | None:
         """Return FMSPC and CA of a platform that was verified before, as its certificate tells; else None.
@@ -266,7 +299,7 @@ class VerificationCache:
 
     def forget(self, collateral: Collateral) -> None:
         """Drop a collateral that has been replaced, and everything that rests on it."""
-        for store in (self._collaterals, self._platforms, self._attestation_keys):
+        for store in (self._collaterals, self._platforms, self._attestation_keys, self._quotes):
             store.drop(lambda entry: entry.collateral == collateral.digest)
 
     def verify_collateral(
@@ -284,16 +317,47 @@ class VerificationCache:
         now: datetime,
         grace: timedelta = _NO_GRACE,
         known: PCKCertificate | None = None,
+        recurs: bool = False,
     ) -> VerifiedQuote:
         """Do what `eaa.verify.dcap.verify_quote` does, and raise the same.
 
-        `known` is a PCK certificate that was parsed before, to find the collateral: it will not be parsed again.
+        Args:
+            quote: as there.
+            collateral: as there.
+            now: as there.
+            grace: as there.
+            known: a PCK certificate that was parsed before, to find the collateral: it will not be parsed again.
+            recurs: whether these very bytes are expected again. `parse` then finds them.
         """
         dcap.refuse_bad_time(now, grace)
         # A record that was put together need not have the sizes, nor say the things, of any bytes.
         if quote.raw is None:
             return self._verify_uncached(quote, collateral, now=now, grace=grace)
         keys = self._keys_of(quote, collateral.pck_certificate_chain)
+        if not recurs or keys.evidence is None:
+            return self._verify_quote(keys, collateral, now=now, grace=grace, known=known)
+        kept = self._quotes.find(keys.evidence, collateral=collateral.digest, now=now)
+        if kept is not None:
+            return _facts_of(kept.facts, quote=quote, now=now)
+        verified = self._verify_quote(keys, collateral, now=now, grace=grace, known=known)
+        # What was not kept, because of a grace for instance, keeps no quote either.
+        attested = self._attestation_keys.find(keys.attestation_key, collateral=collateral.digest, now=now)
+        if attested is not None:
+            entry = _ExpectedQuote(attested.collateral, attested.validity, keys, attested.facts)
+            self._quotes.keep(keys.evidence, entry, now=now)
+        return verified
+
+    def _verify_quote(
+        self,
+        keys: _Keys,
+        collateral: Collateral,
+        *,
+        now: datetime,
+        grace: timedelta,
+        known: PCKCertificate | None,
+    ) -> VerifiedQuote:
+        """Stages 1 to 5."""
+        quote = keys.quote
         attested = self._attestation_keys.find(keys.attestation_key, collateral=collateral.digest, now=now)
         if attested is not None:
             dcap.verify_quote_signature(quote, attested.key)
