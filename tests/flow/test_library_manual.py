@@ -17,8 +17,12 @@ from typing import Any, Final
 
 import pytest
 
+from eaa.aio import AttestedStream, open_attested_connection, start_attested_server
+from eaa.errors import EAAError, Reason
+from eaa.identity import Identity
 from eaa.simulator.platform import Enclave, Platform
 from eaa.verifier import TrustAnchors, Verifier
+from support.peers import attester_of
 from support.system import Site
 from support.vectors import vector
 
@@ -30,7 +34,7 @@ INTEL_ROOT: Final = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab
 
 
 def test_every_example_is_known_here() -> None:
-    assert set(BLOCKS) == {"one quote", "server", "async server", "facts"}
+    assert set(BLOCKS) == {"one quote", "server", "async server", "client", "attested server", "facts"}
     assert PAGE.read_text(encoding="utf-8").count("```python") == len(BLOCKS)
 
 
@@ -110,7 +114,7 @@ def served(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Served:
     (folder / "policy.toml").write_text('allowed_tcb_statuses = ["UpToDate"]\n')
     shutil.copy(site.values, folder / "reference-values.toml")
     names: dict[str, Any] = {}
-    exec(BLOCKS["server"] + BLOCKS["async server"], names)
+    exec("".join(BLOCKS[name] for name in ("server", "async server", "client", "attested server")), names)
     images = [
         (site.image(name).read_bytes(), site.image(name).with_suffix(".sigstruct").read_bytes())
         for name in ("workload", "impostor")
@@ -185,3 +189,56 @@ def test_collateral_that_is_missing_is_no_verdict(served: Served, tmp_path: Path
     next((tmp_path / "other" / "collateral").iterdir()).unlink()
     verifier = served.names["open_verifier"](tmp_path / "other", trust_anchors=served.trust_anchors)
     assert served.names["answer"](verifier, served.quote(b"n"), b"n") == "no verdict: COLLATERAL_NOT_FOUND"
+
+
+# --- attested streams
+
+
+def test_a_client_and_a_server_of_a_few_lines_judge_each_other(
+    served: Served, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def main() -> tuple[bytes, Reason]:
+        serving = asyncio.create_task(
+            served.names["serve"]("127.0.0.1:0", verifier=served.verifier, attester=attester_of(site, "workload"))
+        )
+        while not (said := capsys.readouterr().out):  # noqa: ASYNC110  nobody announces it
+            await asyncio.sleep(0.01)
+        address = said.split()[-1]
+        # The example's client is anybody, and this server asks who it is.
+        with pytest.raises(EAAError) as refused:
+            await served.names["ask"](address, b"hello", verifier=served.verifier)
+        identity = Identity(attester_of(site, "client"))
+        async with await open_attested_connection(address, verifier=served.verifier, identity=identity) as stream:
+            await stream.write(b"hello\n")
+            answer = await stream.readline()
+        serving.cancel()
+        await asyncio.wait([serving])
+        return answer, refused.value.reason
+
+    assert asyncio.run(main()) == (b"client said hello\n", Reason.TLS_HANDSHAKE)
+
+
+def test_a_question_is_asked_of_an_accepted_server_only(
+    served: Served, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: list[bytes] = []
+
+    async def answer(stream: AttestedStream) -> None:
+        heard.append(await stream.readline())
+        await stream.write(b"yes\n")
+
+    async def main() -> None:
+        for enclave in ("workload", "impostor"):
+            identity = Identity(attester_of(site, enclave))
+            async with await start_attested_server(answer, "127.0.0.1:0", identity=identity) as server:
+                asking = served.names["ask"](server.addresses[0], b"ready?", verifier=served.verifier)
+                if enclave == "workload":
+                    assert await asking == b"yes\n"
+                else:
+                    with pytest.raises(EAAError) as refused:
+                        await asking
+                    assert refused.value.reason is Reason.MEASUREMENT_MISMATCH
+
+    asyncio.run(main())
+    assert heard == [b"ready?\n"]
+    assert capsys.readouterr().out == "talking to workload, bound at level fresh\n"
