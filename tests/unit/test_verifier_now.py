@@ -351,6 +351,15 @@ def offline(policy: Policy | None = None, *, accept_stapled_collateral: bool = T
     return verifier
 
 
+def test_a_peer_s_serves_where_what_was_fetched_is_over() -> None:
+    """A PCCS that serves what has expired is as good as one that is down, and no better."""
+    over = Source(Edition(issued=NOW - 40 * DAY))
+    assert used(judge(verifier_of(over, Clock(), accept_stapled_collateral=True), stapled=staple(NEW))) == (18, 5)
+    with pytest.raises(EAAError) as caught:
+        judge(verifier_of(over, Clock()), stapled=staple(NEW))
+    assert caught.value.reason is Reason.CRL_EXPIRED
+
+
 BROKEN: Final = {
     "junk": b"junk",
     "empty": b"",
