@@ -95,7 +95,7 @@ from eaa.simulator.platform import ROOT_FILE, SECRETS_FILE, Platform
 from eaa.sources.endorsements import collateral_of
 from eaa.sources.pccs import BaseURL
 from eaa.sources.qcnl import parse_qcnl
-from eaa.tls.certificate import RATLSCertificate, create_certificate
+from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
 from eaa.tls.leaf import read_leaf
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import parse_attestation_key, parse_pck_chain
@@ -217,10 +217,11 @@ def tagged_evidence() -> list[bytes]:
 def ratls_certificates() -> list[bytes]:
     """Certificates of every stack that is known."""
     evidence = TaggedEvidence.parse(tagged_evidence()[-1])
-    ours = create_certificate(
-        _key(), evidence=evidence, not_before=NOW, not_after=NOW + timedelta(days=1), endorsements=_endorsements()
-    )
-    return [ours, *files("certs-ratls/*.der")]
+    make = functools.partial(create_certificate, _key(), not_before=NOW, not_after=NOW + timedelta(days=1))
+    ours = make(evidence=evidence, endorsements=_endorsements())
+    older = make(evidence=b"quote", format=Format.GRAMINE_LEGACY)
+    both = make(evidence=evidence, legacy_quote=World().quote().encode())
+    return [ours, older, both, *files("certs-ratls/*.der")]
 
 
 def _endorsements() -> Endorsements:
