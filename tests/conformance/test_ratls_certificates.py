@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import cast
 
+import cbor2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from OpenSSL import crypto
 
+from eaa.collateral.intel import QEIdentity, TCBInfo
 from eaa.evidence.quote import Quote
 from eaa.evidence.tagged import parse_claims
+from eaa.sources.endorsements import collateral_of
 from eaa.tls.certificate import Format, RATLSCertificate
+from eaa.tls.leaf import read_leaf
 from support.vectors import vector
 
 CERTIFICATES = {
@@ -32,6 +40,10 @@ CERTIFICATES = {
     "rats-tls-sgx_ecdsa-libcbor0.8": Format.INTEROPERABLE,
 }
 WITH_EVIDENCE = [name for name, format_ in CERTIFICATES.items() if format_ is not Format.NONE]
+
+
+HARDWARE = [name for name in CERTIFICATES if name.startswith(("ccc-", "hw-"))]
+ENDORSED = ["rats-tls-sgx_ecdsa-endorsements", "rats-tls-sgx_ecdsa-endorsements-libcbor0.8"]
 
 
 def read(name: str) -> RATLSCertificate:
@@ -95,7 +107,7 @@ def test_padding_garbage_is_hashed_and_not_read(name: str) -> None:
     assert parsed["key_0"] == b"value_0\0"
 
 
-@pytest.mark.parametrize("name", ["rats-tls-sgx_ecdsa-endorsements", "rats-tls-sgx_ecdsa-endorsements-libcbor0.8"])
+@pytest.mark.parametrize("name", ENDORSED)
 def test_endorsements_are_read_in_open_enclave_s_order(name: str) -> None:
     endorsements = read(name).endorsements
     assert endorsements is not None
@@ -110,6 +122,61 @@ def test_endorsements_are_read_in_open_enclave_s_order(name: str) -> None:
     ):
         assert chain.startswith(b"-----BEGIN CERTIFICATE-----")
         assert not chain.endswith(b"\0")
+
+
+@pytest.mark.parametrize("name", ENDORSED)
+def test_endorsements_become_collateral(name: str) -> None:
+    endorsements = read(name).endorsements
+    assert endorsements is not None
+    collateral = collateral_of(endorsements)
+    assert TCBInfo.parse(collateral.tcb_info).fmspc
+    assert QEIdentity.parse(collateral.qe_identity).mr_signer
+    assert collateral.pck_crl == endorsements.pck_crl
+
+
+# --- keys, by OpenSSL's reading of them
+
+
+def key_of(name: str) -> rsa.RSAPublicKey:
+    """The key that TLS would prove; OpenSSL reads certificates of every version."""
+    certificate = crypto.load_certificate(crypto.FILETYPE_ASN1, vector(f"certs-ratls/{name}.der").read_bytes())
+    # Some are EC keys, which encode alike.
+    return cast("rsa.RSAPublicKey", certificate.get_pubkey().to_cryptography_key())
+
+
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_the_key_is_the_one_that_openssl_reads(name: str) -> None:
+    spki = key_of(name).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert read(name).spki_der == spki
+
+
+@pytest.mark.parametrize("name", [name for name in HARDWARE if CERTIFICATES[name] is Format.INTEROPERABLE])
+def test_hardware_has_signed_claims_that_name_the_key(name: str) -> None:
+    certificate = read(name)
+    spki = key_of(name).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert certificate.tagged is not None
+    claims = certificate.tagged.claims
+    algorithm, digest = cbor2.loads(cbor2.loads(claims)["pubkey-hash"])
+    hashes = {1: hashlib.sha256, 7: hashlib.sha384, 8: hashlib.sha512}
+    assert digest == hashes[algorithm](spki).digest()
+    report_data = Quote.parse(certificate.tagged.evidence).body.report_data
+    assert report_data == hashlib.sha256(claims).digest() + bytes(32)
+
+
+@pytest.mark.parametrize("name", [name for name in HARDWARE if CERTIFICATES[name] is Format.ENCLAVE_TLS_V1])
+def test_hardware_of_2021_has_signed_the_pkcs1_key(name: str) -> None:
+    certificate = read(name)
+    pkcs1 = key_of(name).public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    assert len(pkcs1) == 398
+    assert certificate.evidence is not None
+    assert Quote.parse(certificate.evidence).body.report_data == hashlib.sha256(pkcs1).digest() + bytes(32)
+
+
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_each_would_pass_a_handshake_on_its_day(name: str) -> None:
+    """Version 4, NULL parameters, padding and all: two libraries read the same, and two formats agree."""
+    certificate = read(name)
+    assert read_leaf(vector(f"certs-ratls/{name}.der").read_bytes(), now=certificate.not_before) == certificate
 
 
 def test_gramine_s_certificate_carries_both_quotes_and_each_is_bound_its_own_way() -> None:
