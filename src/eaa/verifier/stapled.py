@@ -13,6 +13,7 @@ either, unless an operator takes that upon himself.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from eaa.verify.dcap import VerifiedCollateral
 
 MAX_STAPLED_SIZE: Final = 96 * 1024
 """Bytes of a stapled collateral file; real ones have under 32 KiB."""
+STAPLES_REMEMBERED: Final = 16
+"""Stapled collateral files that are not parsed again."""
 MAX_MARKS: Final = 4096
 """Documents whose numbers are remembered; a vendor has a few for each of some hundred platform models."""
 _TEE_IDS: Final = {0x00: "SGX", 0x81: "TDX"}
@@ -101,18 +104,27 @@ class Staple:
     marks: Mapping[Document, Mark]
 
 
-def verify_staple(raw: bytes, *, model: Model, cache: VerificationCache, now: datetime) -> Staple:
-    """Parse and verify what a peer has stapled for its own platform model. There is no grace for it.
+@functools.lru_cache(maxsize=STAPLES_REMEMBERED)
+def parse_staple(raw: bytes) -> Collateral:
+    """Parse what a peer has stapled; peers of one fleet staple the same, so the last few are not parsed again.
 
     Raises:
-        MalformedInput, VerificationError: it is no collateral, not the vendor's, not valid now, or for another model.
+        MalformedInput: COLLATERAL_MALFORMED.
     """
     if len(raw) > MAX_STAPLED_SIZE:
         raise MalformedInput(
             Reason.COLLATERAL_MALFORMED, f"stapled collateral has {len(raw)} bytes, at most {MAX_STAPLED_SIZE} are read"
         )
     # A PCK certificate is no part of what a model's platforms share, and comes from where all others come from.
-    collateral = replace(Collateral.from_json(raw), pck_certificate_chain=None)
+    return replace(Collateral.from_json(raw), pck_certificate_chain=None)
+
+
+def verify_staple(collateral: Collateral, *, model: Model, cache: VerificationCache, now: datetime) -> Staple:
+    """Verify what a peer has stapled for its own platform model. There is no grace for it.
+
+    Raises:
+        MalformedInput, VerificationError: it is no collateral, not the vendor's, not valid now, or for another model.
+    """
     documents = cache.verify_collateral(collateral, now=now)
     info, ca = documents.tcb_info, documents.lists.pck_ca.common_name
     if (info.id, info.fmspc) != (_TEE_IDS.get(model.tee), model.fmspc) or model.ca not in ca.lower():

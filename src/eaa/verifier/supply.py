@@ -18,7 +18,7 @@ from eaa.evidence.quote import Quote
 from eaa.sources import CollateralSource, LocalSource, PCKCertificateSource, PCKName
 from eaa.verifier.fetching import CLOSE_TIMEOUT, FetchCache, FetchCounters
 from eaa.verifier.platforms import WITHOUT_CHAIN, Model, chain_key, pck_name, read_pck_certificate, verify_descent
-from eaa.verifier.stapled import MAX_STAPLED_SIZE, HighWaterMarks, Staple, marks_of, verify_staple
+from eaa.verifier.stapled import MAX_STAPLED_SIZE, HighWaterMarks, Staple, marks_of, parse_staple, verify_staple
 from eaa.verify.cache import VerificationCache
 from eaa.verify.dcap import VerifiedCollateral
 
@@ -195,7 +195,11 @@ class Supply:
     ) -> Collateral | None:
         """Return what a peer has stapled, if it verifies and nothing in it is behind what was verified before."""
         try:
-            staple = verify_staple(stapled, model=model, cache=self._verified, now=now)
+            collateral = parse_staple(stapled)
+            # What most peers bring is what we have.
+            if own is not None and collateral.digest == own.digest:
+                return None
+            staple = verify_staple(collateral, model=model, cache=self._verified, now=now)
         except (MalformedInput, VerificationError) as error:
             _log.info("stapled collateral is not used: %s [%s]", error.message, error.reason)
             return None
@@ -208,7 +212,7 @@ class Supply:
                 return None
             self._models.hasten(model)
         _log.info("stapled collateral for %s is used", model)
-        return staple.collateral
+        return collateral
 
     def _fault_of(self, staple: Staple, admits: Callable[[VerifiedCollateral], bool]) -> str | None:
         if behind := self._marks.behind(staple.marks):
