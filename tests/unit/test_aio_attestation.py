@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from eaa.aio import attestation, stream
-from eaa.aio.attestation import Judge
+from eaa.aio.attestation import Attestation, Judge
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Rejection, Unavailable, VerificationError
 from eaa.protocol.exchange import EvidenceReceived, Terms
+from eaa.protocol.messages import Attest, Evidence, FrameReader
 from support.aio_world import is_waiting, run, socket_of, tcp_pair, until
 from support.hop_world import ACCEPTING, QUOTE, Hop, Somebody, accepted, endpoint, hop, judge_that, rejected
 
@@ -264,6 +265,70 @@ def test_a_refused_peer_hears_the_class_whatever_it_has_sent_on() -> None:
             await client._run_until(lambda: client._exchange.finished)
         assert caught.value.reason is Reason.WORKLOAD_UNAVAILABLE
         await refusing
+
+    run(main())
+
+
+# --- who begins
+
+
+async def listening_relay(level: BindingLevel) -> tuple[Attestation, Attestation]:
+    """A relay's end that does nothing by itself, and a workload that judges it."""
+    one, other = tcp_pair()
+    relay, workload = await asyncio.gather(
+        endpoint(Somebody(), server_side=False).secure(one, Terms.relay_to_workload(level=level), ACCEPTING),
+        endpoint(Somebody(), server_side=True, demand=True).secure(
+            other, Terms.workload_to_relay(judges=True, level=level), ACCEPTING
+        ),
+    )
+    return relay, workload
+
+
+@pytest.mark.parametrize("level", [BindingLevel.CERT, BindingLevel.SESSION])
+def test_a_workload_answers_and_asks_in_one_piece(level: BindingLevel) -> None:
+    """One write less for each channel, and nobody waits: nothing has to be made for the answer."""
+
+    async def main() -> None:
+        relay, workload = await listening_relay(level)
+        serving = asyncio.create_task(workload.complete())
+        await relay._flush()
+        first = await relay.stream._receive_control(64 * 1024)
+        assert [type(message) for message in FrameReader().feed(first)] == [Attest, Evidence]
+        relay.stream.abort()
+        await asyncio.wait([serving])
+        assert isinstance(serving.exception(), EAAError)
+        workload.stream.abort()
+
+    run(main())
+
+
+def test_a_workload_that_has_to_quote_asks_before_that() -> None:
+    """At level fresh both ends quote, and at the same time."""
+
+    async def main() -> None:
+        relay, workload = await listening_relay(BindingLevel.FRESH)
+        serving = asyncio.create_task(workload.complete())
+        await relay._flush()
+        first = await relay.stream._receive_control(64 * 1024)
+        assert [type(message) for message in FrameReader().feed(first)] == [Attest]
+        relay.stream.abort()
+        await asyncio.wait([serving])
+        assert isinstance(serving.exception(), EAAError)
+        workload.stream.abort()
+
+    run(main())
+
+
+def test_a_relay_that_waits_to_be_asked_is_asked() -> None:
+    async def main() -> None:
+        relay, workload = await listening_relay(BindingLevel.SESSION)
+        serving = asyncio.create_task(workload.complete())
+        asked = await relay.stream._receive_control(64 * 1024)
+        assert [type(message) for message in FrameReader().feed(asked)] == [Attest]
+        relay.stream.abort()
+        await asyncio.wait([serving])
+        assert isinstance(serving.exception(), EAAError)
+        workload.stream.abort()
 
     run(main())
 

@@ -29,6 +29,8 @@ from eaa.protocol.messages import NONCE_SIZE, RejectClass
 
 EXCHANGE_TIMEOUT: Final = 30.0
 """Seconds for an exchange; quoting on a busy TDX host takes several."""
+HELD_BACK: Final = 0.01
+"""Seconds for which who is asked first keeps its own question, to send it together with its answer."""
 
 Judge = Callable[[EvidenceReceived], Awaitable[Judgement]]
 """Judges what a peer has shown. May raise any EAAError."""
@@ -76,6 +78,7 @@ class Attestation:
         self._exchange = Exchange(session=session, terms=hop.terms, nonce=secrets.token_bytes(NONCE_SIZE), now=hop.now)
         self.shown_level = BindingLevel.NONE
         """The binding at which this side has shown its own evidence; none where nobody asked, or there is none."""
+        self._holds_back = hop.terms.judges and hop.terms.is_asked_first
 
     @property
     def stream(self) -> AttestedStream:
@@ -151,15 +154,30 @@ class Attestation:
     async def _run_until(self, done: Callable[[], bool]) -> None:
         try:
             async with deadline(EXCHANGE_TIMEOUT, "the attestation exchange"):
-                await self._flush()
                 while not done():
-                    data = await self._stream._receive_control(self._exchange.wanted)  # noqa: SLF001  one module
-                    for event in self._exchange.receive(data):
-                        await self._on(event)
-                    await self._flush()
+                    await self._hear()
+                await self._flush()
         except EAAError as error:
             await self.reject(error)
             raise
+
+    async def _hear(self) -> None:
+        """Say what is due, and take what the peer says next.
+
+        A peer that asks at once gets its answer and this side's question in one piece. One that waits to be asked is
+        asked after a little while: nothing obliges it to begin.
+        """
+        if not self._holds_back:
+            await self._flush()
+        try:
+            async with asyncio.timeout(HELD_BACK if self._holds_back else None):
+                data = await self._stream._receive_control(self._exchange.wanted)  # noqa: SLF001  one module
+        except TimeoutError:
+            self._holds_back = False
+            return
+        for event in self._exchange.receive(data):
+            self._holds_back = False
+            await self._on(event)
 
     async def _on(self, event: Event) -> None:
         match event:
@@ -173,6 +191,9 @@ class Attestation:
                 pass
 
     async def _answer(self, wanted: EvidenceWanted) -> None:
+        if wanted.level is BindingLevel.FRESH:
+            # The peer may have its own evidence made while this side's is.
+            await self._flush()
         answer = await self._hop.quoter(wanted)
         if answer is None:
             self._exchange.answer(None)

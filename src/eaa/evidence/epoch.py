@@ -111,7 +111,7 @@ def sign_statement(private_key: ec.EllipticCurvePrivateKey, statement: bytes) ->
 
 
 def is_signed_by(session_key: bytes, signature: bytes, statement: bytes) -> bool:
-    """Tell whether this is the session key's signature of the statement.
+    """Tell whether this is the session key's signature of the statement, 64 bytes.
 
     Raises:
         MalformedInput: EVIDENCE_MALFORMED, the session key is no point of the curve.

@@ -44,6 +44,8 @@ _KNOWN_TAGS: Final = frozenset({QUOTE_TAG, *_OTHER_TAGS})
 _SHA256: Final = 1
 _HASHES: Final = {_SHA256: hashlib.sha256, 7: hashlib.sha384, 8: hashlib.sha512}
 """IANA "Named Information Hash Algorithm" numbers that certificates use."""
+_PUBKEY_HASH_HEAD: Final = b"\x82\x01\x58\x20"
+"""CBOR [1, 32 bytes] up to the bytes."""
 _ENDORSEMENT_FIELDS: Final = (
     "tcb_info",
     "tcb_info_issuer_chain",
@@ -144,7 +146,7 @@ def parse_claims(raw: bytes, *, tolerant: bool) -> dict[str, bytes]:
 
 def pubkey_hash_claim(spki_der: bytes) -> bytes:
     """Return the value of the claim `pubkey-hash` for a key: CBOR [1, SHA-256(SubjectPublicKeyInfo)]."""
-    return cbor.encode([_SHA256, hashlib.sha256(spki_der).digest()])
+    return _PUBKEY_HASH_HEAD + hashlib.sha256(spki_der).digest()
 
 
 def pubkey_hash_matches(claim: bytes, spki_der: bytes) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -28,6 +29,10 @@ CLAIMS: Final[Mapping[BindingLevel, tuple[str, ...]]] = {
     BindingLevel.FRESH: SESSION_CLAIMS,
 }
 """The claims that evidence has at each level: all of these and no others."""
+MAX_REMEMBERED_EPOCHS: Final = 256
+"""Epochs' evidence of which it is remembered what it says."""
+MAX_REMEMBERED_EPOCH: Final = 16 * 1024
+"""Bytes of one; real ones have 5 KiB."""
 
 
 def expected_claims(
@@ -77,22 +82,64 @@ def verify_binding(
             EPOCH_NOT_CURRENT, EPOCH_TOO_LONG, EPOCH_KEY_REUSED.
     """
     raw = message.evidence or b""
+    if terms.level is BindingLevel.SESSION:
+        return _verify_session(raw, message.epoch, expected, terms=terms, peer_spki=peer_spki, now=now)
     tagged = TaggedEvidence.parse(raw)
     claims = parse_claims(tagged.claims, tolerant=False)
-    if terms.level is not BindingLevel.SESSION:
-        if message.epoch is not None:
-            raise _not_signed(
-                terms, f"shows an epoch's signature at level {terms.level.label}", reason=Reason.CLAIMS_MISMATCH
-            )
-        _compare_claims(claims, expected, terms)
-        return tagged
-    epoch = _verify_epoch(claims, expected, terms=terms, peer_spki=peer_spki, now=now)
-    if message.epoch is None:
-        raise _not_signed(terms, "shows the evidence of an epoch without its signature")
-    statement = session_statement(hashlib.sha256(raw).digest(), encode_claims(expected))
-    if not is_signed_by(epoch.session_key, message.epoch, statement):
-        raise _not_signed(terms, "shows an epoch whose key has not signed this session")
+    if message.epoch is not None:
+        raise _not_signed(
+            terms, f"shows an epoch's signature at level {terms.level.label}", reason=Reason.CLAIMS_MISMATCH
+        )
+    _compare_claims(claims, expected, terms)
     return tagged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Epoch:
+    """An epoch's evidence, read and not verified."""
+
+    tagged: TaggedEvidence
+    claims: Mapping[str, bytes]
+
+
+def _read_epoch(raw: bytes, digest: bytes) -> _Epoch:
+    """Read an epoch's evidence. Raises MalformedInput.
+
+    Every session of an epoch brings the same bytes, so what they say is remembered. That is no verdict: it is what
+    reading them again would give, whoever they are from.
+    """
+    found = _EPOCHS.get(digest)
+    if found is None:
+        tagged = TaggedEvidence.parse(raw)
+        found = _Epoch(tagged=tagged, claims=parse_claims(tagged.claims, tolerant=False))
+        if len(raw) <= MAX_REMEMBERED_EPOCH:
+            if len(_EPOCHS) >= MAX_REMEMBERED_EPOCHS:
+                _EPOCHS.clear()
+            _EPOCHS[digest] = found
+    return found
+
+
+_EPOCHS: Final[dict[bytes, _Epoch]] = {}
+
+
+def _verify_session(
+    raw: bytes,
+    signature: bytes | None,
+    expected: Mapping[str, bytes],
+    *,
+    terms: Terms,
+    peer_spki: bytes,
+    now: datetime,
+) -> TaggedEvidence:
+    """Establish that the evidence is of an epoch of the peer's, and that its key has signed this session."""
+    digest = hashlib.sha256(raw).digest()
+    read = _read_epoch(raw, digest)
+    epoch = _verify_epoch(read.claims, expected, terms=terms, peer_spki=peer_spki, now=now)
+    if signature is None:
+        raise _not_signed(terms, "shows the evidence of an epoch without its signature")
+    if not is_signed_by(epoch.session_key, signature, session_statement(digest, encode_claims(expected))):
+        raise _not_signed(terms, "shows an epoch whose key has not signed this session")
+    return read.tagged
 
 
 def _verify_epoch(

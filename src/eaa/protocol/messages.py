@@ -56,10 +56,8 @@ class RejectClass(StrEnum):
     @classmethod
     def of(cls, error: EAAError) -> RejectClass:
         """Return the class that tells a peer about `error`, and no more than that."""
-        if error.reason is Reason.NO_EVIDENCE:
-            return cls.NO_EVIDENCE
-        if error.reason is Reason.COLLATERAL_PENDING:
-            return cls.PENDING
+        if error.reason in _CLASSES_OF_REASONS:
+            return _CLASSES_OF_REASONS[error.reason]
         match error:
             case MalformedInput():
                 return cls.MALFORMED
@@ -70,6 +68,13 @@ class RejectClass(StrEnum):
             case PeerMisbehaved():
                 return cls.PROTOCOL
         return cls.UNAVAILABLE
+
+
+_CLASSES_OF_REASONS: Final = {
+    Reason.NO_EVIDENCE: RejectClass.NO_EVIDENCE,
+    Reason.COLLATERAL_PENDING: RejectClass.PENDING,
+}
+"""Reasons that say more than the type of their error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,8 @@ Message = Attest | Evidence | Accept | Reject | Open | Opened
 
 def encode(message: Message) -> bytes:
     """Return the message as it goes over the wire, its length in front."""
+    if type(message) in _CONSTANT:
+        return _CONSTANT[type(message)]
     body = cbor.encode(message._fields())
     if len(body) > MAX_MESSAGE:
         raise EAAError(Reason.INTERNAL, f"a message of {len(body)} bytes was built, the protocol allows {MAX_MESSAGE}")
@@ -154,6 +161,10 @@ def decode(body: bytes) -> Message:
     Raises:
         PeerMisbehaved: MESSAGE_MALFORMED.
     """
+    # Every message has one encoding, so one that is short enough to compare need not be taken apart.
+    known = _KNOWN.get(body)
+    if known is not None:
+        return known
     try:
         fields = cbor.decode(body, what="the peer's message")
     except MalformedInput as error:
@@ -275,6 +286,17 @@ _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
     "reject": _reject,
     "open": _open,
     "opened": lambda _: Opened(),
+}
+
+
+_KNOWN: Final[Mapping[bytes, Message]] = {
+    cbor.encode(message._fields()): message for message in (Accept(), Opened(), Evidence())
+}
+"""The messages without content, by their encodings."""
+_CONSTANT: Final[Mapping[type[Message], bytes]] = {
+    type(message): len(body).to_bytes(LENGTH_SIZE, "big") + body
+    for body, message in _KNOWN.items()
+    if not isinstance(message, Evidence)
 }
 
 

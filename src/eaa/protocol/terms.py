@@ -74,6 +74,11 @@ class Terms:
                 )
 
     @property
+    def is_asked_first(self) -> bool:
+        """Whether the peer, if it is one of ours, asks for evidence before it hears anything."""
+        return self.own_role is Role.WORKLOAD and self.ending is Ending.ACCEPT
+
+    @property
     def announces_verdict(self) -> bool:
         """Whether this side tells the peer its verdict."""
         return self.ending is not Ending.OPEN
