@@ -18,6 +18,7 @@ from eaa.errors import EAAError, Reason, Rejection, Unavailable
 from eaa.identity import CERTIFICATE_LIFETIME, Identity
 from eaa.protocol.exchange import ALPN_INNER, EvidenceReceived, Terms
 from eaa.simulator.platform import Enclave, Platform
+from eaa.tls.connection import make_context
 from support.aio_world import run, tcp_pair, until
 from support.hop_world import ACCEPTING, Credentials, Hop, Judgement, Somebody, accepted, endpoint, hop
 from support.simulated import NOW as LAUNCHED
@@ -219,6 +220,48 @@ def test_a_slow_renewal_delays_one_connection_and_the_others_show_what_is_still_
         serving.stream.abort()
 
     run(main())
+
+
+def test_renewal_drops_no_connection_and_makes_one_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty connections over two lives of a certificate and ten epochs; the first of them stays in use throughout."""
+    attester = SlowAttester(Platform.create(now=LAUNCHED).launch(*sample_enclave()))
+    time = NOW
+    made: list[bytes | None] = []
+
+    def counting(**options: Any) -> Any:
+        if options["server_side"]:
+            made.append(options["certificate"])
+        return make_context(**options)
+
+    monkeypatch.setattr(sessions, "make_context", counting)
+
+    def clock() -> datetime:
+        return time
+
+    identity = Identity(attester, clock=clock, lifetime=timedelta(minutes=20))
+
+    async def say(ends: Hop) -> None:
+        await ends.client.stream.write(b"x")
+        assert await ends.server.stream.read() == b"x"
+
+    async def main() -> None:
+        nonlocal time
+        server = Endpoint(identity, server_side=True, clock=clock)
+        client = Endpoint(None, server_side=False, clock=clock)
+        async with hop(client, server, level=BindingLevel.SESSION) as first:
+            await complete(first)
+            for _ in range(20):
+                time += timedelta(minutes=2)
+                async with hop(client, server, level=BindingLevel.SESSION) as later:
+                    await complete(later)
+                    await say(later)
+                await say(first)
+
+    run(main())
+    assert len(made) == len(set(made)) == 5
+    # One quote a certificate, one an epoch: less than one a connection, however they fall.
+    assert attester.asked <= 5 + 15
+    assert identity.renewal_failures == 0
 
 
 class SlowAttester:
