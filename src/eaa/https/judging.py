@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
 from eaa.errors import Misuse, Reason, Rejection, Unavailable
 from eaa.sources.endorsements import stapled_collateral
 from eaa.tls.certificate import RATLSCertificate
-from eaa.tls.leaf import read_leaf
+from eaa.tls.leaf import MAX_KNOWN_LEAVES, read_leaf
 
 
 class Judgement(Protocol):
@@ -59,41 +61,75 @@ def judge_by(verifier: Verifier, role: Role) -> PeerJudge:
     """Return the judge of peers that appear in this role."""
 
     def judge(der: bytes | None) -> Peer:
-        certificate = None if der is None else read_leaf(der, now=verifier.now())
-        if certificate is None or certificate.evidence is None or certificate.expected_report_data is None:
+        shown = None if der is None else _read(der, verifier.now())
+        if shown is None:
             raise _rejection(verifier.judge_now(None, role=role, session=None))
-        certificate.verify_binding()
-        evidence, report_data = certificate.evidence, certificate.expected_report_data
-        session = SessionBinding(evidence=evidence, report_data=report_data, level=BindingLevel.CERT)
-        judgement = _judge(verifier, certificate, role=role, session=session)
-        verdict = _accepted(judgement, evidence, report_data)
-        return Peer(certificate=certificate, verdict=verdict, facts=getattr(judgement, "verified", None))
+        judgement = _judge(verifier, shown, role=role)
+        return Peer(
+            certificate=shown.certificate,
+            verdict=_accepted(judgement, shown),
+            facts=getattr(judgement, "verified", None),
+        )
 
     return judge
 
 
-def _judge(verifier: Verifier, certificate: RATLSCertificate, *, role: Role, session: SessionBinding) -> Judgement:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A certificate with evidence that names its key."""
+
+    certificate: RATLSCertificate
+    session: SessionBinding
+    evidence_digest: bytes
+
+
+_known: Final[OrderedDict[bytes, _Shown]] = OrderedDict()
+"""What was read before, by the exact bytes. Dates are not of the bytes alone, and judgements are not either."""
+
+
+def _read(der: bytes, now: datetime) -> _Shown | None:
+    """Return what a leaf shows, None where it shows no evidence. Raises EAAError."""
+    shown = _known.get(der)
+    if shown is not None:
+        shown.certificate.verify_dates(now=now)
+        return shown
+    certificate = read_leaf(der, now=now)
+    evidence, report_data = certificate.evidence, certificate.expected_report_data
+    if evidence is None or report_data is None:
+        return None
+    certificate.verify_binding()
+    session = SessionBinding(evidence=evidence, report_data=report_data, level=BindingLevel.CERT)
+    shown = _known[der] = _Shown(certificate, session, hashlib.sha256(evidence).digest())
+    # Each step is one operation on the dictionary: threads at worst drop one more than they need to.
+    while len(_known) > MAX_KNOWN_LEAVES:
+        with contextlib.suppress(KeyError):
+            _known.popitem(last=False)
+    return shown
+
+
+def _judge(verifier: Verifier, shown: _Shown, *, role: Role) -> Judgement:
     """Judge with the collateral that is there; only where there is none, with what the certificate brings along."""
     try:
-        return verifier.judge_now(session.evidence, role=role, session=session)
+        return verifier.judge_now(shown.session.evidence, role=role, session=shown.session)
     except Unavailable:
-        if certificate.endorsements is None:
+        if shown.certificate.endorsements is None:
             raise
-        stapled = stapled_collateral(certificate.endorsements)
-        return verifier.judge_now(session.evidence, role=role, session=session, stapled=stapled)
+        stapled = stapled_collateral(shown.certificate.endorsements)
+        return verifier.judge_now(shown.session.evidence, role=role, session=shown.session, stapled=stapled)
 
 
-def _accepted(judgement: Judgement, evidence: bytes, report_data: bytes) -> Accepted:
+def _accepted(judgement: Judgement, shown: _Shown) -> Accepted:
     """Return the acceptance, if it is one and was made for exactly this."""
-    if not isinstance(judgement.result, Accepted):
+    result = judgement.result
+    if not isinstance(result, Accepted):
         raise _rejection(judgement)
-    shown = (hashlib.sha256(evidence).digest(), report_data, BindingLevel.CERT)
-    if (judgement.result.evidence_digest, judgement.result.report_data, judgement.result.binding) != shown:
+    wanted = (shown.evidence_digest, shown.session.report_data, BindingLevel.CERT)
+    if (result.evidence_digest, result.report_data, result.binding) != wanted:
         raise Misuse(
             Reason.RESULT_FOR_OTHER_EVIDENCE,
             "the appraisal result was made for other evidence than this peer's, or for another session",
         )
-    return judgement.result
+    return result
 
 
 def _rejection(judgement: Judgement) -> Rejection:
