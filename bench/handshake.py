@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import socket
 import ssl
 import statistics
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -43,9 +46,11 @@ from servers import (
 from eaa.aio.client import open_attested_connection
 from eaa.appraise.result import BindingLevel
 
-ROUNDS: Final = 30
-BLOCK: Final = 20
+ROUNDS: Final = 15
+BLOCK: Final = 40
 """Handshakes with one server in a row. The servers take turns, so that whatever else the machine does befalls all."""
+AT_ONCE: Final = 8
+"""Clients at once."""
 QUOTES: Final = 200
 
 MOST: Final = {"known": 1.15, "new": 1.35, "https": 1.45, "https new": 1.45}
@@ -57,6 +62,10 @@ SESSION_US: Final = 350
 # --- clients
 
 
+Connect = Callable[[Server], None]
+"""Connects to a server BLOCK times, AT_ONCE at once."""
+
+
 class Clients:
     """Clients with certificates of one machine: one that comes again and again, and others that are new each time."""
 
@@ -64,14 +73,19 @@ class Clients:
         """Make them, `new` new ones."""
         self._known = _client(world, folder)
         self._new = iter([_client(world, folder) for _ in range(new)])
+        self._pool = ThreadPoolExecutor(AT_ONCE)
 
     def known(self, server: Server) -> None:
         """Connect with the certificate that the server has seen before."""
-        _shake_hands(server, self._known)
+        self._connect(server, [self._known] * BLOCK)
 
     def new(self, server: Server) -> None:
-        """Connect with a certificate that no server has seen."""
-        _shake_hands(server, next(self._new))
+        """Connect with certificates that no server has seen."""
+        self._connect(server, list(itertools.islice(self._new, BLOCK)))
+
+    def _connect(self, server: Server, contexts: list[ssl.SSLContext]) -> None:
+        for _ in self._pool.map(functools.partial(_shake_hands, server), contexts):
+            pass
 
 
 def _client(world: World, folder: Path) -> ssl.SSLContext:
@@ -90,8 +104,8 @@ def _shake_hands(server: Server, context: ssl.SSLContext) -> None:
             sys.exit("bench: a server has refused its client")
 
 
-def attesting(world: World, level: BindingLevel) -> Callable[[Server], None]:
-    """Return a client that shows evidence after the handshake, and asks the server for it."""
+def attesting(world: World, level: BindingLevel) -> Connect:
+    """Return clients that show evidence after the handshake, and ask the server for it."""
     loop, verifier, identity = asyncio.new_event_loop(), world.verifier(), world.identity()
 
     async def connect(server: Server) -> None:
@@ -100,7 +114,11 @@ def attesting(world: World, level: BindingLevel) -> Callable[[Server], None]:
             if await stream.read() != GREETING:
                 sys.exit("bench: a server has refused its client")
 
-    return lambda server: loop.run_until_complete(connect(server))
+    async def connect_all(server: Server) -> None:
+        for _ in range(BLOCK // AT_ONCE):
+            await asyncio.gather(*(connect(server) for _ in range(AT_ONCE)))
+
+    return lambda server: loop.run_until_complete(connect_all(server))
 
 
 # --- measuring
@@ -112,7 +130,7 @@ class Kind:
 
     name: str
     server: Server
-    connect: Callable[[Server], None]
+    connect: Connect
 
 
 def measure(scale: float) -> Iterator[Result]:
@@ -148,8 +166,7 @@ def _cpu_of(kinds: tuple[Kind, ...], rounds: int) -> dict[str, float]:
     for number in range(rounds + 1):
         for kind in kinds:
             begin = kind.server.cpu_us()
-            for _ in range(BLOCK):
-                kind.connect(kind.server)
+            kind.connect(kind.server)
             # The first round is for getting warm.
             if number:
                 times[kind.name].append((kind.server.cpu_us() - begin) / BLOCK)
