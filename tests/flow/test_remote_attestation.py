@@ -130,10 +130,12 @@ def test_a_mutual_workload_refuses_a_relay_that_shows_nothing(site: Site) -> Non
 
 
 def test_a_mutual_workload_refuses_another_relay(site: Site) -> None:
-    with site.workload() as workload, site.relay(workload.address(), enclave="impostor") as relay:
-        # Shelter judges the relay itself, and leaves before that has its channel.
-        assert_refused(site.shelter(relay.address()), Reason.MEASUREMENT_MISMATCH, code=1)
-        once = ("inclavared", "--connect", workload.address(), "--mutual", *site.attested("impostor"))
+    with site.workload() as workload:
+        channel = workload.address()
+        with site.relay(channel, enclave="impostor") as relay:
+            # Shelter judges the relay itself, and leaves before that has its channel.
+            assert_refused(site.shelter(relay.address()), Reason.MEASUREMENT_MISMATCH, code=1)
+        once = ("inclavared", "--connect", channel, "--mutual", *site.attested("impostor"))
         assert_refused(run(*once, *site.judging), Reason.PEER_REJECTED_US, code=1)
         workload.wait_for(Reason.MEASUREMENT_MISMATCH)
 
