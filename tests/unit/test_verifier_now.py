@@ -15,7 +15,7 @@ from eaa.errors import EAAError, MalformedInput, Reason, Unavailable
 from eaa.evidence.quote import CertificationDataType, Quote, TEEType
 from eaa.sources.files import FileSource
 from eaa.verifier import COLLATERAL_LIFETIME, Judgement, Model, Verifier
-from eaa.verifier.fetching import FIRST_RETRY, MAX_PENDING, RENEW_AFTER
+from eaa.verifier.fetching import FIRST_RETRY, MAX_PENDING, RENEW_AFTER, SOONEST_HASTE
 from eaa.verifier.stapled import MAX_MARKS, MAX_STAPLED_SIZE, HighWaterMarks, Mark
 from support.cache_world import DAY, NOW, Machine, Vendor, flip_signature
 from support.dcap_world import FMSPC, SGXExtension, World, tlv
@@ -188,6 +188,23 @@ def test_a_bad_quote_makes_no_good_peer_wait() -> None:
         assert refusal(verifier, bad).reason is Reason.QUOTE_SIGNATURE
     assert used(judge_now(verifier)) == (18, 5)
     verifier.close()
+
+
+def test_a_bad_quote_has_what_is_kept_fetched_again_soon() -> None:
+    """The fault may lie in what we keep, and be mended since; not more than once in a minute, whatever strangers do."""
+    source, clock = Naming(NEW), Clock()
+    verifier = verifier_of(source, clock)
+    verifier.prefetch_for(leaf_only())
+    fetch_due(verifier)
+    for cache in (verifier._supply._models, verifier._supply._chains):
+        cache._thread = object()  # type: ignore[assignment]
+    bad = leaf_only(Machine(VENDOR, 1).quote(change=flip_signature))
+    for _ in range(3):
+        clock.now += SOONEST_HASTE
+        for _ in range(5):
+            assert refusal(verifier, bad).reason is Reason.QUOTE_SIGNATURE
+            fetch_due(verifier)
+    assert source.asked == 2 * (1 + 3), "a chain and a collateral, at first and three times since"
 
 
 def test_collateral_that_went_bad_is_not_kept() -> None:
@@ -421,6 +438,41 @@ def test_what_is_kept_for_our_own_machine_can_be_stapled() -> None:
     assert verifier.collateral_json(b"junk") is None
 
 
+def test_each_machine_s_own_is_stapled() -> None:
+    verifier = verifier_of(Source(NEW), Clock())
+    domain = quote_of(Machine(VENDOR, 2, tee=TEEType.TDX))
+    for quote in (QUOTE, domain):
+        verifier.prefetch_for(quote)
+    fetch_due(verifier)
+    for _ in range(2):
+        assert verifier.collateral_json(QUOTE) == staple(NEW)
+        assert verifier.collateral_json(domain) == staple(NEW, TEEType.TDX)
+
+
+def test_what_is_too_long_to_be_read_is_not_stapled_either() -> None:
+    newer = staple(replace(NEW, crl=6))
+    verifier = verifier_of(Source(NEW), Clock())
+    judge(verifier)
+    longest = newer.ljust(MAX_STAPLED_SIZE)
+    assert used(judge_now(verifier, stapled=longest)) == (18, 6)
+    assert used(judge_now(verifier, stapled=longest + b" ")) == (18, 5)
+
+
+def test_the_log_tells_what_became_of_a_staple(caplog: pytest.LogCaptureFixture) -> None:
+    """Which nobody else hears of: the peer is not told."""
+    caplog.set_level("INFO", logger="eaa.verifier.supply")
+    verifier = verifier_of(Source(NEW), Clock())
+    judge(verifier)
+    for stapled, said in (
+        (b"junk", Reason.COLLATERAL_MALFORMED.value),
+        (staple(replace(NEW, crl=4)), "CRL is older"),
+        (staple(replace(NEW, crl=6)), "is used"),
+    ):
+        caplog.clear()
+        judge_now(verifier, stapled=stapled)
+        assert said in caplog.text
+
+
 # --- quotes that do not carry their certificates
 
 
@@ -453,8 +505,41 @@ def test_prefetching_for_such_a_machine_fetches_both() -> None:
     assert verifier.counters.misses == 0
 
 
-def leaf_only() -> bytes:
-    quote = Quote.parse(QUOTE)
+def test_a_machine_whose_quotes_carry_their_chain_needs_none() -> None:
+    source = Naming(NEW)
+    verifier = verifier_of(source, Clock())
+    verifier.prefetch_for(QUOTE)
+    fetch_due(verifier)
+    assert source.asked == 1
+    assert used(judge_now(verifier)) == (18, 5)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_fetched_for_our_own_machine_stays_fresh_whether_it_is_used_or_not(*, named: bool) -> None:
+    source, clock = Naming(NEW), Clock()
+    verifier = verifier_of(source, clock)
+    verifier.prefetch_for(leaf_only() if named else QUOTE)
+    fetch_due(verifier)
+    for _ in range(3):
+        clock.now += RENEW_AFTER
+        fetch_due(verifier)
+    assert used(judge_now(verifier, leaf_only() if named else QUOTE)) == (18, 5)
+    assert verifier.counters.misses == 0
+
+
+def test_what_was_fetched_for_a_stranger_is_not_kept_fresh_for_ever() -> None:
+    source, clock = Naming(NEW), Clock()
+    verifier = verifier_of(source, clock)
+    refusal(verifier, leaf_only())
+    fetch_due(verifier)
+    clock.now += COLLATERAL_LIFETIME
+    fetch_due(verifier)
+    assert (source.asked, verifier.counters.kept) == (2, 0)
+
+
+def leaf_only(quote: Quote | None = None) -> bytes:
+    """A quote that carries its PCK certificate and no chain."""
+    quote = quote or Quote.parse(QUOTE)
     end = b"-----END CERTIFICATE-----\n"
     leaf = quote.certification_data.partition(end)[0] + end
     changed = replace(quote, certification_data_type=CertificationDataType.PCK_LEAF, certification_data=leaf)
