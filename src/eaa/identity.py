@@ -35,7 +35,7 @@ from eaa.tls.certificate import Format, PrivateKey, create_certificate, legacy_r
 CERTIFICATE_LIFETIME: Final = timedelta(hours=24)
 EPOCH_LIFETIME: Final = timedelta(seconds=300)
 EPOCH_TOLERANCE: Final = timedelta(seconds=60)
-"""How far the beginning of an epoch lies in the past: verifiers' clocks may be so much behind."""
+"""How far the beginning of an epoch lies in the past, a fifth of a short one: verifiers' clocks may be behind."""
 CLOCK_TOLERANCE: Final = timedelta(hours=1)
 """How far notBefore lies in the past, as rats-tls peers do it."""
 RETRY_FIRST: Final = timedelta(seconds=1)
@@ -291,7 +291,8 @@ class Identity:
 
     def _make_epoch(self, role: str, spki_der: bytes, now: datetime) -> Epoch:
         key = ec.generate_private_key(ec.SECP256R1())
-        begin, end = now - EPOCH_TOLERANCE, now + self._epoch_lifetime
+        # In all less than twice its life, which is what a verifier takes that lets epochs last as long.
+        begin, end = now - min(EPOCH_TOLERANCE, self._epoch_lifetime / 5), now + self._epoch_lifetime
         claims = EpochClaims(
             pubkey_hash=pubkey_hash_claim(spki_der),
             session_key=encode_session_key(key.public_key()),

@@ -314,6 +314,15 @@ def test_the_quote_of_an_epoch_covers_its_key_its_role_its_dates_and_the_tls_key
     assert epoch.digest == hashlib.sha256(epoch.evidence.encode()).digest()
 
 
+@pytest.mark.parametrize("seconds", [10, 60, 300, 3600])
+def test_a_verifier_that_lets_epochs_last_as_long_takes_them(attester: Attester, clock: Clock, seconds: int) -> None:
+    lifetime = timedelta(seconds=seconds)
+    epoch = epoch_of(Identity(attester, clock=clock, epoch_lifetime=lifetime))
+    said = EpochClaims.from_claims(parse_claims(epoch.claims, tolerant=False))
+    assert said.not_before < int(NOW.timestamp()) < said.not_after
+    assert seconds < said.not_after - said.not_before <= 2 * seconds
+
+
 def test_the_key_of_an_epoch_is_no_tls_key_and_shown_nowhere(attester: Attester, clock: Clock) -> None:
     identity = Identity(attester, clock=clock)
     epoch, credentials = epoch_of(identity), identity.credentials()

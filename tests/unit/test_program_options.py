@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import click
 import pytest
@@ -14,12 +14,16 @@ from click.testing import CliRunner
 
 from eaa.appraise.policy import Policy
 from eaa.appraise.result import BindingLevel, Role
+from eaa.attesters import Attester
+from eaa.attesters.simulated import SimulatedAttester
 from eaa.collateral.intel import TCBStatus
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.program.options import (
     Attesting,
+    Binding,
     Judging,
     attesting_options,
+    binding_options,
     default_reference_values,
     judging_options,
     parse_digest,
@@ -28,7 +32,7 @@ from eaa.program.options import (
 from eaa.simulator.platform import Platform
 from eaa.verifier import INTEL
 from support.facts import reference_value
-from support.simulated import NOW
+from support.simulated import NOW, sample_enclave
 from support.vectors import vector
 
 
@@ -252,6 +256,91 @@ def test_the_default_attester_is_the_program_s_own() -> None:
 @pytest.mark.parametrize("name", ["sgx_la", "sev_snp", "something"])
 def test_an_attester_that_is_not_implemented_is_never_ignored(name: str) -> None:
     assert refused(lambda: attesting("--attester", name).open(default="sgx_ecdsa")) is Reason.NOT_IMPLEMENTED_VALUE
+
+
+def test_who_a_program_is_depends_on_its_epoch(simulated_attester: Attester) -> None:
+    identity = attesting("--epoch", "20").identity(simulated_attester)
+    epoch = identity.epoch("workload")
+    assert epoch is not None
+    assert epoch.not_after - epoch.not_before == timedelta(seconds=24)
+    assert identity.collateral() is None
+
+
+def test_what_a_verifier_keeps_for_a_program_s_platform_goes_with_its_evidence(simulated_attester: Attester) -> None:
+    class Keeper:
+        """A verifier that has something for one quote."""
+
+        def __init__(self) -> None:
+            self.prefetched: list[bytes] = []
+
+        def prefetch_for(self, quote: bytes) -> None:
+            self.prefetched.append(quote)
+
+        def collateral_json(self, quote: bytes) -> bytes | None:
+            return b"for " + quote
+
+    keeper: Any = Keeper()
+    identity = attesting().identity(simulated_attester, stapled_by=keeper)
+    quote = identity.credentials().quote
+    assert quote is not None
+    assert keeper.prefetched == [quote]
+    assert identity.collateral() == b"for " + quote
+    without = attesting().identity(None, stapled_by=keeper)
+    assert without.collateral() is None
+    assert keeper.prefetched == [quote]
+
+
+@pytest.fixture(scope="module")
+def simulated_attester() -> Attester:
+    return cast("Attester", SimulatedAttester(Platform.create(now=NOW).launch(*sample_enclave())))
+
+
+# --- binding
+
+
+def binding(*arguments: str, serves: bool = True) -> Binding | None:
+    """What a program receives, None where it refuses the arguments."""
+    received: list[Binding] = []
+
+    @click.command()
+    @binding_options(serves=serves)
+    def command(*, binding: Binding) -> None:
+        received.append(binding)
+
+    CliRunner().invoke(command, arguments)
+    return received[0] if received else None
+
+
+def test_everybody_asks_at_level_fresh_and_shows_themselves_at_any_unless_told_otherwise() -> None:
+    for serves in (True, False):
+        assert binding(serves=serves) == Binding()
+    assert Binding() == Binding(
+        level=BindingLevel.FRESH, minimum_level=BindingLevel.CERT, maximum_epoch=timedelta(seconds=300)
+    )
+
+
+def test_levels_and_epochs_are_what_was_said() -> None:
+    assert binding("--level", "session", "--minimum-level", "fresh", "--maximum-epoch", "60") == Binding(
+        level=BindingLevel.SESSION, minimum_level=BindingLevel.FRESH, maximum_epoch=timedelta(seconds=60)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--level", "none"),
+        ("--level", "FRESH"),
+        ("--minimum-level", "none"),
+        ("--maximum-epoch", "0"),
+        ("--maximum-epoch", "1000000"),
+    ],
+)
+def test_a_binding_that_cannot_be_is_refused(arguments: tuple[str, ...]) -> None:
+    assert binding(*arguments) is None
+
+
+def test_only_who_serves_may_refuse_a_question() -> None:
+    assert binding("--minimum-level", "fresh", serves=False) is None
 
 
 # --- digests
