@@ -85,8 +85,14 @@ def test_no_more_than_was_asked_for_is_kept_of_a_file() -> None:
     assert second.content == b"1"
 
 
-@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_what_is_no_file_is_left_out(kind: bytes) -> None:
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (tarfile.DIRTYPE, []),
+        *((kind, ["odd"]) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, b"V")),
+    ],
+)
+def test_what_is_no_file_is_told_to_be_none_but_for_folders(kind: bytes, told: list[str]) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as writer:
         odd = tarfile.TarInfo("odd")
@@ -95,7 +101,15 @@ def test_what_is_no_file_is_left_out(kind: bytes) -> None:
         info = tarfile.TarInfo("file")
         info.size = 1
         writer.addfile(info, io.BytesIO(b"1"))
-    assert read(out.getvalue()) == {"file": b"1"}
+    *others, file = members_of(io.BytesIO(out.getvalue()), keep=9)
+    assert file == Member("file", 1, b"1")
+    assert others == [Member(name, 0, b"", is_file=False) for name in told]
+
+
+def test_a_folder_of_before_1988_is_told_by_its_name() -> None:
+    assert read(entry(name=b"a/", magic=b"", kind=b"\0") + entry(name=b"a/b", magic=b"", kind=b"\0") + END) == {
+        "a/b": b""
+    }
 
 
 def test_a_global_header_names_nobody() -> None:

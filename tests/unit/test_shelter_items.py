@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eaa.errors import EAAError, Misuse, Reason
+from eaa.errors import EAAError, Misuse, Reason, Unavailable
 from eaa.evidence.quote import MAX_QUOTE_SIZE
 from eaa.shelter import items
 from eaa.shelter.items import Given, Item, printable
@@ -59,18 +59,47 @@ def test_a_folder_is_all_files_below_it_in_the_order_of_their_names(folder: Path
     assert not found.is_one_quote()
 
 
-def test_links_to_files_are_files_and_links_to_folders_are_left_out(folder: Path) -> None:
+def outcome(item: Item) -> tuple[str, bytes | Reason]:
+    """A file's content, or the reason why there is none, which is always one that says: not now."""
+    try:
+        return Path(item.name).name, item.read()
+    except Unavailable as error:
+        return Path(item.name).name, error.reason
+
+
+def test_links_to_files_are_files_and_links_to_folders_are_not_followed(folder: Path) -> None:
     """A loop of folders would have no end; a mounted secret is a folder of links to files."""
     (folder / "link").symlink_to(folder / "a")
     (folder / "sub" / "loop").symlink_to(folder)
     (folder / "broken").symlink_to(folder / "nothing")
-    names = [Path(name).name for name, _ in contents(given(folder))]
-    assert names == ["a", "b", "link", "c", "d.quote"]
+    assert [outcome(item) for item in given(folder).items()] == [
+        ("a", b"a"),
+        ("b", b"b"),
+        ("broken", Reason.FILE_UNREADABLE),
+        ("link", b"a"),
+        ("c", b"sub/c"),
+        ("loop", Reason.FILE_UNREADABLE),
+        ("d.quote", b"sub/deep/d.quote"),
+    ]
+    assert given(folder).count() == 7
 
 
-def test_what_would_wait_for_ever_is_left_out(folder: Path) -> None:
+def test_what_would_wait_for_ever_is_not_read_and_not_passed_over(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
-    assert len(contents(given(folder))) == 4
+    assert outcome(list(given(folder).items())[2]) == ("pipe", Reason.FILE_UNREADABLE)
+    assert [Path(item.name).name for item in given(folder, include=("[ab]",)).items()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_what_is_no_file_in_an_archive_is_not_passed_over(tmp_path: Path, kind: bytes) -> None:
+    """Whoever packs a folder in which two names are one file gets a link for the second."""
+    with tarfile.open(path := tmp_path / "x.tar", "w") as writer:
+        for name, type_ in (("folder", tarfile.DIRTYPE), ("other", kind)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = type_, "first"
+            writer.addfile(info)
+    (item,) = given(path).items()
+    assert outcome(item) == ("x.tar:other", Reason.FILE_UNREADABLE)
 
 
 def test_of_folders_and_archives_only_what_fits_a_pattern_is_taken(folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ _SKIP: Final = 256 * 1024
 _MAGIC: Final = slice(257, 262)
 _GZIP: Final = b"\x1f\x8b"
 _REGULAR: Final = (b"0", b"\0", b"7")
+_FOLDER: Final = b"5"
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"L", b"K", b"x", b"g"
 HEAD_SIZE: Final = _BLOCK
 """Bytes by which an archive is known."""
@@ -42,6 +43,8 @@ class Member:
     size: int
     content: bytes
     """The first bytes of it, as many as were asked for."""
+    is_file: bool = True
+    """False for links, devices and pipes, and for whatever writers have invented beside files and folders."""
 
 
 def is_archive(head: bytes) -> bool:
@@ -50,9 +53,7 @@ def is_archive(head: bytes) -> bool:
 
 
 def members_of(stream: BinaryIO, *, keep: int) -> Iterator[Member]:
-    """Yield the regular files of an archive in its order, the first `keep` bytes of each.
-
-    Folders, links and devices are left out.
+    """Yield what is in an archive in its order, the first `keep` bytes of each file. Folders are left out.
 
     Raises:
         MalformedInput: ARCHIVE_MALFORMED; members before the defect have been yielded.
@@ -82,8 +83,10 @@ def members_of(stream: BinaryIO, *, keep: int) -> Iterator[Member]:
         length = length if size is None else size
         is_regular = kind in _REGULAR
         content = reader.content(length if is_regular or kind not in _WITHOUT_CONTENT else 0, keep=keep)
-        if is_regular:
-            yield Member(_text(_name(header) if name is None else name), length, content)
+        told = _text(_name(header) if name is None else name)
+        # Writers of before 1988 know no folders, only names that end like one.
+        if kind != _FOLDER and not (is_regular and told.endswith("/")):
+            yield Member(told, length, content) if is_regular else Member(told, 0, b"", is_file=False)
         name = size = None
 
 

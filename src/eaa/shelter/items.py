@@ -37,7 +37,8 @@ class Item(NamedTuple):
         """Return the quote's bytes. Raises EAAError."""
         if self.problem is not None:
             reason, message, hint = self.problem
-            raise MalformedInput(Reason(reason), message, hint=hint)
+            failure = Unavailable if reason == Reason.FILE_UNREADABLE else MalformedInput
+            raise failure(Reason(reason), message, hint=hint)
         if self.content is not None:
             return self.content
         assert self.path is not None
@@ -95,7 +96,7 @@ class Given:
             if str(path) == STANDARD_INPUT:
                 yield from self._items_in(self._head_of_input(), standard_input(), STANDARD_INPUT)
             elif path.is_dir():
-                yield from (Item(printable(name), name) for name in files_below(path) if self._fits(name))
+                yield from (_item_below(name) for name in files_below(path) if self._fits(name))
             else:
                 yield from self._items_of(path)
 
@@ -134,7 +135,8 @@ class Given:
         try:
             for member in members_of(cast("BinaryIO", Rewound(head, stream)), keep=_KEEP):
                 if self._fits(member.name):
-                    yield Item(printable(f"{name}:{member.name}"), content=member.content)
+                    whole = f"{name}:{member.name}"
+                    yield Item(printable(whole), content=member.content) if member.is_file else _no_file(whole)
         except MalformedInput as error:
             yield _spoiled(name, error.reason, error.message, error.hint)
 
@@ -159,18 +161,27 @@ def head_of(path: Path) -> bytes:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all files below a folder, sorted, hidden ones left out; links to folders are not followed."""
+    """Yield the paths of all that is below a folder and is no folder, sorted, hidden ones left out.
+
+    Links to folders are not followed, and are among them.
+    """
     count = 0
     for where, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = os.path.join(where, name)  # noqa: PTH118  a million of these
-            if name.startswith(".") or not os.path.isfile(path):  # noqa: PTH113
+        linked = [name for name in folders if os.path.islink(os.path.join(where, name))]  # noqa: PTH114, PTH118
+        for name in sorted((*names, *linked)):
+            if name.startswith("."):
                 continue
             count += 1
             if count > MAX_FILES:
                 raise Misuse(Reason.USAGE, f"{folder} holds more than {MAX_FILES} files", hint="verify it in parts")
-            yield path
+            yield os.path.join(where, name)  # noqa: PTH118  a million of these
+
+
+def _item_below(path: str) -> Item:
+    """Return what stands in a folder; reading a pipe would wait for ever, and a link to a folder may be a loop."""
+    is_there = os.path.exists(path)  # noqa: PTH110  a million of these
+    return Item(printable(path), path) if os.path.isfile(path) or not is_there else _no_file(path)  # noqa: PTH113
 
 
 def _refuse(error: OSError) -> Any:
@@ -186,6 +197,15 @@ def printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
+
+
+def _no_file(name: str) -> Item:
+    return _spoiled(
+        name,
+        Reason.FILE_UNREADABLE,
+        "it is a link, a pipe or a device, and no file",
+        "name what a link leads to, or leave it out with --include",
+    )
 
 
 def _spoiled(name: str, reason: Reason, message: str, hint: str | None = None) -> Item:
