@@ -260,12 +260,18 @@ class Endpoint:
         return Hop(terms=terms, quoter=answer, judge=judge, now=self._clock())
 
 
+def inner_endpoint(clock: Callable[[], datetime], *, identity: Identity | None = None) -> Endpoint:
+    """Return a client's end of sessions that end in a workload."""
+    return Endpoint(identity, server_side=False, clock=clock, alpn=ALPN_INNER)
+
+
 async def enter_workload(
     outer: AttestedStream,
     *,
     judge: Judge,
     clock: Callable[[], datetime],
     identity: Identity | None = None,
+    endpoint: Endpoint | None = None,
     **levels: Unpack[Levels],
 ) -> AttestedStream:
     """Client: open the session that ends in the workload, inside an open channel, and judge the workload.
@@ -275,13 +281,14 @@ async def enter_workload(
         judge: who judges the workload.
         clock: the present, an aware datetime.
         identity: who this side is, for a workload that asks for evidence itself.
+        endpoint: an `inner_endpoint`, for who enters more than once: it has its TLS context already.
         levels: the binding that is asked for, and what else `Terms` says of it.
 
     Raises:
         Rejection: the workload's evidence was refused, or it refused us.
         EAAError: it could not be verified, or the peer misbehaved.
     """
-    endpoint = Endpoint(identity, server_side=False, clock=clock, alpn=ALPN_INNER)
+    endpoint = endpoint or inner_endpoint(clock, identity=identity)
     inner = await endpoint.secure_inside(outer, Terms.shelter_to_workload(**levels), judge)
     await inner.complete()
     return inner.stream

@@ -15,7 +15,7 @@ from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.client import patiently
 from eaa.aio.net import Service, connect
 from eaa.aio.relay import Relayed, pump
-from eaa.aio.sessions import Endpoint, enter_workload, judge_by, judge_now_by
+from eaa.aio.sessions import Endpoint, enter_workload, inner_endpoint, judge_by, judge_now_by
 from eaa.aio.stream import deadline
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
@@ -51,6 +51,8 @@ class Relay:
     """Towards Shelter."""
     downstream: Endpoint
     """Towards the workload."""
+    inner: Endpoint
+    """Inside a channel, where this side asks the workload itself."""
     legacy: Endpoint | None
     """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too; and a certificate that they can read."""
     identities: tuple[Identity, ...]
@@ -75,6 +77,7 @@ class Relay:
             upstream=Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients),
             # Without --mutual the workload sees a key and no evidence, as in the reference system.
             downstream=Endpoint(identity if mutual else Identity(None), server_side=False, clock=wall_clock),
+            inner=inner_endpoint(wall_clock),
             legacy=None
             if legacy_identity is None
             else Endpoint(legacy_identity, server_side=True, clock=wall_clock, alpn=None),
@@ -222,7 +225,7 @@ async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]
     judge = judge_by(relay.verifier, Role.WORKLOAD)
     channel = (await relay.channel(workload)).stream
     try:
-        inner = await enter_workload(channel, judge=judge, clock=wall_clock, **relay.levels)
+        inner = await enter_workload(channel, judge=judge, clock=wall_clock, endpoint=relay.inner, **relay.levels)
         async with deadline(GREETING_TIMEOUT, "the workload's answer to a greeting"):
             await inner.write(HELLO)
             greeting = await inner.read(MAX_GREETING)
