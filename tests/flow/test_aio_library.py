@@ -7,12 +7,16 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import eaa.aio
 from eaa.aio import AttestedServer, AttestedStream, TCPAddress, UnixAddress, net, open_attested_connection, sessions
 from eaa.aio import start_attested_server as start
 from eaa.aio.client import MAX_ENDPOINTS, _endpoint_of, to_address
@@ -547,6 +551,45 @@ def test_who_is_cancelled_at_any_moment_of_connecting_leaves_nothing(
 
     run(main())
     assert [line for line in lines(caplog) if "INTERNAL" in line or "Traceback" in line] == []
+
+
+def test_the_names_of_the_library_are_loaded_when_they_are_used() -> None:
+    script = """
+import sys, eaa.aio
+assert not {"asyncio", "ssl", "OpenSSL", "cryptography"} & set(sys.modules)
+from eaa.aio import *
+assert {"asyncio", "OpenSSL"} <= set(sys.modules)
+print(*sorted(name for name in eaa.aio.__all__ if name in globals() and name in dir(eaa.aio)))
+try:
+    eaa.aio.no_such_name
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    names, error = done.stdout.splitlines()
+    assert names.split() == sorted(eaa.aio.__all__)
+    assert "no_such_name" in error
+
+
+def test_alerts_of_a_handshake_reach_the_other_side(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """What was wrong is said by TLS itself, and our client says it in words."""
+    yesterday = Identity(attester_of(world.site, "client"), clock=lambda: datetime.now(UTC) - timedelta(days=3))
+
+    async def main() -> None:
+        async with world.server(echo, verifier=world.verifier) as server:
+            address = server.addresses[0]
+            with pytest.raises(PeerMisbehaved) as expired:
+                await open_attested_connection(address, verifier=world.verifier, identity=yesterday)
+            assert "alert certificate expired" in expired.value.message
+            assert expired.value.hint == "check both clocks"
+            with pytest.raises(PeerMisbehaved) as outer:
+                await open_attested_connection(relay=address, verifier=world.verifier)
+            assert "alert no application protocol" in outer.value.message
+            assert outer.value.hint
+            await until(lambda: len(lines(caplog)) == 2)
+
+    run(main())
+    assert [line.rpartition(" ")[2] for line in lines(caplog)] == ["[CERTIFICATE_EXPIRED]", "[TLS_HANDSHAKE]"]
 
 
 def test_a_verifier_is_its_own_clock(world: World) -> None:

@@ -37,7 +37,7 @@ from support.system import Site, running  # noqa: E402
 
 AT_ONCE: Final = 16
 """Connections at a time."""
-CONNECTIONS_OF_A_KEY: Final = 100
+CONNECTIONS_OF_A_KEY: Final = 50
 """After so many, the clients have a new key, certificate and quote."""
 LIMIT: Final = 2 * 1024 * 1024
 """Bytes that resident memory may grow after the first quarter."""

@@ -21,8 +21,8 @@ from support.peers import attester_of, verifier_of
 from support.system import Site
 
 ANY_LEVEL: Final = PolicyFile.parse('minimum_binding = "cert"\n')
-LIFETIME: Final = timedelta(seconds=20)
-"""Of the server's certificate: it is renewed several times in a run, and its context with it."""
+LIFETIME: Final = timedelta(minutes=1)
+"""Of the server's certificate: it is renewed once or twice in a run, and its context with it."""
 
 
 async def echo(stream: AttestedStream) -> None:

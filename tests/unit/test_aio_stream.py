@@ -672,3 +672,18 @@ def test_a_deadline_names_what_has_not_finished() -> None:
         run(main())
     assert caught.value.reason is Reason.PEER_TIMEOUT
     assert "a step" in caught.value.message
+
+
+def test_a_timeout_that_is_not_the_step_s_own_stays_what_it_is() -> None:
+    """An outer `asyncio.timeout`, or a step that has none."""
+
+    async def main() -> None:
+        for seconds in (None, 60.0):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01), deadline(seconds, "a step"):
+                    await asyncio.Event().wait()
+            with pytest.raises(TimeoutError):
+                async with deadline(seconds, "a step"):
+                    raise TimeoutError
+
+    run(main())

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from cryptography import x509
@@ -204,11 +204,30 @@ def test_an_unknown_critical_extension_is_refused(form: Form) -> None:
         assert error.reason is Reason.CERTIFICATE_MALFORMED
 
 
-def test_a_refused_server_is_told_by_an_alert(form: Form) -> None:
-    with wire(form, server=make_identity(start=NOW - 2 * HOUR, end=NOW - HOUR)) as pair:
-        error = pair.outcome(pair.server)
+def _with_an_unknown_critical_extension() -> Identity:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Identity(key=key, certificate=odd_certificate(key, critical_oid="1.2.3.4"))
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize(
+    ("make", "alert"),
+    [
+        (lambda: make_identity(start=NOW - 2 * HOUR, end=NOW - HOUR), "alert certificate expired"),
+        (lambda: make_identity(start=NOW + HOUR, end=NOW + 2 * HOUR), "alert bad certificate"),
+        (_with_an_unknown_critical_extension, "alert unknown ca"),
+        (_issued_by_another, "alert unknown ca"),
+        (_signed_by_another_in_its_own_name, "alert decrypt error"),
+    ],
+)
+def test_a_refused_side_is_told_why_by_an_alert(
+    form: Form, make: Callable[[], Identity], alert: str, side: Literal["server", "client"]
+) -> None:
+    with wire(form, **{side: make()}) as pair:  # type: ignore[arg-type]
+        error = pair.outcome(pair.server if side == "server" else pair.client)
         assert isinstance(error, PeerMisbehaved)
         assert error.reason is Reason.TLS_HANDSHAKE
+        assert alert in error.message
         assert error.hint is not None
 
 
@@ -666,7 +685,7 @@ def test_certificates_of_2021_that_misnumber_their_version_pass_the_handshake(fo
     identity = make_identity()
     renumbered = identity.certificate.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
     assert renumbered != identity.certificate
-    leaf = connection_module._Leaf(now=NOW)
+    leaf = connection_module._Leaf(now=NOW, early=0 * HOUR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, renumbered)

@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, parse_address
@@ -17,7 +17,7 @@ from eaa.aio.stream import AttestedStream, deadline
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import Misuse, Reason, Unavailable
 from eaa.protocol.exchange import ALPN, ALPN_INNER
-from eaa.protocol.terms import Terms
+from eaa.protocol.terms import MAX_EPOCH, Levels, Terms
 
 DEFAULT_WORKLOAD: Final = "default"
 """What a relay calls its only workload."""
@@ -44,6 +44,7 @@ async def open_attested_connection(
     verifier: ClientVerifier,
     identity: Identity | None = None,
     level: BindingLevel = BindingLevel.FRESH,
+    maximum_epoch: timedelta = MAX_EPOCH,
     relay: AnyAddress | None = None,
     workload: str = DEFAULT_WORKLOAD,
     timeout: float | None = None,  # noqa: ASYNC109  as one of the reasons; `asyncio.timeout` around the call works too
@@ -55,6 +56,7 @@ async def open_attested_connection(
         verifier: an `eaa.verifier.Verifier`. It judges the server in role `workload` and the relay in role `relay`.
         identity: this side's own evidence, role `client`, for servers that ask for it.
         level: how closely evidence has to be bound to this session.
+        maximum_epoch: how long a signing key may serve at level `session`; twice that is refused, for clocks' sake.
         relay: an Inclavared that leads to the workload. It is judged too, and cannot read what is said to the workload.
         workload: what the relay calls the workload.
         timeout: seconds for all of it. Each step has a limit of its own.
@@ -68,7 +70,7 @@ async def open_attested_connection(
     """
     if (address is None) == (relay is None):
         raise Misuse(Reason.USAGE, "name either the address of a server or a relay that leads to one")
-    visit = _Visit(verifier, identity, level)
+    visit = _Visit(verifier, identity, {"level": level, "maximum_epoch": maximum_epoch})
 
     async def attempt() -> AttestedStream:
         if address is not None:
@@ -107,23 +109,23 @@ def to_address(address: AnyAddress) -> Address:
 class _Visit:
     """Who visits, whom they believe, and how strictly."""
 
-    def __init__(self, verifier: ClientVerifier, identity: Identity | None, level: BindingLevel) -> None:
+    def __init__(self, verifier: ClientVerifier, identity: Identity | None, levels: Levels) -> None:
         self._verifier = verifier
         self._identity = identity
-        self._level = level
+        self._levels = levels
 
     async def server(self, address: Address) -> AttestedStream:
-        terms = Terms.shelter_to_workload(level=self._level)
+        terms = Terms.shelter_to_workload(**self._levels)
         sock = await connect(address)
         attestation = await self._endpoint(ALPN_INNER).secure(sock, terms, judge_by(self._verifier, Role.WORKLOAD))
         return await _enter(attestation, attestation.complete)
 
     async def workload_behind(self, relay: Address, name: str) -> AttestedStream:
-        terms = Terms.shelter_to_relay(judges=True, level=self._level)
+        terms = Terms.shelter_to_relay(judges=True, **self._levels)
         sock = await connect(relay)
         attestation = await self._endpoint(ALPN).secure(sock, terms, judge_by(self._verifier, Role.RELAY))
         outer = await _enter(attestation, lambda: attestation.open(name))
-        terms = Terms.shelter_to_workload(level=self._level)
+        terms = Terms.shelter_to_workload(**self._levels)
         try:
             inner = await self._endpoint(ALPN_INNER).secure_inside(
                 outer, terms, judge_by(self._verifier, Role.WORKLOAD)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, Self
 
 from eaa.aio.attestation import Judge
@@ -17,7 +17,7 @@ from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import EAAError, Reason
 from eaa.protocol.exchange import ALPN_INNER
-from eaa.protocol.terms import Terms
+from eaa.protocol.terms import MAX_EPOCH, Terms
 
 Handler = Callable[[AttestedStream], Awaitable[None]]
 """Serves one client. The stream is closed when it returns, without a goodbye when it raises."""
@@ -47,6 +47,7 @@ async def start_attested_server(
     verifier: ServerVerifier | None = None,
     level: BindingLevel = BindingLevel.FRESH,
     minimum_level: BindingLevel = BindingLevel.CERT,
+    maximum_epoch: timedelta = MAX_EPOCH,
     max_connections: int | None = None,
 ) -> AttestedServer:
     """Serve clients of `open_attested_connection`; return once connections are accepted.
@@ -59,6 +60,7 @@ async def start_attested_server(
             network: a client whose collateral is not there is told to come back. None where any client is served.
         level: how closely a client's evidence has to be bound to its session.
         minimum_level: the weakest level at which this server shows its own evidence.
+        maximum_epoch: how long a client's signing key may serve at level `session`; twice that is refused.
         max_connections: connections at once; one more is closed at once. 4096 where it is left out.
 
     Raises:
@@ -75,7 +77,9 @@ async def start_attested_server(
     server = AttestedServer(
         handler,
         endpoint=endpoint,
-        terms=Terms.workload_to_shelter(judges=verifier is not None, level=level, minimum_level=minimum_level),
+        terms=Terms.workload_to_shelter(
+            judges=verifier is not None, level=level, minimum_level=minimum_level, maximum_epoch=maximum_epoch
+        ),
         judge=None if verifier is None else judge_now_by(verifier, Role.CLIENT),
         service=Service(max_connections=max_connections),
     )

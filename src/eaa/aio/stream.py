@@ -586,9 +586,11 @@ async def _handshaken(stream: AttestedStream) -> AttestedStream:
 async def deadline(seconds: float | None, what: str) -> AsyncIterator[None]:
     """Bound a step in time, or not where there are no seconds. Raises PeerMisbehaved (PEER_TIMEOUT) naming the step."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as limit:
             yield
     except TimeoutError as error:
+        if not limit.expired():
+            raise
         raise PeerMisbehaved(
             Reason.PEER_TIMEOUT,
             f"{what} did not finish in {seconds:g} seconds",

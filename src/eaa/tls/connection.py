@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -43,12 +43,19 @@ RECORD_SIZE: Final = 16 * 1024
 LEGACY_CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far in the future the certificate of a peer of 2021 may begin: it is made for the connection, by their clock."""
 
-_NO_CHECK_TIME: Final = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL does not name: dates are judged here, by the time we are given."""
 _PEEK: Final = 2
 """MSG_PEEK: look, and leave it where it is."""
 _SELF_SIGNED_LEAF: Final = SSL.X509VerificationCodes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT
 _OK: Final = SSL.X509VerificationCodes.OK
+_DATES: Final = (
+    SSL.X509VerificationCodes.ERR_CERT_NOT_YET_VALID,
+    SSL.X509VerificationCodes.ERR_CERT_HAS_EXPIRED,
+    SSL.X509VerificationCodes.ERR_ERROR_IN_CERT_NOT_BEFORE_FIELD,
+    SSL.X509VerificationCodes.ERR_ERROR_IN_CERT_NOT_AFTER_FIELD,
+)
+"""What OpenSSL finds wrong with a certificate's dates."""
+_OF_DATES: Final = (Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NOT_YET_VALID)
+"""What we do."""
 
 T = TypeVar("T")
 
@@ -81,8 +88,12 @@ class _Leaf:
         self.offered: tuple[bytes, ...] = ()
 
     def judge(self, certificate: crypto.X509, error: int, depth: int) -> bool:
-        """Say whether the handshake goes on. OpenSSL asks twice: to forgive error 18, and when all else is well."""
-        if depth != 0 or error not in (_OK, _SELF_SIGNED_LEAF):
+        """Say whether the handshake goes on. OpenSSL asks to forgive error 18, then errors of dates, and at the end.
+
+        The error to which it is told no decides the alert, and to a no at the end it sends `internal_error`. So the
+        certificate is read at the first question; but a wrong date has an alert of its own, at the second.
+        """
+        if depth != 0 or error not in (_OK, _SELF_SIGNED_LEAF, *_DATES):
             self.refusal = VerificationError(
                 Reason.CERTIFICATE_CHAIN,
                 f"the peer's certificate is not one self-signed certificate: {_verify_error(error)} at depth {depth}",
@@ -91,8 +102,10 @@ class _Leaf:
             return False
         if error == _SELF_SIGNED_LEAF:
             self.self_signed = True
-            return True
-        return self.self_signed and self._read(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+            read = self._read(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+            return read or (self.refusal is not None and self.refusal.reason in _OF_DATES)
+        # By the time that we are given, and with our tolerance; OpenSSL's opinion decides nothing but the alert.
+        return self.self_signed and self.refusal is None
 
     def _read(self, der: bytes) -> bool:
         try:
@@ -134,7 +147,7 @@ def make_context(
     # `unknown_critical` judges instead.
     flags = crypto.X509StoreFlags
     store = cast("crypto.X509Store", context.get_cert_store())
-    store.set_flags(_NO_CHECK_TIME | flags.CHECK_SS_SIGNATURE | flags.IGNORE_CRITICAL)
+    store.set_flags(flags.CHECK_SS_SIGNATURE | flags.IGNORE_CRITICAL)
     if not server_side or demand_client_certificate:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge_leaf)
     elif alpn:
@@ -205,6 +218,8 @@ class Connection:
         self._server_side = server_side
         self._alpn = alpn
         self._leaf = _Leaf(now=now, early=timedelta(0) if alpn else LEGACY_CLOCK_TOLERANCE)
+        # Never the wall clock. The time is the context's, so the latest connection's; it decides nothing but an alert.
+        cast("crypto.X509Store", context.get_cert_store()).set_time(now.astimezone(UTC))
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
         self._ssl.set_app_data(self._leaf)
@@ -507,7 +522,11 @@ _SENTENCES: Final = (
     ("alert certificate expired", "the peer says that this side's certificate has expired", "check both clocks"),
     ("alert bad certificate", "the peer refuses this side's certificate", "the peer's log says why"),
     ("alert certificate unknown", "the peer refuses this side's certificate", "the peer's log says why"),
-    ("alert unknown ca", "the peer trusts only certificates of an authority; it is no peer of this kind", None),
+    (
+        "alert unknown ca",
+        "the peer does not trust this side's certificate",
+        "the peer's log says why; one that trusts only certificates of an authority is no peer of this kind",
+    ),
     ("excessive message size", "the peer sends a certificate or message that is too big", None),
     ("bad record mac", "a record was changed on its way", "something between the two sides alters bytes"),
 )
