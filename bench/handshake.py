@@ -37,6 +37,7 @@ from servers import (
     find_nginx,
     nginx,
     ours,
+    serve_asyncio,
     serve_engine,
     serve_exchange,
     serve_https,
@@ -139,15 +140,19 @@ def measure(scale: float) -> Iterator[Result]:
     with contextlib.ExitStack() as stack:
         start = stack.enter_context
         plain = start(nginx(world))
-        engine, https = start(ours(serve_engine, world)), start(ours(serve_https, world))
+        engine, under_asyncio, https = [
+            start(ours(serve, world)) for serve in (serve_engine, serve_asyncio, serve_https)
+        ]
         session, fresh = [start(ours(serve_exchange(level), world)) for level in (_SESSION, _FRESH)]
         clients = Clients(
-            world, Path(start(tempfile.TemporaryDirectory(prefix="eaa-bench-"))), new=2 * (rounds + 1) * BLOCK
+            world, Path(start(tempfile.TemporaryDirectory(prefix="eaa-bench-"))), new=3 * (rounds + 1) * BLOCK
         )
         kinds = (
             Kind(name="plain", server=plain, connect=clients.known),
             Kind(name="known", server=engine, connect=clients.known),
             Kind(name="new", server=engine, connect=clients.new),
+            Kind(name="asyncio", server=under_asyncio, connect=clients.known),
+            Kind(name="asyncio new", server=under_asyncio, connect=clients.new),
             Kind(name="https", server=https, connect=clients.known),
             Kind(name="https new", server=https, connect=clients.new),
             Kind(name="session", server=session, connect=attesting(world, _SESSION)),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import multiprocessing
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -24,13 +26,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from eaa.aio.address import TCPAddress
 from eaa.aio.legacy import secure_by_certificate
-from eaa.aio.net import Service
+from eaa.aio.net import BACKLOG, Service
 from eaa.aio.server import start_attested_server
 from eaa.aio.sessions import Endpoint, judge_now_by
 from eaa.aio.stream import AttestedStream
+from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.policy import Policy, PolicyFile
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
-from eaa.appraise.result import Attests, BindingLevel, Role
+from eaa.appraise.result import Accepted, Attests, BindingLevel, Role
 from eaa.attesters.simulated import SimulatedAttester
 from eaa.collateral.bundle import Collateral
 from eaa.evidence.quote import Quote
@@ -39,6 +42,7 @@ from eaa.identity import Credentials, Identity
 from eaa.program.loop import loop_factory
 from eaa.simulator.images import sample_image
 from eaa.simulator.platform import Platform
+from eaa.tls.connection import Connection, Want, make_context
 from eaa.verifier import TrustAnchors, Verifier
 
 GREETING: Final = b"x"
@@ -130,8 +134,58 @@ def write_pem(path: Path, credentials: Credentials) -> Path:
 # --- ours
 
 
+Main = Callable[["World", Callable[[int], None]], Coroutine[Any, Any, None]]
+"""Serves clients, having told the port on which it listens."""
+
+
 async def serve_engine(world: World, listening: Callable[[int], None]) -> None:
-    """Judge clients by their certificates, on the TLS engine that our programs use."""
+    """Judge clients by their certificates, on the TLS engine of our programs with nothing around it but epoll."""
+    verifier, credentials = warm(world), world.identity().credentials()
+    context = make_context(
+        server_side=True,
+        certificate=credentials.certificate,
+        private_key=credentials.private_key,
+        alpn=(),
+        demand_client_certificate=True,
+    )
+    with socket.create_server((HOST, 0), backlog=BACKLOG) as listener, select.epoll() as ready:
+        ready.register(listener, select.EPOLLIN)
+        listening(listener.getsockname()[1])
+        served: dict[int, tuple[socket.socket, Connection]] = {}
+        while True:
+            for number, _ in ready.poll():
+                if number == listener.fileno():
+                    sock, _address = listener.accept()
+                    sock.settimeout(0)
+                    served[sock.fileno()] = (
+                        sock,
+                        Connection(context, server_side=True, alpn=(), now=datetime.now(UTC), sock=sock),
+                    )
+                    ready.register(sock, select.EPOLLIN)
+                elif served[number][1].handshake() is Want.NOTHING:
+                    sock, connection = served.pop(number)
+                    admit_by_certificate(connection, verifier)
+                    connection.send(GREETING)
+                    connection.shutdown()
+                    sock.close()
+
+
+def admit_by_certificate(connection: Connection, verifier: Verifier) -> None:
+    """Judge a client by the evidence in its certificate, and open the gate."""
+    peer = connection.peer
+    assert peer is not None
+    assert peer.evidence is not None
+    assert peer.expected_report_data is not None
+    peer.verify_binding()
+    session = SessionBinding(evidence=peer.evidence, report_data=peer.expected_report_data, level=BindingLevel.CERT)
+    result = verifier.judge_now(peer.evidence, role=Role.CLIENT, session=session).result
+    assert isinstance(result, Accepted)
+    connection.expect(hashlib.sha256(peer.evidence).digest(), session.report_data)
+    connection.accept(result)
+
+
+async def serve_asyncio(world: World, listening: Callable[[int], None]) -> None:
+    """Judge clients by their certificates, as `enclave-tls-server` does: the same engine under asyncio."""
     identity, judge = world.identity(), judge_now_by(warm(world), Role.CLIENT)
     endpoint = Endpoint(identity, server_side=True, clock=identity.now, alpn=None, demand_client_certificate=True)
 
@@ -160,7 +214,7 @@ async def serve_https(world: World, listening: Callable[[int], None]) -> None:
     await asyncio.Event().wait()
 
 
-def serve_exchange(level: BindingLevel) -> Callable[[World, Callable[[int], None]], Coroutine[Any, Any, None]]:
+def serve_exchange(level: BindingLevel) -> Main:
     """Return a server that asks its clients for evidence at this level after the handshake, and shows its own."""
 
     async def serve(world: World, listening: Callable[[int], None]) -> None:
@@ -186,7 +240,7 @@ def warm(world: World) -> Verifier:
 
 
 @contextlib.contextmanager
-def ours(main: Callable[[World, Callable[[int], None]], Coroutine[Any, Any, None]], world: World) -> Iterator[Server]:
+def ours(main: Main, world: World) -> Iterator[Server]:
     """Run one of the above in a process of its own."""
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)

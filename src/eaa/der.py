@@ -8,6 +8,7 @@ Source: ITU-T X.690, "Distinguished encoding rules".
 
 from __future__ import annotations
 
+import functools
 from typing import Final, NamedTuple
 
 from eaa.errors import MalformedInput, Reason
@@ -16,6 +17,8 @@ MAX_ELEMENTS: Final = 256
 """Elements that `read_all` returns unless the caller says otherwise."""
 MAX_OID_SIZE: Final = 64
 """Bytes of an object identifier's content."""
+MAX_KNOWN_OIDS: Final = 256
+"""Identifiers that are remembered as read: the same few stand in every certificate."""
 MAX_INTEGER_SIZE: Final = 1025
 """Bytes of an integer's content: room for an RSA-8192 modulus."""
 
@@ -86,6 +89,7 @@ def expect(element: Element, *, tag: int, what: str) -> Element:
     return element
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN_OIDS)
 def parse_oid(content: bytes) -> str:
     """Return the content of an OBJECT IDENTIFIER in dotted form. Raises MalformedInput (DER_MALFORMED)."""
     if not 1 <= len(content) <= MAX_OID_SIZE:

@@ -20,6 +20,7 @@ Source: CCC interoperable RA-TLS; rats-tls, enclave-tls and Gramine as they writ
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,8 @@ MAX_CERTIFICATE_SIZE: Final = 100 * 1024
 MAX_EXTENSIONS: Final = 32
 MAX_EXTENSION_SIZE: Final = 48 * 1024
 """Bytes of one extension's content. Quotes have some 5 KiB, endorsements up to 32 KiB where libcbor has padded them."""
+
+MAX_KNOWN_CLAIMS: Final = 64
 
 EVIDENCE_OID: Final = "2.23.133.5.4.9"
 ENDORSEMENTS_OID: Final = "2.23.133.5.4.2"
@@ -184,11 +187,11 @@ class RATLSCertificate:
             )
         if self.tagged is None:
             return
-        claim = parse_claims(self.tagged.claims, tolerant=True).get(PUBKEY_HASH)
-        if claim is None or not pubkey_hash_matches(claim, self.spki_der):
+        named = _key_named(self.tagged.claims, self.spki_der)
+        if not named:
             raise VerificationError(
                 Reason.CLAIMS_MISMATCH,
-                "the evidence in the certificate names no key" if claim is None else "the evidence names another key",
+                "the evidence in the certificate names no key" if named is None else "the evidence names another key",
                 hint="evidence copied from another certificate looks like this",
             )
 
@@ -236,6 +239,13 @@ class RATLSCertificate:
                 f"the peer's certificate expired at {self.not_after:%Y-%m-%dT%H:%MZ}, now is {now:%Y-%m-%dT%H:%MZ}",
                 hint="check this machine's clock; else the peer has not renewed its certificate",
             )
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN_CLAIMS)
+def _key_named(claims: bytes, spki_der: bytes) -> bool | None:
+    """Whether claims name this key; None where they name none. A peer that comes back brings the same claims."""
+    claim = parse_claims(claims, tolerant=True).get(PUBKEY_HASH)
+    return None if claim is None else pubkey_hash_matches(claim, spki_der)
 
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
