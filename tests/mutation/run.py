@@ -198,7 +198,15 @@ def _run_tests(case: Case) -> int:
     signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)
     sys.meta_path.insert(0, _Finder(case))
     pytest: Any = importlib.import_module("pytest")
-    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--tb=no"]
+    plugins = [f"no:{name}" for name in ("cacheprovider", "xdist", "cov", "anyio")]
+    options = [
+        "-x",
+        "-q",
+        "--no-header",
+        "--tb=no",
+        "--assert=plain",
+        *(part for name in plugins for part in ("-p", name)),
+    ]
     # Loaded before the runner is, on purpose.
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     # Most mistakes are noticed by the first file. Collecting the others takes longer than running it.
