@@ -237,7 +237,7 @@ def _trace(graph: Any, state: int) -> Iterator[str]:
 
 def _links(world: Any) -> set[str]:
     _, facts = world.arguments()
-    return {text for fact in facts.arguments() if (text := str(fact)).startswith("link(")}
+    return {text for fact in facts.arguments() if (text := str(fact)).startswith(("link(", "broken("))}
 
 
 if __name__ == "__main__":

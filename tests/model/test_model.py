@@ -5,6 +5,7 @@ docs/manual/model.md explains goals, leaks and bounds, and says what such a sear
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -48,6 +49,24 @@ TABLE: Final[dict[str, dict[str, str]]] = {
 }
 """The digits of the goals that fail, with the same level on every hop."""
 
+LEAKS_OF_CLIENTS: Final[dict[str, tuple[str, ...]]] = {
+    "L0": (),
+    "L1 of S": ("tls(shelter)",),
+    "L1+L3 of S": ("tls(shelter)", "old-epoch(shelter)"),
+    "L4 of S": ("epoch(shelter)",),
+    "L1+L4 of S": ("tls(shelter)", "epoch(shelter)"),
+    "L5 attacker's": ("quoting(m2)",),
+}
+TABLE_OF_CLIENTS: Final[dict[str, dict[str, str]]] = {
+    level: dict(zip(LEAKS_OF_CLIENTS, digits.split(), strict=True))
+    for level, digits in {
+        "cert": "457 4578 4578 457 4578 12345678",
+        "session": "57 57 57 57 578 1235678",
+        "fresh": "57 57 57 57 57 1235678",
+    }.items()
+}
+"""The same where Shelter has evidence and is judged."""
+
 
 @pytest.fixture(autouse=True)
 def _maude() -> None:
@@ -57,13 +76,19 @@ def _maude() -> None:
 def cell(
     level: str, leak: str, *, options: tuple[str, ...] = (), without: tuple[str, ...] = (), outer: str = ""
 ) -> Cell:
-    return Cell(outer=outer or level, inner=level, leaks=LEAKS[leak], options=options, without=without)
+    leaks = (LEAKS | LEAKS_OF_CLIENTS)[leak]
+    return Cell(outer=outer or level, inner=level, leaks=leaks, options=options, without=without)
 
 
 def row(
-    level: str, *, options: tuple[str, ...] = (), without: tuple[str, ...] = (), outer: str = ""
+    level: str,
+    *,
+    leaks: Iterable[str] = LEAKS,
+    options: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    outer: str = "",
 ) -> dict[str, Cell]:
-    return {leak: cell(level, leak, options=options, without=without, outer=outer) for leak in LEAKS}
+    return {leak: cell(level, leak, options=options, without=without, outer=outer) for leak in leaks}
 
 
 def failing(*rows: dict[str, Cell]) -> list[dict[str, str]]:
@@ -101,14 +126,14 @@ def test_leaked_tls_keys_at_level_cert_are_the_published_attack() -> None:
     # Shelter takes the attacker for the relay, and a workload does: his certificate has the quote of i1.
     (first,) = relay.traces["G6"]
     assert first == (
-        "shelter-connects: link(outer(first), shelter-relay, shelter, no-key,"
+        "connect: link(outer(first), shelter-relay, shelter, no-key,"
         " shelter-relay, attacker, tls(i1), network, certificate, unjudged)"
     )
     assert "G3" in relay.traces
     # Shelter's secret goes to him, who has the certificate of w1 and a relay that was configured to reach him.
     *_, last = workload.traces["G1"]
     assert last == (
-        "shelter-is-led: link(inner(first), shelter-workload, shelter, no-key,"
+        "connect: link(inner(first), shelter-workload, shelter, no-key,"
         " shelter-workload, attacker, tls(w1), network, certificate, unjudged)"
     )
     assert {"1", "2"} <= set(workload.failing)
@@ -191,6 +216,13 @@ def test_wider_bounds_find_no_more(level: str, leaks: tuple[str, ...]) -> None:
     assert search(Cell(outer=level, inner=level, leaks=leaks, options=("two-channels",))).failing == "57"
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_who_judges_clients_is_protected_as_they_are(level: str) -> None:
+    """With mutual attestation to the end: Shelter shows evidence in the role of a client, outside and inside."""
+    (found,) = failing(row(level, leaks=LEAKS_OF_CLIENTS, options=("mutual",)))
+    assert found == TABLE_OF_CLIENTS[level]
+
+
 # --- checks that are left out
 
 
@@ -216,6 +248,7 @@ CAUGHT: Final = (
     Mutant(without=("certificate / pubkey-hash",), level="cert", leak="L0", added="1236"),
     Mutant(without=("epoch / pubkey-hash",), level="session", leak="L4", added="1236"),
     Mutant(without=("epoch / session-key",), level="session", leak="L1+L2", added="1236"),
+    Mutant(without=("epoch / role",), level="session", leak="L1+L4 of I", added="12", options=("one-image",)),
     Mutant(
         without=("epoch / not-before",), level="session", leak="L1+L2+L3", added="1236", options=("clock-far-ahead",)
     ),
@@ -233,6 +266,7 @@ CAUGHT: Final = (
     Mutant(without=("alpn",), level="fresh", leak="L0", added="4"),
     Mutant(without=("workload-judges-relay",), level="fresh", leak="L0", added="3"),
     Mutant(without=("shelter-judges-workload",), level="fresh", leak="L0", added="12"),
+    Mutant(without=("workload-judges-client",), level="fresh", leak="L0", added="8", options=("mutual",)),
 )
 """Checks that carry weight: each is missed where it says."""
 
@@ -247,7 +281,6 @@ def test_a_check_that_is_left_out_is_missed(mutant: Mutant) -> None:
 
 REDUNDANT: Final = {
     "epoch / label": "no other quote has claims of the same names, and names are compared",
-    "epoch / role": "the signed statement has the role as well",
     "epoch-digest": "a session key belongs to one epoch",
     "signature-prefix": "a session key signs nothing but sessions",
     "outer / label": "no other evidence has claims of the same names, and names are compared",
@@ -257,7 +290,7 @@ REDUNDANT: Final = {
     "inner / label": "no other evidence has claims of the same names, and names are compared",
     "inner / pubkey-hash": "the exporter names the session, and with it both keys",
     "inner / peer": "the exporter names the session, and with it both keys",
-    "inner / nonce": "the exporter is as fresh, and an attacker can have any nonce answered",
+    "inner / nonce": "the exporter is as fresh",
     "inner / role": "ALPN keeps inner sessions with workloads, and the images differ",
     "client-certificate": "ALPN keeps clients without a certificate from a workload's outer listener",
     "relay-judges-workload": "the attacker writes a relay's configuration; it protects who writes it himself",
@@ -265,19 +298,17 @@ REDUNDANT: Final = {
 """Checks without which no goal fails that did not fail before, within the bounds; what stands in for each."""
 
 SECOND_LAYER: Final = (
-    Mutant(without=("outer / role", "epoch / role"), level="session", leak="L0", added="4"),
-    Mutant(
-        without=("outer / role", "epoch / role"),
-        level="session",
-        leak="L2+L4 of W",
-        added="346",
-        options=("one-image",),
-    ),
     Mutant(without=("outer / tls-exporter", "outer / pubkey-hash"), level="fresh", leak="L0", added="6"),
     Mutant(without=("outer / tls-exporter", "outer / peer"), level="fresh", leak="L1", added="34"),
     Mutant(without=("outer / tls-exporter", "outer / nonce"), level="fresh", leak="L1", added="3"),
     Mutant(without=("inner / tls-exporter", "inner / pubkey-hash"), level="fresh", leak="L0", added="12"),
     Mutant(without=("inner / tls-exporter", "inner / peer"), level="fresh", leak="L2", added="4"),
+    Mutant(
+        without=("inner / tls-exporter", "inner / peer"), level="fresh", leak="L1 of S", added="48", options=("mutual",)
+    ),
+    Mutant(
+        without=("inner / tls-exporter", "inner / nonce"), level="fresh", leak="L1 of S", added="8", options=("mutual",)
+    ),
     Mutant(without=("alpn", "inner / role"), level="fresh", leak="L0", added="2", options=("one-image",)),
     Mutant(
         without=("alpn", "relay-judges-workload", "workload-judges-relay", "client-certificate"),
@@ -291,7 +322,17 @@ SECOND_LAYER: Final = (
 
 @pytest.mark.parametrize("check", REDUNDANT)
 def test_a_redundant_check_is_not_missed(check: str) -> None:
-    assert failing(*(row(level, without=(check,)) for level in LEVELS)) == list(TABLE.values())
+    """Nor where relays and workloads share an image, nor with evidence of clients."""
+    without = (check,)
+    few = ("L0", "L1", "L2")
+    rows = [(row("cert", leaks=few, without=without), {leak: TABLE["cert"][leak] for leak in few})]
+    for level in ("session", "fresh"):
+        rows += [
+            (row(level, without=without), TABLE[level]),
+            (row(level, without=without, options=("one-image",)), TABLE[level]),
+            (row(level, without=without, options=("mutual",), leaks=LEAKS_OF_CLIENTS), TABLE_OF_CLIENTS[level]),
+        ]
+    assert failing(*(cells for cells, _ in rows)) == [expected for _, expected in rows]
 
 
 @pytest.mark.parametrize("mutant", SECOND_LAYER, ids=str)
