@@ -256,7 +256,7 @@ class CachedVerification(RuleBasedStateMachine):
         answer = agree(cache, quote, collateral, now=self.now, grace=self.grace, recurs=recurs)
         CachedVerification.seen["accepted" if isinstance(answer, VerifiedQuote) else answer[1]] += 1
         if isinstance(answer, VerifiedQuote):
-            if recurs and answer.quote is cache.parse(answer.quote.encode()):
+            if recurs and answer.quote is cache.recall(answer.quote.encode()):
                 CachedVerification.seen["expected"] += 1
             CachedVerification.seen[f"status {answer.tcb_status}"] += 1
             if answer.collateral_expired:

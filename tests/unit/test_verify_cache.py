@@ -650,9 +650,9 @@ def test_a_quote_that_recurs_is_verified_once(
     cache: VerificationCache, machine: Machine, collateral: Collateral, work: Counter[str]
 ) -> None:
     raw = machine.quote().encode()
-    first = cache.verify_quote(cache.parse(raw), collateral, now=NOW, recurs=True)
+    first = cache.verify_quote(cache.recall(raw), collateral, now=NOW, recurs=True)
     work.clear()
-    again = cache.verify_quote(cache.parse(raw), collateral, now=NOW + MINUTE, recurs=True)
+    again = cache.verify_quote(cache.recall(raw), collateral, now=NOW + MINUTE, recurs=True)
     assert not work
     assert again.quote is first.quote
     assert (again.verified_at, replace(again, verified_at=NOW)) == (NOW + MINUTE, first)
@@ -674,7 +674,7 @@ def test_every_byte_of_a_quote_that_recurs_counts(
     cache: VerificationCache, machine: Machine, collateral: Collateral
 ) -> None:
     raw = machine.quote().encode()
-    cache.verify_quote(cache.parse(raw), collateral, now=NOW, recurs=True)
+    cache.verify_quote(cache.recall(raw), collateral, now=NOW, recurs=True)
     for at in (400, 450, 600, 1000, len(raw) - 5):
         changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
         answer = agree(cache, Quote.parse(changed), collateral, now=NOW, recurs=True)
@@ -721,7 +721,7 @@ def test_quotes_that_recur_make_room_for_each_other(
     for quote in quotes:
         cache.verify_quote(quote, collateral, now=NOW, recurs=True)
     assert cache.sizes["quotes"] == 2
-    kept = [cache.parse(quote.encode()) is quote for quote in quotes]
+    kept = [cache.recall(quote.encode()) is quote for quote in quotes]
     assert kept == [False, True, True]
 
 

@@ -244,7 +244,7 @@ class Verifier:
             return Judgement(verified=None, result=reject_missing_evidence(role=role))
         # A peer shows the evidence of its certificate, and of its epoch, again and again; any other only once.
         recurs = session is not None and session.level in _RECURRING
-        quote = self._verified.parse(evidence) if recurs else Quote.parse(evidence)
+        quote = self._verified.recall(evidence) if recurs else Quote.parse(evidence)
         verified, from_peer = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=recurs)
         judgement = self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
         return replace(judgement, stapled=True) if from_peer else judgement

@@ -163,17 +163,11 @@ def _digest_of_attested(quote: Quote, raw: bytes, chain: bytes) -> bytes:
     That is all of `raw` behind the signature (the attestation key, all of the quoting enclave, the certification
     data), version and kind of TEE in front, and some fields of a TDX body.
     """
-    tcb = dcap.tcb_inputs(quote)
-    parts = (
-        raw[:_VERSION_AND_TEE],
-        # What varies in size is behind its size.
-        bytes([0 if part is None else len(part) for part in tcb]),
-        *(part for part in tcb if part is not None),
-        len(chain).to_bytes(4, "big"),
-        chain,
-        raw[len(quote.signed_bytes) + _SIZE_AND_SIGNATURE :],
-    )
-    return hashlib.sha256(b"".join(parts)).digest()
+    # The size of what is signed tells the kind of body, and with it the sizes of what is taken from there.
+    head = b"%d:%d:" % (len(quote.signed_bytes), len(chain))
+    tcb = filter(None, dcap.tcb_inputs(quote))
+    rest = raw[len(quote.signed_bytes) + _SIZE_AND_SIGNATURE :]
+    return hashlib.sha256(b"".join((raw[:_VERSION_AND_TEE], head, chain, *tcb, rest))).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +267,7 @@ class VerificationCache:
             "quotes": len(self._quotes),
         }
 
-    def parse(self, evidence: bytes) -> Quote:
+    def recall(self, evidence: bytes) -> Quote:
         """Return the quote that these bytes are; it is not parsed again where it is kept. Raises as `Quote.parse`."""
         kept = self._quotes.peek(hashlib.sha256(evidence).digest())
         if kept is None:
@@ -327,7 +321,7 @@ class VerificationCache:
             now: as there.
             grace: as there.
             known: a PCK certificate that was parsed before, to find the collateral: it will not be parsed again.
-            recurs: whether these very bytes are expected again. `parse` then finds them.
+            recurs: whether these very bytes are expected again. `recall` then finds them.
         """
         dcap.refuse_bad_time(now, grace)
         # A record that was put together need not have the sizes, nor say the things, of any bytes.
