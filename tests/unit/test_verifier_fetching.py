@@ -360,6 +360,14 @@ def test_what_nobody_used_is_not_renewed_and_dropped(world: World) -> None:
     assert world.source.asked == ["a"]
 
 
+def test_what_is_only_prefetched_is_not_renewed_unless_it_is_used(world: World) -> None:
+    world.cache.prefetch("a", world.source.of("a"))
+    world.cache.fetch_due()
+    world.clock.advance(COLLATERAL_LIFETIME)
+    assert world.cache.fetch_due() is None
+    assert world.source.asked == ["a"]
+
+
 def test_what_is_pinned_is_renewed_whether_it_is_used_or_not(world: World) -> None:
     world.cache.prefetch("a", world.source.of("a"), pinned=True)
     for _ in range(4):
@@ -445,6 +453,9 @@ def test_what_was_forgotten_is_fetched_anew(world: World, *, pinned: bool) -> No
     assert world.refused().reason is Reason.COLLATERAL_PENDING
     world.cache.fetch_due()
     assert world.get_now() == "a2"
+    world.clock.advance(COLLATERAL_LIFETIME)
+    world.cache.fetch_due()
+    assert (len(world.source.asked) == 3) is pinned, "what was pinned still is"
 
 
 # --- bounds
@@ -537,6 +548,22 @@ def test_the_thread_fetches_what_was_missed() -> None:
         made.refused()
         wait_until(lambda: made.cache.counters.kept == 1)
         assert made.get_now() == "a1"
+    finally:
+        made.cache.close()
+
+
+def test_the_thread_does_what_it_is_told_at_once() -> None:
+    """Not when it would have woken up by itself, a minute later."""
+    made = make_world()
+    try:
+        made.cache.prefetch("a", made.source.of("a"), pinned=True)
+        wait_until(lambda: made.cache.counters.fetches == 1)
+        made.clock.advance(SOONEST_HASTE)
+        made.cache.hasten("a")
+        wait_until(lambda: made.cache.counters.fetches == 2)
+        made.cache.forget("a")
+        wait_until(lambda: made.cache.counters.fetches == 3)
+        assert made.cache.find("a", made.clock.now)
     finally:
         made.cache.close()
 
