@@ -8,21 +8,35 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from eaa.aio import AttestedStream, start_attested_server
 from eaa.aio.net import _allow_descriptors
 from eaa.appraise.policy import PolicyFile
+from eaa.attesters import Attester
 from eaa.identity import Identity
 from eaa.program.loop import loop_factory
 from support.peers import attester_of, verifier_of
 from support.system import Site
 
 ANY_LEVEL: Final = PolicyFile.parse('minimum_binding = "cert"\n')
-LIFETIME: Final = timedelta(minutes=1)
-"""Of the server's certificate: it is renewed once or twice in a run, and its context with it."""
+
+
+class Renewed:
+    """An identity that is replaced on demand: another key, certificate and quote, and another TLS context with them."""
+
+    def __init__(self, attester: Attester) -> None:
+        self._attester = attester
+        self._current = Identity(attester)
+
+    def renew(self) -> None:
+        """Replace it."""
+        self._current = Identity(self._attester)
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the current one."""
+        return getattr(self._current, name)
 
 
 async def echo(stream: AttestedStream) -> None:
@@ -32,16 +46,15 @@ async def echo(stream: AttestedStream) -> None:
 
 
 async def serve(site: Site, address: str, *, anybody: bool) -> None:
-    """Serve until SIGTERM."""
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    identity = Identity(attester_of(site, "workload"), lifetime=LIFETIME)
-    identity.keep_renewed()
+    """Serve until SIGTERM; SIGUSR1 asks for another identity."""
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+    identity: Any = Renewed(attester_of(site, "workload"))
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    loop.add_signal_handler(signal.SIGUSR1, identity.renew)
     verifier = None if anybody else verifier_of(site, policy=ANY_LEVEL)
     async with await start_attested_server(echo, address, identity=identity, verifier=verifier) as server:
         sys.stderr.write(f"listening on {', '.join(server.addresses)}\n")
         await stopped.wait()
-    identity.close()
     if verifier is not None:
         verifier.close()
 
