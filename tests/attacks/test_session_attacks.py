@@ -14,8 +14,8 @@ import select
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,154 +32,28 @@ from eaa.errors import EAAError, Misuse, Reason
 from eaa.evidence.quote import Quote
 from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claims
 from eaa.identity import Identity
-from eaa.protocol.exchange import ALPN_INNER, EvidenceReceived, EvidenceWanted, Terms
+from eaa.protocol.exchange import EvidenceReceived, Terms
 from eaa.protocol.messages import Accept, Attest, Evidence, Message, Open, Opened, Reject, RejectClass
 from eaa.tls.certificate import create_certificate
 from eaa.tls.connection import Want
+from support.attack_world import (
+    CERT,
+    FRESH,
+    Attack,
+    World,
+    asked_in,
+    attested,
+    certified,
+    fooled,
+    leaf_of,
+    refused,
+    with_one_measurement_in_both_roles,
+)
 from support.flow import answer_of, evidence_of
-from support.peers import DAY, Leaf, TLSSession, Wire, attester_of, evidence, mallory, verifier_of
-from support.system import Done, Running, Site
+from support.peers import DAY, Leaf, TLSSession, Wire, evidence, mallory, verifier_of
+from support.system import Running
 
-HELLO = b"hello from shelter"
-FRESH, CERT = BindingLevel.FRESH, BindingLevel.CERT
 QUOTE_OF_2021 = x509.ObjectIdentifier("1.2.840.113741.1337.6")
-LEVELS = {FRESH: (), CERT: ("--level", "cert", "--minimum-binding", "cert")}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """A genuine node, and what the attacker has."""
-
-    site: Site
-    workload: str
-    relay: str
-    relay_tee: Attester
-    """A genuine relay's enclave. Its host is the attacker's, who has it quote whatever he likes."""
-    workload_tee: Attester
-    """The same of a workload."""
-    key: Leaf
-    """A TLS key of the attacker's."""
-    leaked: Identity
-    """A genuine workload, whose TLS key has leaked."""
-    loot: list[bytes] = field(default_factory=list)
-    """What the victim said to the attacker in the inner session."""
-    dialled: list[Wire] = field(default_factory=list)
-
-    def dial(self, address: str) -> Wire:
-        """Connect to a part of the genuine node."""
-        self.dialled.append(Wire.to(address))
-        return self.dialled[-1]
-
-    # The genuine node.
-
-    def channel(self) -> TLSSession:
-        """A channel to the genuine workload, with the genuine evidence of a relay."""
-        session = TLSSession(self.dial(self.workload), leaf=self.key).handshake()
-        session.exchange(Terms.relay_to_workload(), quotes_of(self.relay_tee))
-        return session
-
-    def inside(self) -> TLSSession:
-        """A session that ends in the genuine workload."""
-        return TLSSession(self.channel(), alpn=(ALPN_INNER,)).handshake()
-
-    # The attacker's stand-ins.
-
-    def outer(self, wire: Wire, leaf: Leaf | None = None) -> TLSSession:
-        """What a client of the attacker's relay meets, after the handshake."""
-        return TLSSession(wire, leaf=leaf or self.key, server_side=True).handshake()
-
-    def accepted_relay(self, wire: Wire) -> TLSSession:
-        """The same with the channel opened: this part of the node is what it should be."""
-        session = self.outer(wire)
-        session.exchange(Terms.relay_to_shelter(judges=False), quotes_of(self.relay_tee))
-        return session
-
-    def inner(self, wire: Wire, leaf: Leaf | None = None) -> tuple[TLSSession, Attest]:
-        """The inner session, which ends at the attacker's, and what is asked of the workload in it."""
-        outer = self.accepted_relay(wire)
-        session = TLSSession(outer, leaf=leaf or self.key, alpn=(ALPN_INNER,), server_side=True).handshake()
-        return session, asked_in(session)
-
-    def plunder(self, session: TLSSession) -> None:
-        """Take what the victim says next, and be polite."""
-        said = b""
-        while HELLO not in said and (data := session.receive()):
-            said += data
-        self.loot.append(said)
-        if HELLO in said:
-            session.send(b"Thank you")
-            session.goodbye()
-
-
-def quotes_of(attester: Attester) -> Callable[[EvidenceWanted], bytes]:
-    return lambda wanted: attester.quote(wanted.report_data)
-
-
-def asked_in(session: TLSSession) -> Attest:
-    asked = session.hear()
-    assert isinstance(asked, Attest)
-    return asked
-
-
-@pytest.fixture(scope="module")
-def genuine(site: Site) -> Iterator[World]:
-    with site.workload() as workload:
-        at = workload.address()
-        with site.relay(at) as relay:
-            yield World(
-                site=site,
-                workload=at,
-                relay=relay.address(),
-                relay_tee=attester_of(site, "relay"),
-                workload_tee=attester_of(site, "workload"),
-                key=Leaf.create(),
-                leaked=Identity(attester_of(site, "workload")),
-            )
-
-
-@pytest.fixture
-def world(genuine: World) -> Iterator[World]:
-    genuine.loot.clear()
-    yield genuine
-    for wire in genuine.dialled:
-        wire.close()
-    genuine.dialled.clear()
-
-
-def leaf_of(identity: Identity) -> Leaf:
-    """The TLS key of an identity, which is supposed to stay in its TEE."""
-    credentials = identity.credentials()
-    return Leaf(private_key=credentials.private_key, certificate=credentials.certificate)
-
-
-def certified(identity: Identity) -> Evidence:
-    """The evidence that an identity's certificate carries: anybody who has seen the certificate has it."""
-    tagged = identity.credentials().evidence
-    assert tagged
-    return Evidence(evidence=tagged.encode())
-
-
-Attack = Callable[[World, Wire], None]
-
-
-def attested(world: World, attack: Attack, level: BindingLevel, *options: str) -> Done:
-    """Let Shelter attest a node that is the attacker's."""
-    with mallory(functools.partial(attack, world)) as address:
-        return world.site.shelter(address, "--json", *LEVELS[level], *options)
-
-
-def refused(world: World, done: Done, reason: Reason) -> dict[str, object]:
-    answer = answer_of(done)
-    assert (answer["reason"], done.code != 0) == (reason, True), answer
-    assert answer["verdict"] != "accepted"
-    assert not any(HELLO in said for said in world.loot)
-    return answer
-
-
-def fooled(world: World, done: Done) -> None:
-    answer = answer_of(done)
-    assert (answer["verdict"], done.code) == ("accepted", 0), answer
-    assert any(HELLO in said for said in world.loot)
 
 
 # --- in the workload's place ---------------------------------------------------------------------------------------
@@ -390,12 +264,6 @@ def test_a_relay_of_the_workload_s_own_measurement_is_told_by_its_role(world: Wo
     refused(world, done, Reason.ROLE_MISMATCH)
     # Evidence of a key says nothing of roles.
     fooled(world, attested(world, shows_the_relay_s_certificate, CERT, "--reference-values", str(values)))
-
-
-def with_one_measurement_in_both_roles(site: Site, folder: Path) -> Path:
-    path = folder / "values.toml"
-    path.write_text(site.values.read_text().replace(site.mr_enclaves["workload"], site.mr_enclaves["relay"]))
-    return path
 
 
 # --- in the relay's place ------------------------------------------------------------------------------------------
