@@ -100,7 +100,9 @@ def failing(*rows: dict[str, Cell]) -> list[dict[str, str]]:
 
 
 def search(cell: Cell) -> Outcome:
-    return explore([cell])[cell]
+    outcome = explore([cell])[cell]
+    assert outcome.finished
+    return outcome
 
 
 def joined(*digits: str) -> str:
@@ -276,6 +278,7 @@ def test_a_check_that_is_left_out_is_missed(mutant: Mutant) -> None:
     complete, mutated = mutant.cell(()), mutant.cell(mutant.without)
     found = explore([complete, mutated])
     assert minus(found[mutated].failing, found[complete].failing) == mutant.added
+    assert found[complete].finished
     assert found[mutated].finished
 
 
@@ -342,6 +345,7 @@ def test_a_redundant_check_is_a_second_layer(mutant: Mutant) -> None:
     before, after = mutant.cell(tuple(others)), mutant.cell(mutant.without)
     found = explore([before, after])
     assert minus(found[after].failing, found[before].failing) == mutant.added
+    assert found[after].finished
 
 
 def test_every_check_is_either_missed_or_redundant() -> None:

@@ -48,8 +48,8 @@ def expected_claims(
         exporter: 32 bytes of the session.
         role: the attester's.
     """
-    # Exporter and key carry the weight: the bounded model of this exchange finds an attack without them. Label, peer,
-    # nonce and role are a second layer, redundant within its bounds (the role is not where roles share a measurement).
+    # Exporter and role carry the weight, and at level cert the key: the bounded model of this exchange (tests/model)
+    # finds an attack without them. Label, peer, nonce and, beside an exporter, the key are a second layer.
     values = {
         "label": ATTEST_LABEL,
         PUBKEY_HASH: pubkey_hash_claim(attester_spki),
