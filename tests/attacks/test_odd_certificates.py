@@ -6,9 +6,11 @@ and the reason with which a server refuses it. The server says so in one line an
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,11 +21,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from eaa.errors import Reason
+from eaa.aio.workers import with_workers
+from eaa.errors import EAAError, Reason
 from eaa.evidence.tagged import TaggedEvidence
+from eaa.program.address import TCPAddress
 from eaa.protocol.exchange import ALPN
 from eaa.protocol.legacy import GREETING
 from eaa.tls.certificate import EVIDENCE_OID, LEGACY_QUOTE_OID, Format, legacy_report_data
+from eaa.workload.legacy import LegacySide, visit_legacy
 from support import odd_certificates as odd
 from support.peers import Observed, attester_of, observed
 from support.system import Site
@@ -79,6 +84,13 @@ ROWS: Final[dict[str, tuple[Callable[[], bytes], Reason]]] = {
 }
 
 
+def load(context: ssl.SSLContext, certificate: bytes, folder: Path) -> None:
+    """Let a context show this certificate of KEY."""
+    (folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
+    (folder / "key.pem").write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
     """A server that demands certificates, and what its peers have to speak."""
@@ -94,9 +106,7 @@ class Door:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.minimum_version = context.maximum_version = version
-        (self.folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
-        (self.folder / "key.pem").write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        context.load_cert_chain(self.folder / "cert.pem", self.folder / "key.pem")
+        load(context, certificate, self.folder)
         if self.alpn:
             context.set_alpn_protocols([self.alpn.decode()])
         host, port = self.server.address.removeprefix("tcp://").rsplit(":", 1)
@@ -157,6 +167,43 @@ def test_a_c_program_with_an_odd_certificate_is_refused(legacy: Door, name: str,
     _, answer = legacy.visit(legacy.good(), version=version)
     assert answer == HELLO
     assert legacy.server.reasons(who) == [reason]
+
+
+# --- servers with odd certificates, towards our client
+
+
+@contextlib.contextmanager
+def serving(certificate: bytes, folder: Path) -> Iterator[TCPAddress]:
+    """A TLS server of the standard library that shows this certificate to one client and would echo."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load(context, certificate, folder)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+
+        def serve() -> None:
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                sock, _ = listener.accept()
+                with sock, context.wrap_socket(sock, server_side=True) as stream:
+                    stream.sendall(stream.recv(255))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield TCPAddress("127.0.0.1", listener.getsockname()[1])
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_server_with_an_odd_certificate_is_not_greeted(name: str, tmp_path: Path) -> None:
+    """Not even by a client that judges nobody."""
+    make, reason = ROWS[name]
+    nobody = LegacySide(identity=None, judge=None, demands_certificate=False, dangerous_accept_no_evidence=True)
+    with serving(make(), tmp_path) as address, pytest.raises(EAAError) as caught:
+        asyncio.run(with_workers(visit_legacy(address, nobody)))
+    assert caught.value.reason is reason
+
+
+# --- evidence that is another's
 
 
 def test_evidence_of_another_key_is_refused(legacy: Door, site: Site) -> None:

@@ -327,3 +327,26 @@ def test_what_a_sample_server_may_answer(tmp_path: Path, answer: bytes, code: in
     assert server.heard == GREETING
     assert done.code == code, done
     assert code == 0 or done.reason == Reason.MESSAGE_MALFORMED
+
+
+# --- options that belong together
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--legacy", "--level", "session"),
+        ("--legacy", "--minimum-level", "fresh"),
+        ("--legacy", "--epoch", "60"),
+        ("--legacy-certificate", "gramine"),
+        ("-e",),
+        ("--legacy", "-v", "nullverifier"),
+        ("--legacy", "-v", "something"),
+        ("--legacy", "-a", "something"),
+    ],
+    ids=" ".join,
+)
+def test_no_option_is_ignored(options: tuple[str, ...]) -> None:
+    attester = () if "-a" in options else ("-a", "nullattester")
+    done = run("enclave-tls-server", "-p", "0", *attester, *options)
+    assert (done.code, done.reason in (Reason.USAGE, Reason.NOT_IMPLEMENTED_VALUE)) == (2, True), done

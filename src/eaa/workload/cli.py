@@ -21,7 +21,14 @@ from eaa.program.options import (
 )
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements
 from eaa.program.run import run
-from eaa.workload.legacy import LegacySide, legacy_options, make_legacy_identity, open_legacy_judge, serve_legacy
+from eaa.workload.legacy import (
+    LegacySide,
+    legacy_options,
+    make_legacy_identity,
+    open_legacy_judge,
+    refuse_options_of_the_other,
+    serve_legacy,
+)
 from eaa.workload.service import serve
 
 PROGRAM = "enclave-tls-server"
@@ -70,6 +77,8 @@ def cli(
     set_up_logging(PROGRAM, log_level)
     reference_engine(tls, crypto)
     refuse_debug_enclave(asked=debug_enclave)
+    refuse_options_of_the_other(legacy=legacy)
+    judging.require_known_verifier()
     address = listen or TCPAddress(ip, port)
     if legacy:
         side = LegacySide(
@@ -84,7 +93,6 @@ def cli(
         )
         return serve_legacy(address, side)
     refuse_endorsements(asked=endorsements)
-    judging.require_known_verifier()
     judges = mutual and not judging.judges_nobody
     verifier = judging.open(Role.RELAY, flags_for=Role.RELAY) if judges else None
     # Who judges nobody may still have been told where the collateral is that clients will want.

@@ -37,7 +37,14 @@ from eaa.program.verdict import ACCEPTED, verdict_of_nobody
 from eaa.protocol.exchange import Levels, Terms
 from eaa.protocol.legacy import GREETING
 from eaa.verifier import Judgement, Verifier, wall_clock
-from eaa.workload.legacy import LegacySide, legacy_options, make_legacy_identity, open_legacy_judge, visit_legacy
+from eaa.workload.legacy import (
+    LegacySide,
+    legacy_options,
+    make_legacy_identity,
+    open_legacy_judge,
+    refuse_options_of_the_other,
+    visit_legacy,
+)
 
 PROGRAM: Final = "enclave-tls-client"
 MAX_REPLY: Final = 255
@@ -86,6 +93,7 @@ def cli(
     set_up_logging(PROGRAM, log_level)
     reference_engine(tls, crypto)
     refuse_debug_enclave(asked=debug_enclave)
+    refuse_options_of_the_other(legacy=legacy)
     refuse_verdictd(asked=verdictd)
     address = addr or TCPAddress(ip, port)
     if legacy:

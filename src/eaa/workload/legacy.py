@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from eaa.aio.attestation import Judge
 from eaa.aio.legacy import secure_by_certificate
@@ -48,6 +49,8 @@ CERTIFICATES: Final[dict[str, Format | None]] = {
     "gramine": Format.GRAMINE_LEGACY,
 }
 """What `--legacy-certificate` takes. C programs do not say which they read before they have the certificate."""
+_OF_TODAY: Final = ("level", "maximum_epoch", "minimum_level", "epoch")
+_OF_LEGACY: Final = ("legacy_certificate",)
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,25 @@ def legacy_options(function: Callable[..., object]) -> Callable[..., object]:
         "protocol. What they show binds their key and no session.",
     )
     return legacy(certificate(function))
+
+
+def refuse_options_of_the_other(*, legacy: bool) -> None:
+    """Refuse options that this protocol has no use for, where they were given: nothing is ever ignored.
+
+    Raises:
+        Misuse: USAGE.
+    """
+    context = click.get_current_context()
+    for name in _OF_TODAY if legacy else _OF_LEGACY:
+        if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+            option = f"--{name.replace('_', '-')}"
+            raise Misuse(
+                Reason.USAGE,
+                f"{option} means nothing {'with' if legacy else 'without'} --legacy",
+                hint="certificates bind a key and no session; what that is worth is for --minimum-binding to say"
+                if legacy
+                else f"leave {option} out, or say --legacy where the peer is a C program",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
