@@ -16,7 +16,9 @@ from typing import Any, Final
 
 FOLDER: Final = Path(__file__).resolve().parent
 RESULTS: Final = FOLDER / "results.json"
-READMES: Final = (FOLDER / "README.md", FOLDER.parent / "README.md")
+DETAILS: Final = FOLDER / "README.md"
+FRONT_PAGE: Final = FOLDER.parent / "README.md"
+"""Has of each kind of result the worst only."""
 END: Final = "<!-- end of results -->"
 
 
@@ -47,8 +49,8 @@ class Result:
     """How many times it was measured."""
     value: float
     unit: str
-    target: float
-    at_least: bool
+    target: float | None
+    at_least: bool = False
     """Whether the value must reach the target; else it must not pass it."""
     theirs_us: float | None = None
     """CPU time of what ours is compared with, in the same run, µs: dcap-qvl's verify, or a handshake of nginx."""
@@ -57,14 +59,21 @@ class Result:
 
     @property
     def met(self) -> bool:
-        """Whether the target is met."""
-        return self.value >= self.target if self.at_least else self.value <= self.target
+        """Whether the target is met; always, where there is none."""
+        return self.margin >= 1
+
+    @property
+    def margin(self) -> float:
+        """How many times better than its target it is."""
+        if self.target is None:
+            return 1
+        return self.value / self.target if self.at_least else self.target / max(self.value, 1e-9)
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
         times = (_microseconds(self.theirs_us), _microseconds(self.ours_us))
-        bound = f"{'≥' if self.at_least else '≤'} {_number(self.target)}"
+        bound = "" if self.target is None else f"{'≥' if self.at_least else '≤'} {_number(self.target)}"
         result = f"{_number(self.value)} {self.unit}".rstrip()
         return (self.id, self.what, self.subject, f"{self.n:,}", *times, result, bound, "" if self.met else "MISSED")
 
@@ -115,10 +124,19 @@ def table(part: Part, results: Iterable[Result]) -> str:
     return "\n".join(lines)
 
 
-def markdown(part: Part, document: dict[str, Any]) -> str:
+def worst_of(results: Iterable[Result]) -> list[Result]:
+    """Return of each kind the result that is nearest to missing its target, or furthest past it."""
+    worst: dict[str, Result] = {}
+    for result in results:
+        if result.id not in worst or result.margin < worst[result.id].margin:
+            worst[result.id] = result
+    return list(worst.values())
+
+
+def markdown(part: Part, document: dict[str, Any], results: list[Result]) -> str:
     """Return the part of a README.md that a run writes."""
     headings = _headings(part)
-    rows = [headings, tuple("---" for _ in headings), *(result.cells for result in results_of(document))]
+    rows = [headings, tuple("---" for _ in headings), *(result.cells for result in results)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     said = ", ".join(f"{name} {value}" for name, value in document["environment"].items())
     return "\n".join((part.begin, "", *lines, "", f"`python bench/{part.value}.py`: {said}.", "", END))
@@ -129,15 +147,16 @@ def write(part: Part, document: dict[str, Any]) -> None:
     written = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     written[part.value] = document
     RESULTS.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for path in READMES:
-        path.write_text(with_table(path.read_text(encoding="utf-8"), part, document), encoding="utf-8")
+    for path in (DETAILS, FRONT_PAGE):
+        path.write_text(with_table(path, part, document), encoding="utf-8")
 
 
-def with_table(text: str, part: Part, document: dict[str, Any]) -> str:
+def with_table(path: Path, part: Part, document: dict[str, Any]) -> str:
     """Return the text of a README.md with the table of this summary."""
-    before, _, rest = text.partition(part.begin)
+    results = results_of(document)
+    before, _, rest = path.read_text(encoding="utf-8").partition(part.begin)
     _, _, after = rest.partition(END)
-    return before + markdown(part, document) + after
+    return before + markdown(part, document, worst_of(results) if path == FRONT_PAGE else results) + after
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -373,12 +373,12 @@ def measure(scale: float) -> Iterator[Result]:
     gc.collect()
     gc.freeze()
     for subject in (*real_subjects(passes=passes), *fleet.subjects()):
-        yield from measure_stages(subject, count(ITERATIONS, 20))
+        yield from measure_stages(subject, count(ITERATIONS, BLOCK))
     machines = list(fleet.machines(count(FLEET, 10)))
     yield measure_fleet(fleet, machines)
-    yield from measure_batch(fleet, machines, count(BATCH, 1000))
-    yield measure_memory(fleet, count(PLATFORMS, 1000))
-    yield from measure_starts(fleet, count(STARTS, 5))
+    yield from measure_batch(fleet, machines, count(BATCH, 200))
+    yield measure_memory(fleet, count(PLATFORMS, 100))
+    yield from measure_starts(fleet, count(STARTS, 3))
 
 
 def main() -> None:

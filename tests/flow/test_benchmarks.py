@@ -1,0 +1,56 @@
+"""The benchmarks run, at a tiny scale: nothing here is timed, but they cannot rot, and what they wrote is in step."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from support.vectors import require
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BENCH: Final = ROOT / "bench"
+TARGETS: Final = {
+    "verify": {"a", "b", "c", "d", "e", "f", "parse", "memory", "import", "program"},
+    "handshake": {"known", "new", "https", "session", "fresh"},
+}
+
+
+def run(name: str) -> tuple[str, dict[str, Any]]:
+    """Run a benchmark; return its table, and the object in its last line."""
+    command = [sys.executable, str(BENCH / f"{name}.py"), "--scale", "0.001", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    *table, last = done.stdout.splitlines()
+    document: dict[str, Any] = json.loads(last)
+    return "\n".join(table), document
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
+    if name == "handshake":
+        there = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is not None
+        require("nginx", available=there, how="apt-get install nginx-light libnginx-mod-stream")
+    table, document = run(name)
+    results = document["results"]
+    assert {result["id"] for result in results if result["target"] is not None} == TARGETS[name]
+    assert all(result["value"] > 0 or result["unit"] == "µs" for result in results)
+    assert table.count("MISSED") == len(document["missed"]) == sum(not result["met"] for result in results)
+    assert document["environment"]["Python"] == sys.version.split()[0]
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_the_tables_are_those_of_the_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    report: Any = importlib.import_module("report")
+    document = json.loads(report.RESULTS.read_text(encoding="utf-8"))[name]
+    for path in (report.DETAILS, report.FRONT_PAGE):
+        assert report.with_table(path, report.Part(name), document) == path.read_text(encoding="utf-8")
+    assert {result.id for result in report.results_of(document)} >= TARGETS[name]
