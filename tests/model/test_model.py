@@ -22,6 +22,9 @@ from eaa.protocol.terms import Terms
 from model.search import Cell, ModelError, Outcome, explore, vocabulary
 from support.vectors import require
 
+# Each search has its own limit; a row of them may be slow where other tests run beside it.
+pytestmark = pytest.mark.timeout(300)
+
 MANUAL: Final = Path(__file__).resolve().parents[2] / "docs" / "manual" / "model.md"
 
 LEVELS: Final = ("cert", "session", "fresh")
