@@ -129,7 +129,7 @@ class Attestation:
     async def _keep_early_bytes(self) -> None:
         """Take what the client sends before its channel is open. Never returns. Raises PeerMisbehaved."""
         while True:
-            self._exchange.receive(await self._stream._receive_control(READ_SIZE))  # noqa: SLF001  one module
+            self._exchange.receive(await self._receive())
 
     async def opened(self) -> None:
         """Relay: say that the channel is there."""
@@ -167,17 +167,26 @@ class Attestation:
         A peer that asks at once gets its answer and this side's question in one piece. One that waits to be asked is
         asked after a little while: nothing obliges it to begin.
         """
-        if not self._holds_back:
+        if self._holds_back:
+            data = await self._first_bytes()
+        else:
             await self._flush()
-        try:
-            async with asyncio.timeout(HELD_BACK if self._holds_back else None):
-                data = await self._stream._receive_control(self._exchange.wanted)  # noqa: SLF001  one module
-        except TimeoutError:
-            self._holds_back = False
-            return
+            data = await self._receive()
         for event in self._exchange.receive(data):
             self._holds_back = False
             await self._on(event)
+
+    async def _first_bytes(self) -> bytes:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HELD_BACK):
+                return await self._receive()
+        self._holds_back = False
+        await self._flush()
+        return await self._receive()
+
+    async def _receive(self) -> bytes:
+        # As much as there is, and not message by message: what follows the last one is kept for the stream.
+        return await self._stream._receive_control(READ_SIZE)  # noqa: SLF001  one module
 
     async def _on(self, event: Event) -> None:
         match event:
