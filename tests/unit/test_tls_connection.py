@@ -258,6 +258,21 @@ def test_a_client_refuses_a_server_that_selects_no_protocol(form: Form) -> None:
         assert error.reason is Reason.PEER_IS_LEGACY
 
 
+def test_a_server_of_2021_is_refused_for_what_it_is_and_not_for_a_certificate_of_this_minute(form: Form) -> None:
+    """It makes one for every connection, by its own clock."""
+    just_made = make_identity(start=NOW + HOUR / 60)
+    with wire(form, server=just_made, server_alpn=()) as pair:
+        error = pair.outcome(pair.client)
+        assert isinstance(error, PeerMisbehaved)
+        assert error.reason is Reason.PEER_IS_LEGACY
+    with wire(form, server=just_made, server_alpn=(), client_alpn=()) as pair:
+        assert pair.outcome(pair.client) is None
+    with wire(form, server=just_made) as pair:
+        error = pair.outcome(pair.client)
+        assert isinstance(error, VerificationError)
+        assert error.reason is Reason.CERTIFICATE_NOT_YET_VALID
+
+
 def test_a_server_refuses_a_client_that_offers_no_protocol(form: Form) -> None:
     with wire(form, client_alpn=()) as pair:
         error = pair.outcome(pair.server)
@@ -685,7 +700,7 @@ def test_certificates_of_2021_that_misnumber_their_version_pass_the_handshake(fo
     identity = make_identity()
     renumbered = identity.certificate.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
     assert renumbered != identity.certificate
-    leaf = connection_module._Leaf(now=NOW, early=0 * HOUR)
+    leaf = connection_module._Leaf(now=NOW)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, renumbered)

@@ -78,9 +78,9 @@ class Descriptor(Protocol):
 class _Leaf:
     """What the verify callback learns about the peer's certificate."""
 
-    def __init__(self, *, now: datetime, early: timedelta) -> None:
+    def __init__(self, *, now: datetime) -> None:
         self.now = now
-        self.early = early
+        self.early = timedelta(0)
         self.self_signed = False
         self.der: bytes | None = None
         self.certificate: RATLSCertificate | None = None
@@ -176,6 +176,9 @@ def _use_identity(context: SSL.Context, certificate: bytes, private_key: Private
 
 def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
     leaf: _Leaf = ssl.get_app_data()
+    if not ssl.get_alpn_proto_negotiated():
+        # Where a name had to be agreed on the peer will be refused for what it is, and not for its clock.
+        leaf.early = LEGACY_CLOCK_TOLERANCE
     return leaf.judge(certificate, error, depth)
 
 
@@ -217,7 +220,7 @@ class Connection:
         """
         self._server_side = server_side
         self._alpn = alpn
-        self._leaf = _Leaf(now=now, early=timedelta(0) if alpn else LEGACY_CLOCK_TOLERANCE)
+        self._leaf = _Leaf(now=now)
         # Never the wall clock. The time is the context's, so the latest connection's; it decides nothing but an alert.
         cast("crypto.X509Store", context.get_cert_store()).set_time(now.astimezone(UTC))
         socket: Any = sock
