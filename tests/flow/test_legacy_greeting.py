@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import socket
 import ssl
 import threading
@@ -350,3 +351,15 @@ def test_no_option_is_ignored(options: tuple[str, ...]) -> None:
     attester = () if "-a" in options else ("-a", "nullattester")
     done = run("enclave-tls-server", "-p", "0", *attester, *options)
     assert (done.code, done.reason in (Reason.USAGE, Reason.NOT_IMPLEMENTED_VALUE)) == (2, True), done
+
+
+# --- Verdictd
+
+
+def test_a_verdictd_server_is_asked_for_an_echo(tmp_path: Path) -> None:
+    text = b"Hello and welcome to RATS-TLS!\n"
+    server = Answering(tmp_path, text)
+    with server.serving_once():
+        done = run("enclave-tls-client", "--legacy", "-E", "--addr", server.address, DANGER)
+    assert json.loads(server.heard) == {"command": "echo", "data": text.decode()}
+    assert (done.code, "Server: Hello" in done.stdout) == (0, True), done

@@ -62,9 +62,11 @@ from eaa.protocol.legacy import (
     GET_ENCLAVE_INFO,
     GREETING,
     HELLO,
+    VERDICTD_TEXT,
     encode_workload_reply,
     parse_greeting_reply,
     parse_legacy_request,
+    parse_verdictd_echo,
 )
 from eaa.protocol.messages import (
     Accept,
@@ -557,7 +559,9 @@ def _legacy_request(data: bytes) -> None:
 
 @target(
     parse_greeting_reply,
+    parse_verdictd_echo,
     seeds=lambda: [
+        VERDICTD_TEXT.encode(),
         b"hi",
         GREETING.encode(),
         encode_workload_reply(mr_enclave=bytes(32), mr_signer=bytes(32)),
@@ -566,6 +570,7 @@ def _legacy_request(data: bytes) -> None:
     refusals=(PeerMisbehaved,),
 )
 def _greeting_reply(data: bytes) -> None:
+    _quietly(lambda: parse_verdictd_echo(data))
     assert len(parse_greeting_reply(data, sent=b"hi")) < 64
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from eaa.errors import PeerMisbehaved, Reason
@@ -15,12 +17,15 @@ from eaa.protocol.legacy import (
     OTHER_REPLY,
     RATS_TLS_GREETING,
     RATS_TLS_SERVER_GREETING,
+    VERDICTD_ECHO,
+    VERDICTD_TEXT,
     LegacyRequest,
     answer_greeting,
     encode_enclave_info,
     encode_workload_reply,
     parse_greeting_reply,
     parse_legacy_request,
+    parse_verdictd_echo,
 )
 
 MR_ENCLAVE = bytes(range(32))
@@ -137,4 +142,16 @@ def test_the_samples_answers_are_taken(text: str, before: bytes, after: bytes) -
 def test_an_answer_of_no_sample_is_refused(reply: bytes) -> None:
     with pytest.raises(PeerMisbehaved) as caught:
         parse_greeting_reply(reply, sent=GREETING.encode())
+    assert caught.value.reason is Reason.MESSAGE_MALFORMED
+
+
+def test_a_verdictd_server_echoes_the_bare_text() -> None:
+    assert json.loads(VERDICTD_ECHO) == {"command": "echo", "data": VERDICTD_TEXT}
+    assert parse_verdictd_echo(VERDICTD_TEXT.encode()) == VERDICTD_TEXT
+
+
+@pytest.mark.parametrize("reply", [b"", VERDICTD_ECHO, RATS_TLS_GREETING.encode(), VERDICTD_TEXT.encode() + b"\0"])
+def test_what_a_verdictd_server_would_not_say_is_refused(reply: bytes) -> None:
+    with pytest.raises(PeerMisbehaved) as caught:
+        parse_verdictd_echo(reply)
     assert caught.value.reason is Reason.MESSAGE_MALFORMED

@@ -30,6 +30,6 @@ def refuse_verdictd(*, asked: bool) -> None:
     if asked:
         raise Misuse(
             Reason.NOT_IMPLEMENTED_VALUE,
-            "-E speaks the echo command of a Verdictd server, which is not implemented",
-            hint="leave it out",
+            "-E has a Verdictd server echo a text, which today's protocol does not know",
+            hint="leave it out, or say --legacy where the peer is a Verdictd server",
         )

@@ -36,6 +36,9 @@ RATS_TLS_GREETING: Final = "\033[91mHello and welcome to RATS-TLS!\033[0m\n"
 """What the sample client of rats-tls sends, in red, and wants back."""
 RATS_TLS_SERVER_GREETING: Final = "\033[94mHello and welcome to RATS-TLS!\033[0m\n"
 """What its sample server puts behind its measurements, in blue, where it runs in an enclave."""
+VERDICTD_TEXT: Final = "Hello and welcome to RATS-TLS!\n"
+VERDICTD_ECHO: Final = b'{ "command": "echo", "data": "Hello and welcome to RATS-TLS!\\n" }'
+"""What the sample client sends to a Verdictd server, which answers with the bare data."""
 ENCLAVE_ID: Final = "123456"
 MAX_LEGACY_GREETING: Final = 255
 """Bytes of a greeting, and of the answer to one; the samples use no more of what they receive."""
@@ -141,6 +144,17 @@ def parse_greeting_reply(raw: bytes, *, sent: bytes) -> str:
             hint="the address is another program's; without --legacy this one speaks the exchange of today",
         )
     return (sent if raw == sent else text).decode()
+
+
+def parse_verdictd_echo(raw: bytes) -> str:
+    """Return the text that a Verdictd server sends back. Raises PeerMisbehaved (MESSAGE_MALFORMED)."""
+    if raw != VERDICTD_TEXT.encode():
+        raise PeerMisbehaved(
+            Reason.MESSAGE_MALFORMED,
+            f"the server's answer of {len(raw)} bytes is not the text that it was to echo",
+            hint="-E is for Verdictd servers; leave it out for a sample server",
+        )
+    return VERDICTD_TEXT
 
 
 _GREETINGS: Final = frozenset(text.encode() for text in (GREETING, RATS_TLS_GREETING, RATS_TLS_SERVER_GREETING))

@@ -10,6 +10,7 @@ from eaa import __version__
 from eaa.appraise.result import Role
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.logs import log_level_option, set_up_logging
+from eaa.program.metrics import metrics_option
 from eaa.program.options import (
     Attesting,
     Binding,
@@ -49,6 +50,7 @@ PROGRAM = "enclave-tls-server"
 @click.option("-D", "--debug-enclave", is_flag=True, help="Not implemented: an enclave under debug proves nothing.")
 @click.option("-e", "--endorsements", is_flag=True, help="With --legacy: carry collateral along in the certificate.")
 @legacy_options
+@metrics_option
 @log_level_option("info", "-l", "--log-level")
 def cli(
     *,
@@ -66,6 +68,7 @@ def cli(
     endorsements: bool,
     legacy: bool,
     legacy_certificate: str,
+    metrics: Address | None,
     log_level: str,
 ) -> int:
     """Serve an application behind attested TLS, with this enclave's own evidence.
@@ -98,7 +101,7 @@ def cli(
     # Who judges nobody may still have been told where the collateral is that clients will want.
     stapled_by = verifier or (judging.stapler() if judging.names_a_source else None)
     identity = attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
-    return serve(address, identity=identity, verifier=verifier, binding=binding)
+    return serve(address, identity=identity, verifier=verifier, binding=binding, metrics=metrics)
 
 
 def main() -> NoReturn:

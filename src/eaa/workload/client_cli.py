@@ -64,7 +64,7 @@ MAX_REPLY: Final = 255
 @click.option("-P", "--product-enclave", is_flag=True, help="Accepted: enclaves run for production unless -D is given.")
 @click.option("-D", "--debug-enclave", is_flag=True, help="Not implemented: an enclave under debug proves nothing.")
 @click.option("-e", "--endorsements", is_flag=True, help="With --legacy: carry collateral along in the certificate.")
-@click.option("-E", "--verdictd", is_flag=True, help="Not implemented: the echo command of a Verdictd server.")
+@click.option("-E", "--verdictd", is_flag=True, help="With --legacy: have a Verdictd server echo a text.")
 @legacy_options
 @log_level_option("error", "-l", "--log-level")
 @json_option
@@ -94,7 +94,6 @@ def cli(
     reference_engine(tls, crypto)
     refuse_debug_enclave(asked=debug_enclave)
     refuse_options_of_the_other(legacy=legacy)
-    refuse_verdictd(asked=verdictd)
     address = addr or TCPAddress(ip, port)
     if legacy:
         source = judging.source() if endorsements and mutual else None
@@ -107,8 +106,9 @@ def cli(
             demands_certificate=False,
             dangerous_accept_no_evidence=judging.dangerous_accept_no_evidence,
         )
-        return _answer(visit_legacy(address, side), as_json=as_json)
+        return _answer(visit_legacy(address, side, verdictd=verdictd), as_json=as_json)
     refuse_endorsements(asked=endorsements)
+    refuse_verdictd(asked=verdictd)
     verifier = judging.open(Role.WORKLOAD, flags_for=Role.WORKLOAD)
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)

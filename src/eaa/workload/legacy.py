@@ -32,7 +32,14 @@ from eaa.program.loop import run_service
 from eaa.program.options import Judging
 from eaa.program.run import say
 from eaa.protocol.exchange import EvidenceReceived
-from eaa.protocol.legacy import GREETING, MAX_LEGACY_GREETING, answer_greeting, parse_greeting_reply
+from eaa.protocol.legacy import (
+    GREETING,
+    MAX_LEGACY_GREETING,
+    VERDICTD_ECHO,
+    answer_greeting,
+    parse_greeting_reply,
+    parse_verdictd_echo,
+)
 from eaa.sources import CollateralSource
 from eaa.sources.endorsements import VERSION, fetch_for, members_of, stapled_collateral
 from eaa.tls.certificate import Format, RATLSCertificate
@@ -289,8 +296,8 @@ async def _serve(address: Address, side: LegacySide) -> int:
 # --- the client
 
 
-async def visit_legacy(address: Address, side: LegacySide) -> tuple[Judgement | None, str]:
-    """Judge a sample server by its certificate and greet it.
+async def visit_legacy(address: Address, side: LegacySide, *, verdictd: bool = False) -> tuple[Judgement | None, str]:
+    """Judge a sample server by its certificate and greet it; or a Verdictd server, and have it echo a text.
 
     Returns:
         The judgement, None where the server was taken as it came, and its greeting.
@@ -307,8 +314,10 @@ async def visit_legacy(address: Address, side: LegacySide) -> tuple[Judgement | 
     )
     try:
         async with deadline(GREETING_TIMEOUT, "the server's answer to a greeting"):
-            await stream.write(GREETING.encode())
-            reply = parse_greeting_reply(await stream.read(), sent=GREETING.encode())
+            said = VERDICTD_ECHO if verdictd else GREETING.encode()
+            await stream.write(said)
+            heard = await stream.read()
+        reply = parse_verdictd_echo(heard) if verdictd else parse_greeting_reply(heard, sent=said)
         await stream.close()
     finally:
         stream.abort()

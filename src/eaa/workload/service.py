@@ -15,6 +15,7 @@ from eaa.appraise.result import Role
 from eaa.identity import Identity
 from eaa.program.address import Address
 from eaa.program.loop import run_service
+from eaa.program.metrics import service_metrics, serving_metrics
 from eaa.program.options import Binding
 from eaa.program.run import say
 from eaa.protocol.exchange import ALPN_INNER, Terms
@@ -75,20 +76,31 @@ async def greet(stream: AttestedStream) -> None:
             await stream.write(GREETING.encode())
 
 
-def serve(address: Address, *, identity: Identity, verifier: Verifier | None, binding: Binding) -> int:
+def serve(
+    address: Address,
+    *,
+    identity: Identity,
+    verifier: Verifier | None,
+    binding: Binding,
+    metrics: Address | None = None,
+) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
     if not identity.has_evidence:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    return run_service(with_workers(_serve(address, identity, verifier, binding)))
+    return run_service(with_workers(_serve(address, metrics, identity, verifier, binding)))
 
 
-async def _serve(address: Address, identity: Identity, verifier: Verifier | None, binding: Binding) -> int:
+async def _serve(
+    address: Address, metrics: Address | None, identity: Identity, verifier: Verifier | None, binding: Binding
+) -> int:
     service = Service()
     names = service.listen(address, Workload(identity, verifier, binding=binding).handle)
     identity.keep_renewed()
     try:
-        return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
+        async with serving_metrics(metrics, service_metrics((identity,), verifier)) as more:
+            return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"))
     finally:
+        service.close()
         identity.close()
         if verifier is not None:
             verifier.close(timeout=0)
