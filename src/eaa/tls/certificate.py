@@ -51,7 +51,7 @@ MAX_EXTENSIONS: Final = 32
 MAX_EXTENSION_SIZE: Final = 48 * 1024
 """Bytes of one extension's content. Quotes have some 5 KiB, endorsements up to 32 KiB where libcbor has padded them."""
 
-MAX_KNOWN_CLAIMS: Final = 64
+MAX_KNOWN_CLAIMS: Final = 256
 
 EVIDENCE_OID: Final = "2.23.133.5.4.9"
 ENDORSEMENTS_OID: Final = "2.23.133.5.4.2"
@@ -508,7 +508,7 @@ def _time(element: der.Element) -> datetime:
         raise _malformed("a date of the certificate is not written as RFC 5280 has it")
     try:
         # Two digits at a time: strptime takes ten times as long, and there are two dates in every handshake.
-        month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, 14, 2))
+        month, day, hour, minute, second = [int(text[at : at + 2]) for at in (4, 6, 8, 10, 12)]
         return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
         raise _malformed("a date of the certificate is no date") from error

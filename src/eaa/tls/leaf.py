@@ -11,6 +11,7 @@ NULL beside ECDSA. These two, and no others, are put right in the copy that it r
 from __future__ import annotations
 
 import functools
+import re
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,7 +24,7 @@ from eaa import der
 from eaa.errors import MalformedInput, Reason
 from eaa.tls.certificate import RATLSCertificate
 
-MAX_KNOWN_LEAVES: Final = 64
+MAX_KNOWN_LEAVES: Final = 256
 """Certificates that are remembered as read, so that a peer that comes back is read once."""
 
 _MISNUMBERED: Final = 4
@@ -31,6 +32,10 @@ _VERSION_FIELD: Final = bytes.fromhex("a003020102")
 _NULL: Final = bytes.fromhex("0500")
 _ECDSA: Final = "1.2.840.10045.4.3."
 """ecdsa-with-SHA224 and the others; none of them has parameters (RFC 5758, 3.2)."""
+_ECDSA_WITH_NULL: Final = re.compile(
+    re.escape(bytes.fromhex("06082a8648ce3d0403")) + b"." + re.escape(_NULL), re.DOTALL
+)
+"""An identifier of these algorithms with a NULL behind it. Where it stands nowhere, no algorithm has the mistake."""
 _COMMON_NAME_SIZE: Final = 64
 _REFUSALS: Final = (
     *(ValueError, TypeError, UnsupportedAlgorithm),
@@ -113,6 +118,8 @@ def _read_by_another(raw: bytes, certificate: RATLSCertificate) -> dict[str, obj
 
 def _mistakes_put_right(raw: bytes, certificate: RATLSCertificate) -> bytes:
     """Return the certificate with the two known mistakes put right; as it is where it has neither."""
+    if certificate.version != _MISNUMBERED and not _ECDSA_WITH_NULL.search(raw):
+        return raw
     body, algorithm, signature = _parts(der.read_only(raw, tag=der.SEQUENCE, what="the certificate"), maximum=3)
     right = _without_null(algorithm)
     if certificate.version != _MISNUMBERED and right == algorithm.raw:
