@@ -65,7 +65,12 @@ NOTICED_BY: Final[dict[str, tuple[str, ...]]] = {
         *_VERIFY,
     ),
     "verify/dcap.py": ("unit/test_verify_boundaries.py", *_VERIFY),
-    "verify/cache.py": ("unit/test_verify_cache.py", "unit/test_verify_behind.py", "unit/test_verifier.py"),
+    "verify/cache.py": (
+        "unit/test_verify_cache.py",
+        "unit/test_verify_cache_keeps.py",
+        "unit/test_verify_behind.py",
+        "unit/test_verifier.py",
+    ),
     "appraise/policy.py": ("unit/test_appraise_policy.py", *_APPRAISE),
     "appraise/tables.py": ("unit/test_appraise_policy.py", "unit/test_appraise_reference_values.py", *_APPRAISE),
     "appraise/reference_values.py": ("unit/test_appraise_reference_values.py", *_APPRAISE),
