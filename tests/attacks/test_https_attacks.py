@@ -22,13 +22,14 @@ from eaa.https import (
     AttestationFailed,
     AttestedContext,
     client_context,
+    hypercorn_config,
     refusal_of,
     requests_adapter,
     server_context,
+    uvicorn_context_factory,
 )
 from eaa.https.trust import MAX_TRUSTED
 from support.https_memory import Judge, Keys, Wire, attested, load, stranger
-from support.https_peers import serving
 from support.https_world import identity, verifier
 from support.tls_world import make_identity, odd_certificate
 
@@ -78,12 +79,42 @@ def _speak_at_once(address: tuple[str, int], enclave: str) -> Exception | None:
     context = stranger(identity(enclave).credentials(), server_side=False)
     with socket.create_connection(address) as plain, context.wrap_socket(plain) as connection:
         connection.settimeout(30)
-        connection.sendall(SECRET)
         try:
+            connection.sendall(SECRET)
             assert connection.recv(100) == b"", "the server answered"
-        except OSError as error:
+        except (OSError, AssertionError) as error:
             return error
     return None
+
+
+@pytest.mark.parametrize("enclave", ["client", "impostor", "bare"])
+def test_a_blocking_server_hears_nothing_either(enclave: str) -> None:
+    """A server of threads, `http.server` for one, accepts on a socket that was wrapped before it listened."""
+    context = server_context(identity("workload"), verifier=verifier())
+    heard: list[bytes] = []
+    refused: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            connection, _ = listening.accept()
+            with connection:
+                heard.append(connection.recv(100))
+                connection.sendall(SECRET)
+        except OSError as error:
+            refused.append(error)
+
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        answer = _speak_at_once(listening.getsockname(), enclave)
+        thread.join(30)
+    if enclave == "client":
+        assert (heard, refused) == ([SECRET], [])
+        assert isinstance(answer, AssertionError)
+    else:
+        assert heard == []
+        assert isinstance(refused[0], AttestationFailed)
+        assert isinstance(answer, OSError)
 
 
 @pytest.mark.parametrize("enclave", ["impostor", "bare"])
@@ -286,6 +317,41 @@ def test_nothing_starts_in_a_loop_that_makes_its_own_tls_objects(make: str) -> N
     assert refused.value.reason is Reason.EVENT_LOOP_BYPASSES_TLS
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda context: uvicorn_context_factory(context)(None, None),
+        lambda context: hypercorn_config(context).create_ssl_context(),
+    ],
+    ids=["uvicorn", "hypercorn"],
+)
+def test_a_server_that_starts_such_a_loop_later_does_not_start(ask: Callable[[AttestedContext], object]) -> None:
+    """The context was made before there was a loop; the helpers look again in the one that the server has started."""
+    context = server_context(identity("workload"))
+
+    async def main() -> object:
+        return ask(context)
+
+    for new_loop in LOOPS.values():
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            assert runner.run(main()) is context
+    with asyncio.Runner(loop_factory=Fast) as runner, pytest.raises(Misuse) as refused:
+        runner.run(main())
+    assert refused.value.reason is Reason.EVENT_LOOP_BYPASSES_TLS
+
+
+def test_a_loop_of_ones_own_is_fine_where_its_tls_is_asyncios() -> None:
+    class Own(asyncio.SelectorEventLoop):
+        def time(self) -> float:
+            return super().time()
+
+    async def main() -> None:
+        client_context(verifier())
+
+    with asyncio.Runner(loop_factory=Own) as runner:
+        runner.run(main())
+
+
 def _patch_method(patch: pytest.MonkeyPatch) -> None:
     original = asyncio.BaseEventLoop.create_connection
 
@@ -371,11 +437,16 @@ def test_a_leaf_that_somebody_else_signed_is_explained() -> None:
 
 
 def test_requests_without_verification_is_refused() -> None:
-    with serving("aiohttp.web", server_context(identity("impostor"))) as served, requests.Session() as session:
+    """Whoever writes `verify=False` is told that it cannot be had; not a byte is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, requests.Session() as session:
         session.mount("https://", requests_adapter(client_context(verifier())))
         with pytest.raises(Misuse):
-            session.post(served.url, data=SECRET, verify=False, timeout=30)
-        assert served.app.heard == []
+            session.post(f"https://127.0.0.1:{listening.getsockname()[1]}/", data=SECRET, verify=False, timeout=30)
+        gc.collect()
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(30)
+            assert accepted.recv(1) == b""
 
 
 @pytest.mark.parametrize(
