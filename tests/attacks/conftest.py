@@ -25,6 +25,7 @@ def genuine(site: Site) -> Iterator[World]:
                 workload_tee=attester_of(site, "workload"),
                 key=Leaf.create(),
                 leaked=Identity(attester_of(site, "workload")),
+                own_relay=Identity(attester_of(site, "relay")),
             )
 
 

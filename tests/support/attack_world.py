@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eaa.appraise.result import BindingLevel
+from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.errors import Reason
-from eaa.identity import Identity
-from eaa.protocol.exchange import ALPN_INNER, EvidenceWanted, Terms
+from eaa.identity import Epoch, Identity
+from eaa.protocol.exchange import ALPN_INNER, EpochSignature, EvidenceWanted, Terms
 from eaa.protocol.messages import Attest, Evidence
 from support.flow import answer_of
-from support.peers import Leaf, TLSSession, Wire, mallory
+from support.peers import Leaf, Quoter, TLSSession, Wire, mallory
 from support.system import Done, Site
 
 HELLO = b"hello from shelter"
@@ -45,6 +45,8 @@ class World:
     """A TLS key of the attacker's."""
     leaked: Identity
     """A genuine workload, whose TLS key has leaked."""
+    own_relay: Identity
+    """A genuine relay on a host of the attacker's: it keeps its promises to Shelter, and he has all that it relays."""
     loot: list[bytes] = field(default_factory=list)
     """What the victim said to the attacker in the inner session."""
     dialled: list[Wire] = field(default_factory=list)
@@ -74,8 +76,8 @@ class World:
 
     def accepted_relay(self, wire: Wire) -> TLSSession:
         """The same with the channel opened: this part of the node is what it should be."""
-        session = self.outer(wire)
-        session.exchange(Terms.relay_to_shelter(judges=False), quotes_of(self.relay_tee))
+        session = self.outer(wire, leaf_of(self.own_relay))
+        session.exchange(Terms.relay_to_shelter(judges=False), answers_of(self.own_relay, Role.RELAY))
         return session
 
     def inner(self, wire: Wire, leaf: Leaf | None = None) -> tuple[TLSSession, Attest]:
@@ -96,7 +98,30 @@ class World:
 
 
 def quotes_of(attester: Attester) -> Callable[[EvidenceWanted], bytes]:
+    """A TEE that quotes what its host, the attacker, wants: enough at levels cert and fresh."""
     return lambda wanted: attester.quote(wanted.report_data)
+
+
+def answers_of(identity: Identity, role: Role) -> Quoter:
+    """What a program that keeps its promises answers, at any level."""
+
+    def answer(wanted: EvidenceWanted) -> bytes | tuple[bytes, EpochSignature] | None:
+        if wanted.level is CERT:
+            return identity.credentials().quote
+        if wanted.level is FRESH:
+            return identity.quote(wanted.report_data)
+        epoch = epoch_of(identity, role)
+        signature = epoch.sign(wanted.statement(epoch.digest))
+        return epoch.quote, EpochSignature(claims=epoch.claims, signature=signature)
+
+    return answer
+
+
+def epoch_of(identity: Identity, role: Role) -> Epoch:
+    """The live epoch of an identity that has an attester."""
+    epoch = identity.epoch(role)
+    assert epoch
+    return epoch
 
 
 def asked_in(session: TLSSession) -> Attest:

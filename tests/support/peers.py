@@ -36,6 +36,7 @@ from eaa.program.files import read_trust_anchor
 from eaa.protocol import messages
 from eaa.protocol.exchange import (
     ALPN,
+    EpochSignature,
     Event,
     EvidenceReceived,
     EvidenceWanted,
@@ -183,7 +184,8 @@ def verifier_of(site: Site, *, policy: PolicyFile | None = None, source: Collate
 
 # --- sessions -----------------------------------------------------------------------------------------------------
 
-Quoter = Callable[[EvidenceWanted], bytes | None]
+Quoter = Callable[[EvidenceWanted], "bytes | tuple[bytes, EpochSignature] | None"]
+"""What a TEE answers: a quote, at level session with the signature of its epoch."""
 _T = TypeVar("_T")
 
 
@@ -285,7 +287,9 @@ class TLSSession:
             for event in exchange.receive(self._received()):
                 seen.append(event)
                 if isinstance(event, EvidenceWanted):
-                    exchange.answer(quoter(event))
+                    shown = quoter(event)
+                    quote, epoch = shown if isinstance(shown, tuple) else (shown, None)
+                    exchange.answer(quote, epoch=epoch)
                 elif isinstance(event, EvidenceReceived):
                     exchange.dangerously_accept_without_judging()
                 elif isinstance(event, OpenReceived):
