@@ -503,6 +503,29 @@ def test_what_was_never_tried_is_fetched_first(world: World) -> None:
     assert world.source.asked == ["old", "new", "old"]
 
 
+def test_the_thread_sleeps_until_the_first_of_all_is_due(world: World) -> None:
+    world.cache.prefetch("kept", world.source.of("kept"), pinned=True)
+    world.cache.fetch_due()
+    world.source.failure = DOWN
+    world.cache.prefetch("failing", world.source.of("failing"), pinned=True)
+    assert world.cache.fetch_due() == FIRST_RETRY
+
+
+def test_the_log_warns_once_and_tells_when_it_is_over(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="eaa.verifier.fetching")
+    world.cache.prefetch("a", world.source.of("a"), pinned=True)
+    for failure in (DOWN, DOWN, ValueError("our bug"), None):
+        world.source.failure = failure
+        world.clock.advance(world.cache.fetch_due() or SECOND)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said == [
+        ("WARNING", "thing a: no answer [PCCS_UNREACHABLE]"),
+        ("INFO", "thing a: no answer [PCCS_UNREACHABLE]"),
+        ("ERROR", "thing a could not be fetched"),
+        ("INFO", "thing a is here after 3 failures"),
+    ]
+
+
 def test_the_oldest_makes_room_and_what_is_pinned_is_not_it(world: World) -> None:
     world.cache.prefetch("pinned", world.source.of("pinned"), pinned=True)
     world.cache.fetch_due()
