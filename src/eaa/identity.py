@@ -165,6 +165,11 @@ class Identity:
         """When the next renewal, or the next attempt after a failure, is due."""
         return min(renewed.due for renewed in self._all())
 
+    @property
+    def expires(self) -> datetime:
+        """When the current certificate ends."""
+        return self._credentials.expires
+
     def credentials(self) -> Credentials:
         """Return the current credentials, making new ones when half of their life is over.
 
@@ -326,7 +331,7 @@ class _Renewed(Generic[_T]):
         self._replaced_after = replaced_after
         self._making = threading.Lock()
         self._value: _T | None = None
-        self._expires = self.due = clock()
+        self.expires = self.due = clock()
         self._in_a_row = 0
         self._why = ""
         self.failures = 0
@@ -343,10 +348,10 @@ class _Renewed(Generic[_T]):
         """Return it, renewed if that is due and nobody else does it already. Raises EAAError where it has expired."""
         now, value = self._clock(), self._value
         # Both: while renewing fails after its end, it has expired and the next attempt is not due yet.
-        if value is not None and now < min(self.due, self._expires):
+        if value is not None and now < min(self.due, self.expires):
             self.used = True
             return value
-        expired = value is None or now >= self._expires
+        expired = value is None or now >= self.expires
         if self._making.acquire(blocking=expired):
             try:
                 # Another caller may have been quicker.
@@ -355,7 +360,7 @@ class _Renewed(Generic[_T]):
             finally:
                 self._making.release()
         value = self._value
-        if value is None or self._clock() >= self._expires:
+        if value is None or self._clock() >= self.expires:
             raise Unavailable(
                 Reason.QUOTE_UNAVAILABLE,
                 f"there is no {self._what}, and making one has failed {self._in_a_row} times in a row: {self._why}",
@@ -367,7 +372,7 @@ class _Renewed(Generic[_T]):
     def at_hand(self, *, even_if_due: bool) -> _T | None:
         """Return it where it has not expired and, unless that does not matter, is not due either."""
         now = self._clock()
-        if now >= (self._expires if even_if_due else min(self.due, self._expires)):
+        if now >= (self.expires if even_if_due else min(self.due, self.expires)):
             return None
         self.used = True
         return self._value
@@ -388,13 +393,13 @@ class _Renewed(Generic[_T]):
             value = self._make(now)
         except EAAError as error:
             self._put_off(now, error)
-            if self._value is None or now >= self._expires:
+            if self._value is None or now >= self.expires:
                 raise
             return
         if self._in_a_row:
             logger.info("the %s was renewed, after %d failures", self._what, self._in_a_row)
         self._value, self._in_a_row, self.used = value, 0, False
-        self._expires, self.due = now + self._life, now + self._replaced_after
+        self.expires, self.due = now + self._life, now + self._replaced_after
 
     def _put_off(self, now: datetime, error: EAAError) -> None:
         self.failures += 1
@@ -403,8 +408,8 @@ class _Renewed(Generic[_T]):
         # Capped before it is doubled: some failures in a row would be more than a timedelta holds.
         pause = min(RETRY_FIRST * 2 ** min(self._in_a_row - 1, 16), RETRY_MOST)
         self.due = now + pause
-        if now < self._expires:
-            self.due = min(self.due, self._expires)
+        if now < self.expires:
+            self.due = min(self.due, self.expires)
         logger.warning(
             "the %s could not be renewed and is tried again in %.0f s: %s [%s]",
             self._what,

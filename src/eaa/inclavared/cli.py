@@ -10,9 +10,10 @@ from eaa import __version__
 from eaa.appraise.result import Role
 from eaa.errors import Misuse, Reason
 from eaa.identity import LegacyIdentity
-from eaa.inclavared.service import DEFAULT_WORKLOAD, Relay, fetch_once, serve
+from eaa.inclavared.service import DEFAULT_WORKLOAD, Doors, Relay, fetch_once, serve
 from eaa.program.address import ADDRESS, Address, NamedAddressType
 from eaa.program.logs import log_level_option, set_up_logging
+from eaa.program.metrics import metrics_option
 from eaa.program.options import (
     Attesting,
     Binding,
@@ -54,6 +55,7 @@ PROGRAM = "inclavared"
 @judging_options(of_peers=True)
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
+@metrics_option
 @log_level_option("info")
 @click.option("--json", "as_json", is_flag=True, help="With --connect: print the verdict as one JSON object.")
 def cli(
@@ -69,6 +71,7 @@ def cli(
     judging: Judging,
     tls: str | None,
     crypto: str | None,
+    metrics: Address | None,
     log_level: str,
     as_json: bool,
 ) -> int:
@@ -85,6 +88,10 @@ def cli(
             Reason.USAGE,
             "there is nothing to do",
             hint="--listen ADDRESS with --xfer ADDRESS serves, --connect ADDRESS asks once",
+        )
+    if metrics is not None and connect is not None:
+        raise Misuse(
+            Reason.USAGE, "--metrics is for a relay that serves, and --connect asks once", hint="leave one out"
         )
     if judging.judges_nobody and (legacy_listen or connect or attest_clients):
         raise Misuse(
@@ -110,7 +117,7 @@ def cli(
     )
     if connect is not None:
         return fetch_once(relay, connect, as_json=as_json)
-    return serve(relay, listen=listen, legacy_listen=legacy_listen, workloads=workloads)
+    return serve(relay, Doors(listen=listen, legacy=legacy_listen, metrics=metrics), workloads)
 
 
 def main() -> NoReturn:

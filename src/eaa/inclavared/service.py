@@ -25,6 +25,7 @@ from eaa.inclavared.legacy import answer_legacy
 from eaa.program.address import Address
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.loop import run_service
+from eaa.program.metrics import service_metrics, serving_metrics
 from eaa.program.options import Binding
 from eaa.program.output import print_verdict
 from eaa.program.run import say
@@ -250,28 +251,36 @@ def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
     return verdict.exit_code
 
 
-def serve(
-    relay: Relay, *, listen: Address | None, legacy_listen: Address | None, workloads: Mapping[str, Address]
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Where a relay can be reached; at least one of the first two."""
+
+    listen: Address | None
+    """By Shelter."""
+    legacy: Address | None
+    """By clients of 2021."""
+    metrics: Address | None
+    """By Prometheus."""
+
+
+def serve(relay: Relay, doors: Doors, workloads: Mapping[str, Address]) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
-    return run_service(with_workers(_serve(relay, listen, legacy_listen, workloads)))
+    return run_service(with_workers(_serve(relay, doors, workloads)))
 
 
-async def _serve(
-    relay: Relay, listen: Address | None, legacy_listen: Address | None, workloads: Mapping[str, Address]
-) -> int:
+async def _serve(relay: Relay, doors: Doors, workloads: Mapping[str, Address]) -> int:
     service = Service()
-    names = [] if listen is None else service.listen(listen, Upstream(relay, workloads).handle)
-    if legacy_listen is not None:
-        names += [
-            f"{name} (legacy)"
-            for name in service.listen(legacy_listen, Legacy(relay, workloads.get(DEFAULT_WORKLOAD)).handle)
-        ]
+    names = [] if doors.listen is None else service.listen(doors.listen, Upstream(relay, workloads).handle)
+    if doors.legacy is not None:
+        handler = Legacy(relay, workloads.get(DEFAULT_WORKLOAD)).handle
+        names += [f"{name} (legacy)" for name in service.listen(doors.legacy, handler)]
     for identity in relay.identities:
         identity.keep_renewed()
     try:
-        return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names)}", kind="info"))
+        async with serving_metrics(doors.metrics, service_metrics(relay.identities, relay.verifier)) as more:
+            return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"))
     finally:
+        service.close()
         for identity in relay.identities:
             identity.close()
         if relay.verifier is not None:
