@@ -13,11 +13,12 @@ from eaa.verify.dcap import (
     Known,
     parse_pck_chain,
     verify_certification_data,
+    verify_collateral,
     verify_pck_chain,
     verify_revocation_lists,
 )
 from eaa.verify.tcb import select_tdx_module
-from support.dcap_world import World, compact, pem
+from support.dcap_world import NOW, World, compact, pem
 
 
 def test_a_module_without_a_major_version_has_no_identity_of_its_own() -> None:
@@ -58,6 +59,13 @@ def test_a_certificate_that_was_parsed_before_stands_for_its_own_bytes_alone() -
     assert again.pck.der == other.pck.der()
     assert (again.ca is first.ca, again.root is first.root) == (True, True)
     assert len(certificates) == 4
+
+
+def test_what_was_parsed_of_a_collateral_is_known_afterwards() -> None:
+    world, certificates = World(), Known()
+    verify_collateral(world.collateral(), trust_anchors=world.trust_anchors, now=NOW, known=certificates)
+    assert {certificate.der for certificate in certificates.values()} >= {world.root.der(), world.pck_ca.der()}
+    assert parse_pck_chain(world.quote(), known=certificates).root in certificates.values()
 
 
 def test_a_leaf_is_one_certificate() -> None:

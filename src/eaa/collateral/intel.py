@@ -9,6 +9,7 @@ Certificate Revocation List Profile Specification.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass, field, fields
@@ -64,6 +65,7 @@ COMPONENTS: Final = 16
 """SVN components of a CPU, and of a TDX module."""
 MAX_COMPONENT_KIND: Final = 64
 """Characters of the category or type of a component; Intel's have under 30."""
+MAX_LOADED_PCKS: Final = 256
 PCK_CHAIN_LENGTH: Final = 3
 """PCK certificate, PCK CA, root."""
 
@@ -335,10 +337,16 @@ class CertifiedPlatform:
 
     @property
     def public_key(self) -> EllipticCurvePublicKey:
-        """The PCK, loaded anew each time: a loaded key takes ten times the room of its bytes."""
-        key = load_der_public_key(self.spki)
-        assert isinstance(key, EllipticCurvePublicKey)
-        return key
+        """The PCK."""
+        return _load_pck(self.spki)
+
+
+@functools.lru_cache(maxsize=MAX_LOADED_PCKS)
+def _load_pck(spki: bytes) -> EllipticCurvePublicKey:
+    """Load a key. Only the last few are remembered: loaded, a key takes ten times the room of its bytes."""
+    key = load_der_public_key(spki)
+    assert isinstance(key, EllipticCurvePublicKey)
+    return key
 
 
 _OF_PLATFORM: Final = tuple(item.name for item in fields(CertifiedPlatform))

@@ -769,6 +769,7 @@ def establish_facts(
     pck, lists = verified.platform, collateral.lists
     numbers = (collateral.tcb_info.tcb_evaluation_data_number, collateral.qe_identity.tcb_evaluation_data_number)
     expirations = verified.expirations + collateral.expirations
+    earliest = min([moment for _, moment in expirations])
     return VerifiedQuote(
         quote=quote,
         tee=quote.header.tee_type,
@@ -799,9 +800,9 @@ def establish_facts(
         root_crl_number=lists.root_crl.number,
         pck_crl_number=lists.pck_crl.number,
         issued=verified.issued + collateral.issued,
-        earliest_expiration=min(moment for _, moment in expirations),
+        earliest_expiration=earliest,
         expirations=expirations,
-        collateral_expired=tuple((name, moment) for name, moment in expirations if moment < now),
+        collateral_expired=tuple([item for item in expirations if item[1] < now]),
         verified_at=now,
     )
 
