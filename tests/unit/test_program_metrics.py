@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eaa.aio.address import parse_address
 from eaa.errors import Reason, Unavailable
-from eaa.identity import CERTIFICATE_LIFETIME, Identity
+from eaa.identity import CERTIFICATE_LIFETIME, EPOCH_LIFETIME, Identity
 from eaa.program import metrics
 from eaa.program.metrics import MAX_REQUEST, Metric, exposition, service_metrics, serving_metrics
 from eaa.simulator.platform import Platform
@@ -82,6 +83,15 @@ def test_anything_else_is_told_what_is_there(request_: bytes, status: bytes) -> 
 def test_a_scraper_that_stalls_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "REQUEST_TIMEOUT", 0.05)
     assert asked(b"GET /metrics HTTP/1.1\r\n") == b""
+
+
+def test_the_manual_names_every_metric_and_no_other() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "manual" / "metrics.md").read_text(encoding="utf-8")
+    verifier: Any = object()
+    known = {(metric.name, metric.kind) for metric in service_metrics([], verifier)}
+    assert set(re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)) == known
+    for number in (CERTIFICATE_LIFETIME.total_seconds() / 3600, EPOCH_LIFETIME.total_seconds()):
+        assert f"{number:g} " in page
 
 
 def test_no_address_is_no_listener() -> None:
