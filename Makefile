@@ -75,6 +75,7 @@ soak: $(DEV_READY)  ## mutually attested connections, make soak HANDSHAKES=20000
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py
 	@PYTHONPATH=tests $(RUN) -m support.spec_coverage
+	@PYTHONPATH=tests $(RUN) -m support.attack_page
 	@$(RUN) -m pytest -q tests/unit/test_documentation.py tests/unit/test_spec_coverage.py
 
 clean:  ## remove the virtual environment and everything generated

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claim
 from eaa.identity import Epoch, Identity
 from eaa.protocol.exchange import ALPN_INNER, Terms
 from eaa.protocol.messages import Attest, Evidence, Message
+from support.attack_page import PAGE, Elsewhere, Published, render
 from support.attack_world import (
     CERT,
     FRESH,
     LEVELS,
     SESSION,
-    Attack,
     World,
     answers_of,
     asked_in,
@@ -42,7 +42,9 @@ from support.attack_world import (
     refused,
     with_one_measurement_in_both_roles,
 )
+from support.flow import answer_of
 from support.peers import TLSSession, Wire, attester_of, evidence
+from support.system import Site
 
 LONG_AGO = timedelta(minutes=20)
 """Longer than any epoch of a relying party that asks for five minutes may be over."""
@@ -255,22 +257,6 @@ def reflects_the_challenge(world: World, wire: Wire) -> None:
     world.plunder(session)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """One attack in the workload's place, the weakest level that lets it through, and what stops it."""
-
-    attack: Attack
-    title: str
-    leaked: str
-    """What the attacker has beside the network and every host."""
-    succeeds: BindingLevel | None
-    """Shelter asks for this level and is fooled; None where no level lets it through."""
-    stopped: tuple[tuple[BindingLevel, Reason], ...]
-    published: str = ""
-    one_measurement: bool = False
-    """Whether relay and workload are the same image, so that no measurement tells them apart."""
-
-
 KEY = "the workload's TLS key"
 RELAY_ATTACKS = "published as relay and diversion attacks on RA-TLS, CVE-2026-33697"
 PUBLISHED: tuple[Published, ...] = (
@@ -429,19 +415,30 @@ def test_a_workload_s_evidence_is_no_relay_s(world: World, level: BindingLevel, 
     refused(world, attested(world, shows_a_workload_as_relay, level), reason)
 
 
+# --- a relay that swaps workloads ---------------------------------------------------------------------------------
+
+
+def test_a_relay_that_swaps_workloads(site: Site, tmp_path: Path) -> None:
+    """Both workloads are genuine and expected somewhere; the relay's host leads one's clients to the other."""
+    values = tmp_path / "values.toml"
+    workload, other = site.mr_enclaves["workload"], site.mr_enclaves["impostor"]
+    recorded = site.values.read_text()
+    section = recorded[recorded.index("[workload]") : recorded.index("[relay]")]
+    values.write_text(recorded + section.replace("[workload]", "[billing]").replace(workload, other))
+    knows_both = ("--reference-values", str(values), "--json")
+    meant = ("--mr-enclave", workload)
+    # What the relay judges by is its host's configuration.
+    with (
+        site.workload(enclave="impostor") as swapped,
+        site.relay(swapped.address(), "--reference-values", str(values)) as relay,
+    ):
+        address = relay.address()
+        assert answer_of(site.shelter(address, *knows_both))["verdict"] == "accepted"
+        done = site.shelter(address, *knows_both, *meant)
+        assert (done.code, answer_of(done)["reason"]) == (1, Reason.MEASUREMENT_MISMATCH)
+
+
 # --- attacks that have a test of their own -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
-    """An attack that needs a world of its own."""
-
-    title: str
-    leaked: str
-    succeeds: str
-    stopped: str
-    shown_by: tuple[str, ...]
-    """Files of tests/ and functions there, each holding success and refusal."""
 
 
 ELSEWHERE: tuple[Elsewhere, ...] = (
@@ -474,6 +471,20 @@ ELSEWHERE: tuple[Elsewhere, ...] = (
         shown_by=("attacks/test_session_attacks.py::test_a_verdict_opens_the_connection_it_was_given_on_and_no_other",),
     ),
     Elsewhere(
+        title="A relay that swaps workloads",
+        leaked="nothing; the relay's host configures it",
+        succeeds="cert, session and fresh, where the verifier would accept either workload",
+        stopped="`--mr-enclave HEX`, or reference values of one workload alone: MEASUREMENT_MISMATCH",
+        shown_by=("attacks/test_published_attacks.py::test_a_relay_that_swaps_workloads",),
+    ),
+    Elsewhere(
+        title="A relay that logs what it relays",
+        leaked="nothing; the relay's host reads along",
+        succeeds="nothing to read: the inner session ends in the workload",
+        stopped="the inner TLS session: no plaintext in any byte it relays",
+        shown_by=("flow/test_relay_sees_no_plaintext.py::test_a_relay_sees_no_plaintext",),
+    ),
+    Elsewhere(
         title="A reflected exchange between relay and workload",
         leaked="nothing",
         succeeds="no level",
@@ -498,3 +509,7 @@ def test_what_is_shown_elsewhere_is_there(row: Elsewhere) -> None:
 def test_new_claims_are_bound_to_report_data() -> None:
     """What `puts_new_claims_on_an_old_quote` relies on: other claims have another digest."""
     assert claims_report_data(encode_claims({"label": b"a"})) != claims_report_data(encode_claims({"label": b"b"}))
+
+
+def test_the_manual_tells_what_is_shown_here() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(PUBLISHED, ELSEWHERE), "run `make docs`"
