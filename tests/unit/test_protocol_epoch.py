@@ -31,7 +31,7 @@ from eaa.evidence.tagged import (
     parse_claims,
     pubkey_hash_claim,
 )
-from eaa.protocol import messages
+from eaa.protocol import binding, messages
 from eaa.protocol.exchange import CLAIMS, SESSION_CLAIMS, EvidenceReceived, EvidenceWanted, Exchange, expected_claims
 from support.epochs import EPOCH_QUOTE, NOW, SECOND, MadeEpoch
 from support.exchange_world import (
@@ -344,3 +344,32 @@ def test_an_epoch_serves_many_sessions_and_a_signature_one() -> None:
         (event,) = client.receive(sent)
         assert isinstance(event, EvidenceReceived)
     assert len(signatures) == 2
+
+
+# --- what is remembered of an epoch
+
+
+def test_what_is_remembered_of_epochs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the bytes say, and never a verdict: forgetting it changes nothing but the time it takes."""
+    remembered: dict[bytes, Any] = {}
+    monkeypatch.setattr(binding, "_EPOCHS", remembered)
+    monkeypatch.setattr(binding, "MAX_REMEMBERED_EPOCHS", 2)
+    epochs = [replace(GOOD, quote=bytes([number])) for number in range(4)]
+    for epoch in [*epochs, *epochs]:
+        assert judge(answer(epoch)).evidence == epoch.quote
+        assert len(remembered) <= 2
+    large = replace(GOOD, quote=bytes(binding.MAX_REMEMBERED_EPOCH))
+    assert judge(answer(large)).evidence == large.quote
+    assert large.digest not in remembered
+
+
+def test_an_epoch_that_is_remembered_is_judged_anew() -> None:
+    """Its dates, and whose it is, depend on when and where it is shown."""
+    assert judge(answer(GOOD)).evidence == EPOCH_QUOTE
+    with pytest.raises(VerificationError) as caught:
+        _at(NOW + timedelta(minutes=10)).receive(answer(GOOD))
+    assert caught.value.reason is Reason.EPOCH_NOT_CURRENT
+    other = client_of(HOP, session=client_session(peer_spki=b"the attacker's key"))
+    with pytest.raises(VerificationError) as caught:
+        other.receive(answer(GOOD))
+    assert caught.value.reason is Reason.CLAIMS_MISMATCH
