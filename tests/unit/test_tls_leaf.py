@@ -102,6 +102,14 @@ def test_critical_extensions_that_nobody_knows_are_refused() -> None:
     assert refused(raw) is Reason.CERTIFICATE_MALFORMED
 
 
+@pytest.mark.parametrize(
+    ("serial", "reason"), [(b"\x00", Reason.CERTIFICATE_MALFORMED), (b"\xff", Reason.DER_MALFORMED)]
+)
+def test_a_serial_number_is_positive(serial: bytes, reason: Reason) -> None:
+    raw = odd.changed(odd.plain(KEY), KEY, lambda fields: {**fields, "serial": odd.element(2, serial)})
+    assert refused(raw) is reason
+
+
 def test_evidence_in_two_formats_that_differ_is_refused() -> None:
     assert refused(odd.two_formats(KEY, mr_enclave=bytes(32))) is Reason.EVIDENCE_AMBIGUOUS
 

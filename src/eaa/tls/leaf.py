@@ -73,6 +73,13 @@ def _read(raw: bytes) -> RATLSCertificate:
             Reason.CERTIFICATE_MALFORMED,
             f"the peer's certificate has critical extensions not known here: {certificate.unknown_critical}",
         )
+    if certificate.serial_number == 0:
+        # `cryptography` warns today and will refuse tomorrow, so that the two readings would differ.
+        raise MalformedInput(
+            Reason.CERTIFICATE_MALFORMED,
+            "the peer's certificate has the serial number 0",
+            hint="RFC 5280 wants a positive one",
+        )
     verify_read_alike(certificate, raw)
     certificate.verify_unambiguous()
     return certificate
