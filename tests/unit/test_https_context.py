@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -17,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,9 @@ from eaa.evidence.tagged import Endorsements
 from eaa.https import (
     AttestationFailed,
     AttestedContext,
+    Peer,
     client_context,
+    peer_of,
     refusal_of,
     selftest,
     server_context,
@@ -43,6 +47,7 @@ from eaa.identity import Credentials
 from eaa.sources.endorsements import VERSION, members_of
 from eaa.tls.certificate import create_certificate
 from support.https_memory import Keys, Wire, attested, stranger
+from support.https_peers import serving
 from support.https_world import Source, identity, new_identity, new_verifier, platform, verifier
 
 PATIENCE = 60
@@ -76,6 +81,35 @@ def test_both_ends_know_each_other_after_the_handshake() -> None:
     assert [end.peer.level for end in ends] == [BindingLevel.CERT, BindingLevel.CERT]
     assert ends[0].peer.facts.simulated
     assert ends[0].peer.certificate.spki_der == identity("workload").credentials().spki_der
+
+
+def test_the_peer_is_found_in_what_libraries_hand_out() -> None:
+    """httpx hands out the object under the socket, asyncio the one that was wrapped."""
+    context = client_context(verifier())
+    with serving("uvicorn-asyncio", server_context(identity("workload"))) as served:
+        with httpx.Client(verify=context, trust_env=False) as client:
+            answer = client.get(served.url)
+        assert peer_of(answer) is None, "the connection is closed, and its socket gone"
+        with httpx.Client(verify=context, trust_env=False) as client:
+            assert _workload(peer_of(client.get(served.url)))
+        asyncio.run(_look_at_peers(served.url, context))
+    assert peer_of(object()) is None
+    assert peer_of(None) is None
+
+
+def _workload(peer: Peer | None) -> bool:
+    return peer is not None and peer.verdict.reference_value == "workload"
+
+
+async def _look_at_peers(url: str, context: AttestedContext) -> None:
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        assert _workload(peer_of(await client.get(url)))
+    host, port = url.removeprefix("https://").rstrip("/").split(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    assert _workload(peer_of(writer))
+    assert _workload(peer_of(writer.transport))
+    writer.close()
+    await writer.wait_closed()
 
 
 def test_a_role_is_this_sides_word() -> None:

@@ -11,6 +11,7 @@ Python's `ssl` does not do what the package rests on.
 
 from eaa.https import selftest
 from eaa.https.context import AttestedContext, client_context, server_context
+from eaa.https.handshake import peer_of
 from eaa.https.judging import Peer
 from eaa.https.libraries import hypercorn_config, requests_adapter, uvicorn_context_factory
 from eaa.https.refusal import AttestationFailed, refusal_of
@@ -21,6 +22,7 @@ __all__ = [
     "Peer",
     "client_context",
     "hypercorn_config",
+    "peer_of",
     "refusal_of",
     "requests_adapter",
     "server_context",

@@ -250,6 +250,23 @@ class AttestedSocket(_Attested, ssl.SSLSocket):
     session = property(lambda _self: None, _forbidden)
 
 
+def peer_of(connection: Any) -> Peer | None:
+    """Return who is at the other end of a connection; None where nobody was judged, or it is none of ours.
+
+    Args:
+        connection: a TLS object or socket; whatever has `get_extra_info` (a transport, a stream writer); a response of
+            httpx.
+    """
+    extensions = getattr(connection, "extensions", None)
+    if isinstance(extensions, dict):
+        connection = extensions.get("network_stream")
+    if hasattr(connection, "get_extra_info"):
+        connection = connection.get_extra_info("ssl_object")
+    # httpx hands out the object under a socket of ours; that knows whose it is.
+    connection = getattr(connection, "owner", None) or connection
+    return connection.peer if isinstance(connection, _Attested) else None
+
+
 _REFUSING_ALERTS: Final = {
     "TLSV1_ALERT_UNKNOWN_CA": "does not accept this side's evidence",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "demands a certificate with evidence, and this side has none",
