@@ -377,6 +377,34 @@ def test_an_application_that_fails_costs_its_connection(world: World, caplog: py
     assert caplog.records[-2].exc_info or caplog.records[-1].exc_info
 
 
+@pytest.mark.parametrize(
+    ("handle", "sent", "reason"),
+    [
+        (lambda stream: stream.readexactly(10), b"half", Reason.PEER_CLOSED),
+        (lambda stream: stream.readuntil(b";"), b"half", Reason.PEER_CLOSED),
+        (lambda stream: stream.readline(), bytes(70_000), Reason.MESSAGE_TOO_LARGE),
+        (lambda stream: asyncio.wait_for(stream.read(), 0.01), b"", Reason.PEER_TIMEOUT),
+    ],
+)
+def test_a_client_that_does_not_keep_to_the_application_s_rules_is_one_line(
+    world: World,
+    handle: Callable[[AttestedStream], Awaitable[None]],
+    sent: bytes,
+    reason: Reason,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with world.server(handle) as server, await world.connect(server) as stream:
+            stream.write(sent)
+            if sent:
+                await stream.finish()
+            assert await reason_of(stream.read()) is Reason.PEER_CLOSED
+
+    run(main())
+    assert [line.rpartition(" ")[2] for line in lines(caplog)] == [f"[{reason}]"]
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []
+
+
 def test_a_server_that_is_closed_lets_its_clients_finish(world: World) -> None:
     async def main() -> None:
         async with world.server(echo) as server:

@@ -15,7 +15,7 @@ from eaa.aio.net import Service
 from eaa.aio.sessions import Endpoint, Identity, Verifier, judge_now_by
 from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import BindingLevel, Role
-from eaa.errors import EAAError, Reason
+from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.protocol.exchange import ALPN_INNER
 from eaa.protocol.terms import MAX_EPOCH, Terms
 
@@ -169,7 +169,7 @@ class AttestedServer:
     async def _serve_application(self, stream: AttestedStream, name: str) -> None:
         logger.info("%s: serving %s", name, _describe(stream))
         try:
-            await self._handler(stream)
+            await _at_the_client_s_expense(self._handler(stream))
         except EAAError:
             # The service says what it was, in one line.
             await stream.part()
@@ -179,6 +179,21 @@ class AttestedServer:
             await stream.part()
         else:
             await stream.close()
+
+
+async def _at_the_client_s_expense(handling: Awaitable[None]) -> None:
+    """Turn what asyncio's users raise of a client that misbehaves into what the service says in one line."""
+    try:
+        await handling
+    except asyncio.IncompleteReadError as error:
+        wanted = "a separator" if error.expected is None else f"{error.expected} bytes"
+        raise PeerMisbehaved(
+            Reason.PEER_CLOSED, f"the client ended after {len(error.partial)} bytes where {wanted} were due"
+        ) from error
+    except asyncio.LimitOverrunError as error:
+        raise PeerMisbehaved(Reason.MESSAGE_TOO_LARGE, f"the client sends more than it may: {error}") from error
+    except TimeoutError as error:
+        raise PeerMisbehaved(Reason.PEER_TIMEOUT, "the time that the application has for a client is over") from error
 
 
 def _describe(stream: AttestedStream) -> str:

@@ -212,6 +212,7 @@ class AttestedStream:
         self._in_a_row = 0
         self._outgoing = bytearray()
         self._sending: asyncio.Task[None] | None = None
+        self._unsent: BaseException | None = None
         self._closing: asyncio.Task[None] | None = None
         self._finished = False
         self._closed = False
@@ -351,6 +352,7 @@ class AttestedStream:
                 failure = error
             if self._outgoing and self._sending is None:
                 self._sending = asyncio.get_running_loop().create_task(self._send_on())
+                self._sending.add_done_callback(self._has_sent)
 
         async def wait() -> None:
             if failure is not None:
@@ -370,16 +372,16 @@ class AttestedStream:
             await asyncio.wait([self._sending])
         await self._give_way()
         self._require_open()
-        if self._connection.failure is not None:
-            raise self._connection.failure
+        if failure := self._connection.failure or self._unsent:
+            raise failure
         await self._link.drain()
 
-    def _cannot_write(self) -> EAAError | None:
+    def _cannot_write(self) -> BaseException | None:
         if self._closed:
             return _closed_here()
         if self._finished or self._closing is not None:
             return Misuse(Reason.USAGE, "this side has said that it sends no more")
-        return self._connection.failure
+        return self._connection.failure or self._unsent
 
     def _send_some(self, view: memoryview) -> memoryview:
         """Send what there is room for, and return the rest. Raises PeerMisbehaved, or Misuse: GATE_CLOSED."""
@@ -393,15 +395,16 @@ class AttestedStream:
         return view
 
     async def _send_on(self) -> None:
-        try:
-            while self._outgoing:
-                # A copy: more may be written while this waits for room, and nobody may look into what grows.
-                sent = await self._step(lambda: self._connection.send(memoryview(self._outgoing[:_SEND_SIZE])))
-                del self._outgoing[:sent]
-        except (EAAError, OSError):
+        while self._outgoing:
+            # A copy: more may be written while this waits for room, and nobody may look into what grows.
+            sent = await self._step(lambda: self._connection.send(memoryview(self._outgoing[:_SEND_SIZE])))
+            del self._outgoing[:sent]
+
+    def _has_sent(self, sending: asyncio.Task[None]) -> None:
+        self._sending = None
+        self._unsent = asyncio.CancelledError() if sending.cancelled() else sending.exception()
+        if self._unsent is not None:
             self._outgoing.clear()
-        finally:
-            self._sending = None
 
     # The same without waiting, for who moves many bytes: what cannot go on says what it wants, `wait` waits for it.
 
