@@ -60,9 +60,11 @@ class _Readiness:
     """One direction of a socket: who waits for it, and whether the event loop watches it."""
 
     def __init__(
-        self, sock: socket.socket, watch: Callable[..., object], unwatch: Callable[[socket.socket], object]
+        self, sock: socket.socket, watch: Callable[..., object], unwatch: Callable[[int], object]
     ) -> None:
         self._socket = sock
+        # Python's own loop spells out in words every socket that it does not watch yet, and a number in no time.
+        self._number = sock.fileno()
         self._watch = watch
         self._unwatch = unwatch
         self._waiting: list[asyncio.Future[None]] = []
@@ -72,7 +74,7 @@ class _Readiness:
             raise _closed_here()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self._waiting:
-            self._watch(self._socket, self._wake)
+            self._watch(self._number, self._wake)
         self._waiting.append(future)
         try:
             await future
@@ -98,7 +100,7 @@ class _Readiness:
 
     def _rest(self) -> None:
         if not self._waiting:
-            self._unwatch(self._socket)
+            self._unwatch(self._number)
 
 
 class _SocketLink:
