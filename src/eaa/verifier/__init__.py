@@ -107,9 +107,13 @@ class Verifier:
         self._policy = policy or PolicyFile()
         self._clock = clock
         self._verified = VerificationCache(trust_anchors, guard=threading.Lock())
-        longest = max(self._policy.for_role(role).longest_grace for role in Role)
+        self._graces = {role: self._policy.for_role(role).longest_grace for role in Role}
         self._supply = Supply(
-            source, verified=self._verified, clock=clock, grace=longest, accept_stapled=accept_stapled_collateral
+            source,
+            verified=self._verified,
+            clock=clock,
+            grace=max(self._graces.values()),
+            accept_stapled=accept_stapled_collateral,
         )
         self._reference_values = reference_values or ReferenceValues()
         self._appraisers = _appraisers(self._policy, self._reference_values)
@@ -145,12 +149,12 @@ class Verifier:
         self, quote: Quote, *, role: Role, patience: Patience, stapled: bytes | None, recurs: bool
     ) -> tuple[VerifiedQuote, bool]:
         """Return the facts, and whether they rest on collateral of the peer's."""
-        now, policy = self._clock(), self._policy.for_role(role)
+        now = self._clock()
         supplied = self._supply.collateral_for(
             quote, now=now, patience=patience, stapled=stapled, admits=lambda brought: self._admits(brought, role=role)
         )
         # A grace is for those who cannot fetch, not for those who staple.
-        grace = _NO_GRACE if supplied.stapled else policy.longest_grace
+        grace = _NO_GRACE if supplied.stapled else self._graces[role]
         try:
             verified = self._verified.verify_quote(
                 quote, supplied.collateral, now=now, grace=grace, known=supplied.pck, recurs=recurs
