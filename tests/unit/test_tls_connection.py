@@ -304,6 +304,19 @@ def test_without_protocol_names_peers_of_2021_are_served(form: Form) -> None:
 # --- no resumption
 
 
+def test_the_clock_of_a_peer_of_2021_may_be_a_little_ahead_and_no_other_s(form: Form) -> None:
+    """Its certificate is made for the connection. OpenSSL has an opinion of dates too, which does not count."""
+    for begins, alpn, reason in (
+        (HOUR / 15, (), None),
+        (HOUR / 10, (), Reason.CERTIFICATE_NOT_YET_VALID),
+        (HOUR / 15, (ALPN,), Reason.CERTIFICATE_NOT_YET_VALID),
+    ):
+        server = make_identity(start=NOW + begins, end=NOW + HOUR)
+        with wire(form, server=server, client_alpn=alpn, server_alpn=alpn) as pair:
+            error = pair.outcome(pair.client)
+            assert getattr(error, "reason", None) is reason
+
+
 def test_a_session_cannot_be_resumed() -> None:
     """Tickets are sent by OpenSSL whatever we say, but nobody can redeem one: the certificate is shown again."""
     identity = server_identity()
