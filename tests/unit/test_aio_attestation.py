@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from eaa.aio import attestation, stream
-from eaa.aio.attestation import Attestation, Judge
+from eaa.aio.attestation import Answer, Attestation, Judge
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Rejection, Unavailable, VerificationError
-from eaa.protocol.exchange import EvidenceReceived, Terms
+from eaa.protocol.exchange import EvidenceReceived, EvidenceWanted, Terms
 from eaa.protocol.messages import Attest, Evidence, FrameReader
 from support.aio_world import is_waiting, run, socket_of, tcp_pair, until
 from support.hop_world import ACCEPTING, QUOTE, Hop, Somebody, accepted, endpoint, hop, judge_that, rejected
@@ -272,12 +273,12 @@ def test_a_refused_peer_hears_the_class_whatever_it_has_sent_on() -> None:
 # --- who begins
 
 
-async def listening_relay(level: BindingLevel) -> tuple[Attestation, Attestation]:
+async def listening_relay(level: BindingLevel, attester: Somebody | None = None) -> tuple[Attestation, Attestation]:
     """A relay's end that does nothing by itself, and a workload that judges it."""
     one, other = tcp_pair()
     relay, workload = await asyncio.gather(
         endpoint(Somebody(), server_side=False).secure(one, Terms.relay_to_workload(level=level), ACCEPTING),
-        endpoint(Somebody(), server_side=True, demand=True).secure(
+        endpoint(attester or Somebody(), server_side=True, demand=True).secure(
             other, Terms.workload_to_relay(judges=True, level=level), ACCEPTING
         ),
     )
@@ -302,21 +303,32 @@ def test_a_workload_answers_and_asks_in_one_piece(level: BindingLevel) -> None:
     run(main())
 
 
-def test_a_workload_that_has_to_quote_asks_before_that() -> None:
-    """At level fresh both ends quote, and at the same time."""
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_workload_that_waits_for_its_quote_asks_meanwhile(quick: bool) -> None:  # noqa: FBT001
+    """At level fresh both ends quote, and at the same time. A quote that is there at once goes with the question."""
 
     async def main() -> None:
-        relay, workload = await listening_relay(BindingLevel.FRESH)
+        attester = Somebody()
+        if not quick:
+            attester.may_quote.clear()
+        relay, workload = await listening_relay(BindingLevel.FRESH, attester)
+        if quick:
+            workload._hop = replace(workload._hop, quoter=at_once)
         serving = asyncio.create_task(workload.complete())
         await relay._flush()
         first = await relay.stream._receive_control(64 * 1024)
-        assert [type(message) for message in FrameReader().feed(first)] == [Attest]
+        assert [type(message) for message in FrameReader().feed(first)] == [Attest, Evidence][: 2 if quick else 1]
+        attester.may_quote.set()
         relay.stream.abort()
         await asyncio.wait([serving])
         assert isinstance(serving.exception(), EAAError)
         workload.stream.abort()
 
     run(main())
+
+
+async def at_once(_: EvidenceWanted) -> Answer:
+    return Answer(quote=QUOTE)
 
 
 def test_a_relay_that_waits_to_be_asked_is_asked() -> None:

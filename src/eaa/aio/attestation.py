@@ -29,7 +29,7 @@ from eaa.protocol.messages import NONCE_SIZE, RejectClass
 
 EXCHANGE_TIMEOUT: Final = 30.0
 """Seconds for an exchange; quoting on a busy TDX host takes several."""
-HELD_BACK: Final = 0.01
+HELD_BACK: Final = 0.005
 """Seconds for which who is asked first keeps its own question, to send it together with its answer."""
 
 Judge = Callable[[EvidenceReceived], Awaitable[Judgement]]
@@ -200,15 +200,23 @@ class Attestation:
                 pass
 
     async def _answer(self, wanted: EvidenceWanted) -> None:
-        if wanted.level is BindingLevel.FRESH:
-            # The peer may have its own evidence made while this side's is.
-            await self._flush()
-        answer = await self._hop.quoter(wanted)
+        answer = await (self._quote(wanted) if wanted.level is BindingLevel.FRESH else self._hop.quoter(wanted))
         if answer is None:
             self._exchange.answer(None)
             return
         self._exchange.answer(answer.quote, epoch=answer.epoch, collateral=answer.collateral)
         self.shown_level = wanted.level
+
+    async def _quote(self, wanted: EvidenceWanted) -> Answer | None:
+        """Have a quote made; where that takes its time, ask the peer meanwhile, so that both ends quote at once."""
+        quoting = asyncio.ensure_future(self._hop.quoter(wanted))
+        try:
+            done, _ = await asyncio.wait((quoting,), timeout=HELD_BACK)
+            if not done:
+                await self._flush()
+            return await quoting
+        finally:
+            quoting.cancel()
 
     async def _judge(self, shown: EvidenceReceived) -> None:
         if self._hop.judge is None:

@@ -39,6 +39,7 @@ MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 OPTIONAL_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"evidence": ("evidence", "epoch-signature", "collateral")}
 """Keys that may be absent. The last two only stand beside the first."""
 
+_LEVELS: Final = (BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH)
 _WORKLOAD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 
 
@@ -149,6 +150,8 @@ def encode(message: Message) -> bytes:
     """Return the message as it goes over the wire, its length in front."""
     if type(message) in _CONSTANT:
         return _CONSTANT[type(message)]
+    if isinstance(message, Attest) and len(message.nonce) == NONCE_SIZE:
+        return _ATTEST_LENGTHS[message.level] + _ATTEST_HEADS[message.level] + message.nonce
     body = cbor.encode(message._fields())
     if len(body) > MAX_MESSAGE:
         raise EAAError(Reason.INTERNAL, f"a message of {len(body)} bytes was built, the protocol allows {MAX_MESSAGE}")
@@ -165,6 +168,8 @@ def decode(body: bytes) -> Message:
     known = _KNOWN.get(body)
     if known is not None:
         return known
+    if len(body) <= _LONGEST_ATTEST and (level := _ATTEST_LEVELS.get(body[:-NONCE_SIZE])):
+        return Attest(nonce=body[-NONCE_SIZE:], level=level)
     try:
         fields = cbor.decode(body, what="the peer's message")
     except MalformedInput as error:
@@ -300,8 +305,19 @@ _CONSTANT: Final[Mapping[type[Message], bytes]] = {
 }
 
 
+# The nonce is the last member of an attest, so all that goes before it is the same in each of a level.
+_ATTEST_HEADS: Final[Mapping[BindingLevel, bytes]] = {
+    level: cbor.encode(Attest(nonce=bytes(NONCE_SIZE), level=level)._fields())[:-NONCE_SIZE] for level in _LEVELS
+}
+_ATTEST_LEVELS: Final[Mapping[bytes, BindingLevel]] = {head: level for level, head in _ATTEST_HEADS.items()}
+_LONGEST_ATTEST: Final = max(len(head) for head in _ATTEST_LEVELS) + NONCE_SIZE
+_ATTEST_LENGTHS: Final[Mapping[BindingLevel, bytes]] = {
+    level: (len(head) + NONCE_SIZE).to_bytes(LENGTH_SIZE, "big") for level, head in _ATTEST_HEADS.items()
+}
+
+
 def _level(label: object) -> BindingLevel:
-    for level in (BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.FRESH):
+    for level in _LEVELS:
         if label == level.label:
             return level
     raise _malformed(f"attest asks for the level {_shown(label)}")
