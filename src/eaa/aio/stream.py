@@ -553,7 +553,8 @@ class AttestedStream:
         Between an operation that has succeeded and the return nothing is waited for: who is cancelled has read nothing.
         """
         while True:
-            await self._give_way()
+            if self._in_a_row >= RECORDS_IN_A_ROW:
+                await self._give_way()
             self._in_a_row += 1
             self._require_open()
             outcome = operation()

@@ -174,6 +174,14 @@ def _use_identity(context: SSL.Context, certificate: bytes, private_key: Private
         raise Misuse(Reason.USAGE, "the TLS certificate cannot be read, or its key is another one") from error
 
 
+def _set_time(context: SSL.Context, now: datetime) -> None:
+    """Give OpenSSL the time, or it takes the wall clock's. It is the context's, and decides nothing but an alert."""
+    second = int(now.timestamp())
+    if context.get_app_data() != second:
+        cast("crypto.X509Store", context.get_cert_store()).set_time(now.astimezone(UTC))
+        context.set_app_data(second)
+
+
 def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
     leaf: _Leaf = ssl.get_app_data()
     if not ssl.get_alpn_proto_negotiated():
@@ -221,8 +229,7 @@ class Connection:
         self._server_side = server_side
         self._alpn = alpn
         self._leaf = _Leaf(now=now)
-        # Never the wall clock. The time is the context's, so the latest connection's; it decides nothing but an alert.
-        cast("crypto.X509Store", context.get_cert_store()).set_time(now.astimezone(UTC))
+        _set_time(context, now)
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
         self._ssl.set_app_data(self._leaf)
