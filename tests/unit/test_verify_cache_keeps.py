@@ -154,3 +154,23 @@ def test_a_time_without_a_zone_is_misuse_for_a_collateral_that_is_known(
         cache.verify_collateral(collateral, now=NOW.replace(tzinfo=None))
     with pytest.raises(Misuse):
         cache.verify_collateral(collateral, now=NOW, grace=-SECOND)
+
+
+def test_no_more_levels_are_kept_than_may_be(
+    cache: VerificationCache, vendor: Vendor, collateral: Collateral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_room, "MAX_LEVELS", 1)
+    for number in range(3):
+        cache.verify_quote(Machine(vendor, number, svn=4 + number).quote(), collateral, now=NOW)
+    assert len(base_of(cache).levels) == 1
+
+
+def test_a_collateral_makes_room_when_it_is_over_and_not_before(cache: VerificationCache, vendor: Vendor) -> None:
+    first = vendor.publish(TEEType.SGX, now=NOW, days=1)
+    cache.verify_collateral(first, now=NOW)
+    over = min(entry.validity.ends for entry in cache._collaterals._entries.values())
+    cache.verify_collateral(vendor.publish(TEEType.SGX, now=over), now=over)
+    assert cache.sizes["collaterals"] == 2
+    cache.verify_collateral(vendor.publish(TEEType.SGX, now=over + SECOND), now=over + SECOND)
+    assert cache.sizes["collaterals"] == 2
+    assert first.digest not in cache._collaterals._entries

@@ -372,6 +372,14 @@ def test_a_refusal_names_what_is_short_even_for_the_lowest_level() -> None:
     assert caught.value.message.endswith("PCE is 10, 11 is needed")
 
 
+@pytest.mark.parametrize(("short", "ends"), [(1, "is needed"), (4, "is needed"), (5, ", and more")])
+def test_a_refusal_names_four_shortfalls_and_says_where_there_are_more(short: int, ends: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        status_of(sgx_info(tcbLevels=[level(5)]), (4,) * short + (5,) * (16 - short))
+    assert caught.value.message.endswith(ends)
+    assert caught.value.message.count("is 4, 5 is needed") == min(short, 4)
+
+
 # --- launch and present
 
 WITH_LAUNCH = [UP, SW, CONFIG, BOTH, OLD, OLD_CONFIG]
