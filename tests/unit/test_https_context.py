@@ -190,6 +190,64 @@ def test_a_verifier_that_breaks_lets_nobody_in() -> None:
     assert isinstance(failure.error.__cause__, ZeroDivisionError)
 
 
+class Counting:
+    """A verifier that counts what it is asked, and whose clock a test sets."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.ahead = timedelta(0)
+        self.accepts = True
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def judge_now(self, evidence: bytes | None, **options: Any) -> Any:
+        self.asked += 1
+        return verifier().judge_now(evidence if self.accepts else None, **options)
+
+
+def test_an_acceptance_serves_again_for_a_second_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monotonic = [1000.0]
+    monkeypatch.setattr("eaa.https.judging.monotonic", lambda: monotonic[0])
+    fixed = datetime.now(UTC)
+    counting = Counting()
+    monkeypatch.setattr(counting, "now", lambda: fixed + counting.ahead)
+    client, server = client_context(counting), server_context(identity("workload"))
+
+    def asked() -> int:
+        before = counting.asked
+        Wire(client, server).handshake()
+        return counting.asked - before
+
+    assert [asked(), asked()] == [1, 0]
+    counting.ahead = timedelta(seconds=1)
+    assert [asked(), asked()] == [1, 0]
+    counting.ahead = timedelta(0)
+    assert asked() == 1, "the clock was set back"
+    monotonic[0] += 1.0
+    assert asked() == 1, "the clock stands still"
+    counting.ahead = timedelta(days=2)
+    assert refusal(Wire(client, server), "client").reason is Reason.CERTIFICATE_EXPIRED
+
+
+def test_a_refusal_is_not_remembered() -> None:
+    counting = Counting()
+    counting.accepts = False
+    client, server = client_context(counting), server_context(identity("workload"))
+    for _ in range(3):
+        assert refusal(Wire(client, server), "client").reason is Reason.NO_EVIDENCE
+    counting.accepts = True
+    assert Wire(client, server).handshake().connected
+    assert counting.asked == 4
+
+
+def test_an_acceptance_serves_only_the_verifier_and_role_that_gave_it() -> None:
+    """What is remembered belongs to one context."""
+    server = server_context(identity("client"))
+    assert Wire(client_context(verifier(), role=Role.CLIENT), server).handshake().connected
+    assert refusal(Wire(client_context(verifier()), server), "client").reason is Reason.ROLE_MISMATCH
+
+
 # --- no network inside a handshake
 
 
