@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -177,9 +178,14 @@ def _use_identity(context: SSL.Context, certificate: bytes, private_key: Private
 def _set_time(context: SSL.Context, now: datetime) -> None:
     """Give OpenSSL the time, or it takes the wall clock's. It is the context's, and decides nothing but an alert."""
     second = int(now.timestamp())
-    if context.get_app_data() != second:
+    if _TIMES.get(context) != second:
         cast("crypto.X509Store", context.get_cert_store()).set_time(now.astimezone(UTC))
-        context.set_app_data(second)
+        # Not as the context's own data, which pyOpenSSL lets nobody change once there was a connection.
+        _TIMES[context] = second
+
+
+_TIMES: Final[weakref.WeakKeyDictionary[SSL.Context, int]] = weakref.WeakKeyDictionary()
+"""Of each context, the second that OpenSSL was told."""
 
 
 def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
