@@ -142,6 +142,25 @@ def test_a_certificate_that_does_not_look_its_role_is_refused(
     assert caught.value.reason is Reason.CERTIFICATE_ROLE
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "value", "told"),
+    [
+        ("pck_ca", "is_ca", None, "its basicConstraints do not allow that"),
+        ("pck_ca", "usage", None, "its keyUsage does not allow that"),
+        ("root", "subject_key_id", b"", "it has no subject key identifier"),
+        ("pck", "sgx", None, "it lacks the SGX extension"),
+        ("tcb_signer", "sgx", SGXExtension(), "it carries the SGX extension"),
+    ],
+)
+def test_a_refusal_says_what_speaks_against_the_role(
+    world: World, name: str, field: str, value: object, told: str
+) -> None:
+    setattr(getattr(world, name), field, value)
+    with pytest.raises(VerificationError) as caught:
+        verify_role(parsed(world, name), ROLES[name])
+    assert caught.value.message.endswith(f": {told}")
+
+
 @pytest.mark.parametrize("kind", ["Processor", "Platform"])
 def test_both_pck_cas_are_known(world: World, kind: str) -> None:
     world.pck_ca.common_name = f"Intel SGX PCK {kind} CA"
