@@ -148,3 +148,15 @@ def test_recording_pins_nothing(site: Site, quotes: dict[str, Path], tmp_path: P
     assert not pins.exists()
     assert run("shelter", "verify", quotes["here"], *judging, "--pin-platforms", pins).code == 0
     assert pins.exists()
+
+
+def test_a_vendor_has_as_many_machines_as_one_likes(tmp_path: Path) -> None:
+    """So that diversion can be tried by hand."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("eaa", "simulator", "create", first).code == 0
+    assert run("eaa", "simulator", "create", second, "--vendor-of", first).code == 0
+    assert (first / "root.pem").read_bytes() == (second / "root.pem").read_bytes()
+    assert ppid_of(first) != ppid_of(second)
+    done = run("eaa", "simulator", "create", tmp_path / "third", "--vendor-of", tmp_path / "nowhere")
+    assert (done.code, done.reason) == (2, Reason.FILE_UNREADABLE)
+    assert not (tmp_path / "third").exists()
