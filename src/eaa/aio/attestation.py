@@ -229,7 +229,7 @@ class Attestation:
     def _refuse_haste(self) -> None:
         """Refuse a peer that goes on while it has to wait for this side's verdict. Raises PeerMisbehaved.
 
-        The exchange sees no such byte: what is read here ends with the peer's last message.
+        What came in one piece with its last message the exchange has refused; this is what has come since.
         """
         terms = self._hop.terms
         if terms.announces_verdict and not self._exchange.wanted and self._stream._has_more():  # noqa: SLF001  one module
