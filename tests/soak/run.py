@@ -42,6 +42,8 @@ AT_ONCE: Final = 16
 """Connections at a time."""
 CONNECTIONS_OF_A_KEY: Final = 50
 """After so many, the clients have a new key, certificate and quote, and so has the server."""
+KEYS_TO_FILL: Final = 600
+"""As many in the first quarter: more than anything here remembers peers. The rest must not remember any more."""
 M_ARENA_MAX: Final = -8
 """glibc's name for how many heaps a process may have. Each of our many identities of clients quotes on a thread of its
 own, and without a limit what is measured is heaps of threads that came and went."""
@@ -95,8 +97,10 @@ def serving(site: Site, folder: Path) -> Iterator[tuple[str, int]]:
 class Clients:
     """All the clients of a run."""
 
-    def __init__(self, site: Site, address: str, server: int) -> None:
+    def __init__(self, site: Site, address: str, server: int, quarter: int) -> None:
         self._server = server
+        self._quarter = quarter
+        self._filling = max(1, quarter // KEYS_TO_FILL)
         self._attester = attester_of(site, "client")
         self._verifier = verifier_of(site, policy=ANY_LEVEL)
         self._address = address
@@ -105,7 +109,7 @@ class Clients:
 
     async def connect(self, number: int) -> None:
         """Make one connection, and use it."""
-        if number % CONNECTIONS_OF_A_KEY == 0:
+        if number % (self._filling if number < self._quarter else CONNECTIONS_OF_A_KEY) == 0:
             self._identity = await asyncio.to_thread(Identity, self._attester)
             os.kill(self._server, signal.SIGUSR1)
         level = LEVELS[number % len(LEVELS)]
@@ -128,7 +132,7 @@ class Clients:
 async def soak(site: Site, address: str, server: int, count: int) -> Figures:
     """Make so many connections."""
     figures = Figures(count=count)
-    clients = Clients(site, address, server)
+    clients = Clients(site, address, server, count // 4)
     began = time.monotonic()
     numbers = iter(range(count))
     for part in (count // 4, count - count // 4):
