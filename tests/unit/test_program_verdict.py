@@ -322,7 +322,7 @@ def test_the_defaults_of_the_manual_are_those_of_the_code() -> None:
 
 def test_the_policies_of_the_manual_can_be_used() -> None:
     found = examples("policy.md")
-    assert len(found) == 3
+    assert len(found) == 4
     for text in found:
         PolicyFile.parse(text)
 
