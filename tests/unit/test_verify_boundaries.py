@@ -9,6 +9,7 @@ import pytest
 from eaa.collateral.intel import PCKCertificate, TCBInfo
 from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.evidence.quote import TEEType
+from eaa.verify import dcap
 from eaa.verify.dcap import (
     Known,
     parse_pck_chain,
@@ -66,6 +67,24 @@ def test_what_was_parsed_of_a_collateral_is_known_afterwards() -> None:
     verify_collateral(world.collateral(), trust_anchors=world.trust_anchors, now=NOW, known=certificates)
     assert {certificate.der for certificate in certificates.values()} >= {world.root.der(), world.pck_ca.der()}
     assert parse_pck_chain(world.quote(), known=certificates).root in certificates.values()
+
+
+def test_of_all_certificates_only_vendors_roots_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only so many of them, however they are spelled."""
+    world = World()
+    monkeypatch.setattr(dcap, "_vendor_roots", {})
+    parse_pck_chain(world.quote())
+    assert not dcap._vendor_roots
+    monkeypatch.setattr(dcap, "INTEL_ROOTS", world.trust_anchors.fingerprints)
+    monkeypatch.setattr(dcap, "_MAX_VENDOR_ROOTS", 1)
+    root = parse_pck_chain(world.quote()).root
+    assert list(dcap._vendor_roots.values()) == [root]
+    assert parse_pck_chain(world.quote()).root is root
+    other = World()
+    other.root.serial = world.root.serial + 1
+    monkeypatch.setattr(dcap, "INTEL_ROOTS", other.trust_anchors.fingerprints)
+    assert parse_pck_chain(other.quote()).root.fingerprint in other.trust_anchors.fingerprints
+    assert list(dcap._vendor_roots.values()) == [root]
 
 
 def test_a_leaf_is_one_certificate() -> None:

@@ -820,10 +820,19 @@ def _parse_issuer_chain(pem: bytes, *, what: str, known: Known | None = None) ->
 
 def _parse_certificate(text: bytes, known: Known) -> Certificate:
     """Parse the certificate of a PEM text, unless it was parsed before."""
-    certificate = known.get(text)
+    certificate = known.get(text) or _vendor_roots.get(text)
     if certificate is None:
-        certificate = known[text] = Certificate.parse(decode_pem_text(text))
+        certificate = Certificate.parse(decode_pem_text(text))
+        if certificate.fingerprint in INTEL_ROOTS and len(_vendor_roots) < _MAX_VENDOR_ROOTS:
+            _vendor_roots[text] = certificate
+    known[text] = certificate
     return certificate
+
+
+_MAX_VENDOR_ROOTS: Final = 16
+_vendor_roots: Final[Known] = {}
+"""Vendors' roots are known to the last bit: what they say is read once a process. Whether one is trusted is another
+question, which every verifier asks of its own anchors."""
 
 
 def _parse_issuer(pem: bytes, *, root: Certificate, what: str, known: Known | None = None) -> Certificate:
