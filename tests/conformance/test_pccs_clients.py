@@ -20,8 +20,7 @@ from eaa.evidence.quote import Quote
 from eaa.sources.pccs import PCCSSource
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import verify_quote
-from support.pccs import TDX, V3, V4, RunningPCCS, platform, quote, running_pccs, upload_body, upload_document
-from support.simulated import NOW
+from support.pccs import NOW, TDX, V3, V4, RunningPCCS, platform, quote, running_pccs, upload_body, upload_document
 from support.tls_files import make_ca
 from support.vectors import require
 

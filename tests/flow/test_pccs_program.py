@@ -19,6 +19,7 @@ import pytest
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
 from support.pccs import (
+    NOW,
     PROGRAM,
     TOKEN,
     V4,
@@ -30,7 +31,6 @@ from support.pccs import (
     upload_body,
     upload_document,
 )
-from support.simulated import NOW
 from support.tls_files import TLSFiles, make_ca
 
 FMSPC = platform().model.fmspc.hex().upper()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.client
 import json
 import os
@@ -11,9 +12,10 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,12 +24,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
+from eaa.collateral.intel import join_signed_document
+from eaa.evidence.quote import TEEType
 from eaa.pccs.service import AdminToken, Service
 from eaa.pccs.store import Store
 from eaa.pccs.wire import Request, Response
 from eaa.simulator.platform import Platform
-from support.simulated import NOW, SEED, sample_enclave
+from eaa.verifier import TrustAnchors
+from support.simulated import SEED, sample_enclave
 
+NOW: Final = datetime.now(UTC).replace(microsecond=0)
+"""The program judges dates by the real clock, so that its documents are of the present."""
 TOKEN: Final = "an administrator's token for tests"
 V4: Final = "/sgx/certification/v4"
 V3: Final = "/sgx/certification/v3"
@@ -77,11 +84,23 @@ def signed(member: str, body: str, ca: str = "platform") -> str:
 
 
 def with_tdx(document: dict[str, Any]) -> dict[str, Any]:
-    """The upload with TDX TCB Info beside the SGX one. Its signature is another document's: caches do not mind."""
-    entry = document["collaterals"]["tcbinfos"][0]
-    inner = {**entry["sgx_tcbinfo"]["tcbInfo"], "id": "TDX"}
-    entry["tdx_tcbinfo"] = {"tcbInfo": inner, "signature": entry["sgx_tcbinfo"]["signature"]}
+    """The upload with TDX TCB Info beside the SGX one."""
+    collateral = platform().collateral(now=NOW, tee=TEEType.TDX)
+    whole = join_signed_document("tcbInfo", collateral.tcb_info, collateral.tcb_info_signature)
+    document["collaterals"]["tcbinfos"][0]["tdx_tcbinfo"] = json.loads(whole)
     return document
+
+
+def anchors(*others: Platform) -> TrustAnchors:
+    """The roots of the machines above, and of others."""
+    return TrustAnchors(frozenset(hashlib.sha256(each.root_der).digest() for each in (platform(), *others)))
+
+
+def root_file(folder: Path) -> Path:
+    """The root of the machines above as a file."""
+    path = folder / "root.pem"
+    path.write_bytes(platform().root_pem)
+    return path
 
 
 def pckcert_query(document: Mapping[str, Any], **changed: str) -> str:
@@ -101,11 +120,23 @@ def pckcert_query(document: Mapping[str, Any], **changed: str) -> str:
 
 
 @contextmanager
-def service(folder: Path, *, token: str | None = TOKEN, uploads: tuple[bytes, ...] = ()) -> Iterator[Service]:
+def service(
+    folder: Path,
+    *,
+    token: str | None = TOKEN,
+    uploads: tuple[bytes, ...] = (),
+    trust_anchors: TrustAnchors | None = None,
+    clock: Callable[[], datetime] = lambda: NOW,
+) -> Iterator[Service]:
     """A service over a new database, with these uploads stored."""
     store = Store.open(folder / "pccs.sqlite")
     try:
-        served = Service(store, admin_token=AdminToken() if token is None else AdminToken.of(token), clock=lambda: NOW)
+        served = Service(
+            store,
+            admin_token=AdminToken() if token is None else AdminToken.of(token),
+            trust_anchors=trust_anchors or anchors(),
+            clock=clock,
+        )
         for body in uploads:
             response = put(served, body)
             assert response.status == 200, response.body
@@ -203,6 +234,7 @@ def running_pccs(folder: Path, *arguments: str, token: str | None = TOKEN) -> It
     token_file.touch(mode=0o600)
     token_file.write_text(f"{token or TOKEN}\n")
     options = ["--listen", "127.0.0.1:0", "--db", str(folder / "pccs.sqlite")]
+    options += ["--trust-anchor", str(root_file(folder))]
     if token is not None:
         options += ["--admin-token-file", str(token_file)]
     log = folder / "pccs.log"

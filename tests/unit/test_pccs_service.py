@@ -18,10 +18,12 @@ from eaa.pccs.wire import SENTENCES, Request, Response, Status
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
 from support.pccs import (
+    NOW,
     TDX,
     TOKEN,
     V3,
     V4,
+    anchors,
     encode,
     get,
     pckcert_query,
@@ -32,7 +34,6 @@ from support.pccs import (
     upload_document,
     with_tdx,
 )
-from support.simulated import NOW
 
 FMSPC = platform().model.fmspc.hex().upper()
 ROOT_CRL_URI = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
@@ -436,12 +437,12 @@ def test_the_log_tells_no_secrets(empty: Service, caplog: pytest.LogCaptureFixtu
         assert secret.lower() not in caplog.text.lower()
 
 
-def test_a_change_of_the_pki_that_is_served_is_told(empty: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_of_the_pki_that_is_served_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = Platform.create(now=NOW, pki=SimulatedPKI.create(now=NOW, seed=bytes(32)))
-    put(empty, upload_body())
-    caplog.clear()
-    put(empty, other.platform_collaterals(now=NOW))
-    assert "is served from now on" in caplog.text
+    with service(tmp_path, uploads=(upload_body(),), trust_anchors=anchors(other)) as served:
+        caplog.clear()
+        assert put(served, other.platform_collaterals(now=NOW)).status == 200
+        assert "is served from now on" in caplog.text
 
 
 def test_a_database_that_fails_is_our_fault_and_the_log_says_how(

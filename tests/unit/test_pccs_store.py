@@ -20,8 +20,7 @@ from eaa.pccs.uploads import TCB_INFO, RawTCB, Upload, parse_upload
 from eaa.pccs.wire import Refusal, Status
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
-from support.pccs import encode, platform, upload_body, upload_document
-from support.simulated import NOW
+from support.pccs import NOW, encode, platform, upload_body, upload_document
 
 FMSPC = platform().model.fmspc.hex().upper()
 

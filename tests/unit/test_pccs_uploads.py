@@ -15,8 +15,7 @@ from eaa.pccs.uploads import IDENTITY, MAX_ENCODED_CHAIN, TCB_INFO, parse_upload
 from eaa.pccs.wire import Refusal, Status
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
-from support.pccs import encode, platform, signed, upload_body, upload_document, with_tdx
-from support.simulated import NOW
+from support.pccs import NOW, encode, platform, signed, upload_body, upload_document, with_tdx
 
 Break = Callable[[dict[str, Any]], object]
 

@@ -20,9 +20,8 @@ from eaa.sources import open_source
 from eaa.sources.files import FileSource
 from eaa.sources.pccs import MAX_BODY, BaseURL, PCCSSource, upload
 from eaa.sources.qcnl import QCNLConfig
-from support.pccs import platform
+from support.pccs import NOW, platform
 from support.scripted_http import Reply, Script, scripted
-from support.simulated import NOW
 from support.tls_files import make_ca
 
 FMSPC: Final = platform().model.fmspc

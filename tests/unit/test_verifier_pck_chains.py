@@ -21,9 +21,9 @@ from eaa.sources.files import FileSource
 from eaa.sources.pccs import PCCSSource
 from eaa.verifier import COLLATERAL_LIFETIME, MAX_CACHED_CHAINS, TrustAnchors, Verifier
 from eaa.verifier.supply import Patience
-from support.pccs import platform, running_pccs, upload_body
+from support.pccs import NOW, platform, running_pccs, upload_body
 from support.scripted_http import Reply, scripted
-from support.simulated import NOW, REPORT_DATA, sample_enclave
+from support.simulated import REPORT_DATA, sample_enclave
 
 KINDS: Final = [kind for kind in CertificationDataType if kind is not CertificationDataType.PCK_CHAIN]
 PCKCERT: Final = "/sgx/certification/v4/pckcert"

@@ -104,8 +104,8 @@ class _Demonstration:
     def _prepare(self) -> None:
         _say("1. A PCCS, and a software TEE platform with enclave images", bold=True)
         self._do(self._setting.make_token())
-        pccs = self._start(self._setting.serve_pccs())
         self._do(self._setting.create_platform("workload", "relay", "impostor"))
+        pccs = self._start(self._setting.serve_pccs())
         self._setting = replace(self._setting, pccs=self._wait(pccs).removeprefix("http://"))
         _say("2. The platform's collateral goes into the PCCS", bold=True)
         self._do(self._setting.issue_collateral())

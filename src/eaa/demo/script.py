@@ -43,7 +43,7 @@ class Setting:
     def serve_pccs(self) -> list[str]:
         """Start the PCCS."""
         options = ("--listen", self.pccs, "--db", "pccs.sqlite", "--admin-token-file", TOKEN_FILE)
-        return ["eaa-pccs", "serve", *options]
+        return ["eaa-pccs", "serve", *options, "--trust-anchor", f"{TEE}/root.pem"]
 
     def issue_collateral(self) -> list[str]:
         """Have the platform's vendor issue its collateral."""

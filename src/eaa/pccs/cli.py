@@ -17,7 +17,7 @@ from eaa import __version__
 from eaa.aio.address import unavailable_from_os_error
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.program.address import ADDRESS, Address, TCPAddress
-from eaa.program.files import read_bytes
+from eaa.program.files import read_bytes, read_trust_anchor
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED, run
 
@@ -70,6 +70,14 @@ def cli() -> None:
     metavar="FILE",
     help="Holds the token that uploads must carry. There is no default: without one, uploads are answered 401.",
 )
+@click.option(
+    "--trust-anchor",
+    "trust_anchors",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A root certificate (PEM) whose documents are stored and served as well as Intel's. Repeatable.",
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Serve https with this chain (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The key of --tls-cert (PEM).")
 @log_level_option("info")
@@ -77,17 +85,23 @@ def serve(
     listen: Address,
     db: Path | None,
     admin_token_file: Path | None,
+    trust_anchors: tuple[Path, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
     log_level: str,
 ) -> int:
-    """Serve what was uploaded, as a cache in OFFLINE mode does: a miss is a miss."""
+    """Serve what was uploaded, as a cache in OFFLINE mode does: a miss is a miss.
+
+    Everything is verified before it is stored and before it is served, up to Intel's root or one that --trust-anchor
+    names.
+    """
     set_up_logging("eaa-pccs", log_level)
     if not isinstance(listen, TCPAddress):
         raise Misuse(Reason.ADDRESS_INVALID, f"{listen} is no HOST:PORT", hint="PCCS clients speak http over TCP only")
     if (tls_cert is None) != (tls_key is None):
         raise Misuse(Reason.USAGE, "--tls-cert and --tls-key go together")
     token = None if admin_token_file is None else read_token(admin_token_file)
+    roots = frozenset(read_trust_anchor(path) for path in trust_anchors)
     database = db or default_database(os.environ)
     # Imported late: --help has no use for an HTTP engine and a database.
     try:
@@ -100,13 +114,14 @@ def serve(
         ) from error
 
     tls = None if tls_cert is None or tls_key is None else TLSFiles(certificate=tls_cert, key=tls_key)
-    return _serve(listen, database, token, tls)
+    return _serve(listen, database, token, tls, roots)
 
 
-def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any) -> int:
+def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any, roots: frozenset[bytes]) -> int:
     from eaa.pccs import server  # noqa: PLC0415
     from eaa.pccs.service import AdminToken, Service  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
+    from eaa.verifier import INTEL, TrustAnchors  # noqa: PLC0415
 
     if tls is not None:
         tls.require_usable()
@@ -118,7 +133,11 @@ def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any) -> i
         store = Store.open(database)
         try:
             _say_what_is_open(listen, token, is_tls=tls is not None)
-            service = Service(store, admin_token=AdminToken() if token is None else AdminToken.of(token))
+            service = Service(
+                store,
+                admin_token=AdminToken() if token is None else AdminToken.of(token),
+                trust_anchors=TrustAnchors(INTEL.fingerprints | roots),
+            )
             stopped_by = server.serve(service, listener, tls=tls, ready=_announce)
         finally:
             store.close()

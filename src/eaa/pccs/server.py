@@ -290,6 +290,9 @@ class _Application:
         _send(protocol, request, scope.http_version, response)
 
     async def _respond(self, request: Request, protocol: Any) -> Response:
+        kept = self._service.kept(request)
+        if kept is not None:
+            return kept
         limit = self._service.body_limit(request)
         if limit:
             async with asyncio.timeout(BODY_TIMEOUT):

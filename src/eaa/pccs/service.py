@@ -1,6 +1,7 @@
 """The routes: which request gets which answer from the cache. No sockets here, and no waiting but for the database.
 
-This service is in OFFLINE mode: it answers from what was uploaded, and a miss is a miss.
+This service is in OFFLINE mode: it answers from what was uploaded, and a miss is a miss. What is past its time, or does
+not verify, is a miss as well. An answer is rendered once and then kept, see `eaa.pccs.rendered`.
 """
 
 from __future__ import annotations
@@ -9,25 +10,36 @@ import hashlib
 import hmac
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
+from eaa.errors import EAAError
 from eaa.pccs import query
+from eaa.pccs.rendered import RenderedAnswers
 from eaa.pccs.selection import Candidate, Levels, SelectionError, select
 from eaa.pccs.store import Document, Platform, Store
-from eaa.pccs.uploads import MAX_UPLOAD, RawTCB, parse_upload
-from eaa.pccs.wire import JSON, Refusal, Request, Response, Status, cannot, finish, options, sentence
+from eaa.pccs.uploads import MAX_UPLOAD, RawTCB, UploadedDocument, parse_upload
+from eaa.pccs.verification import Vouched, told, verify_upload
+from eaa.pccs.wire import JSON, Refusal, Request, Response, Status, cannot, finish, options, sentence, warning
+from eaa.verifier import INTEL, TrustAnchors
+from eaa.verifier.documents import VerifiedDocument
 
-_V3_WARNING: Final = (
-    '299 - "PCS API version 3 is no longer available. Cached collateral downloaded from API version 3 is deprecated, '
-    'will not be refreshed, and may expire. Please migrate to API version 4."'
+WARN_BEFORE: Final = timedelta(days=7)
+"""How long before its end an answer begins to carry a warning. It refuses nothing: vendors' CRLs last a month."""
+GENERATION_INTERVAL: Final = 1.0
+"""Seconds after which another process's upload is seen at the latest."""
+_V3_WARNING: Final = warning(
+    "PCS API version 3 is no longer available. Cached collateral downloaded from API version 3 is deprecated, "
+    "will not be refreshed, and may expire. Please migrate to API version 4."
 )
 _MOUNT: Final = re.compile(r"/(?P<product>sgx|tdx)/certification/v(?P<version>3|4)(?P<rest>/.*)?", re.IGNORECASE)
 _UPLOAD: Final = "/platformcollateral"
@@ -74,14 +86,26 @@ class Service:
         store: Store,
         *,
         admin_token: AdminToken,
+        trust_anchors: TrustAnchors = INTEL,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """Serve this store; the clock only dates rows, and each answer carries a new request id."""
+        """Serve this store.
+
+        Args:
+            store: what was uploaded.
+            admin_token: what an upload must carry.
+            trust_anchors: the roots below which anything is stored or served.
+            clock: the present; documents are judged by it.
+            request_id: makes a new one for each answer.
+        """
         self._store = store
         self._admin_token = admin_token
+        self._trust_anchors = trust_anchors
         self._clock = clock
         self._request_id = request_id
+        self._kept = RenderedAnswers()
+        self._looked = -GENERATION_INTERVAL
         read = {
             "/pckcert": self._pckcert,
             "/pckcrl": self._pckcrl,
@@ -103,18 +127,42 @@ class Service:
             return 0
         return MAX_UPLOAD
 
+    def kept(self, request: Request) -> Response | None:
+        """Return the answer, finished, where it is rendered already: without waiting for the database."""
+        if time.monotonic() - self._looked >= GENERATION_INTERVAL:
+            return None
+        found = self._kept.get(request, now=self._clock())
+        return None if found is None else self._finish(request, found)
+
     def answer(self, request: Request) -> Response:
         """Return the answer, finished: whatever goes wrong becomes one."""
         try:
-            response = self._dispatch(request)
+            self._look_for_changes()
+            response = self._kept.get(request, now=self._clock()) or self._render(request)
         except Refusal as refusal:
-            _log.info("%s: %d, %s", request, refusal.status, refusal.cause)
+            level = logging.WARNING if refusal.alarms else logging.INFO
+            _log.log(level, "%s: %d, %s", request, refusal.status, refusal.cause)
             response = sentence(refusal.status)
+            if refusal.warning:
+                response = replace(response, headers=(warning(refusal.warning), *response.headers))
         except SQLAlchemyError as error:
             # The cause, which an operator needs: locked, full, gone.
             _log.error("%s: the database fails: %s", request, getattr(error, "orig", error))
             response = sentence(Status.INTERNAL_ERROR)
         return self._finish(request, response)
+
+    def _look_for_changes(self) -> None:
+        """Forget what was rendered where somebody has stored something since; asked once a second."""
+        now = time.monotonic()
+        if now - self._looked >= GENERATION_INTERVAL:
+            self._kept.renew(self._store.generation())
+            self._looked = now
+
+    def _render(self, request: Request) -> Response:
+        generation = self._kept.generation
+        response = self._dispatch(request)
+        self._kept.put(request, response, generation=generation)
+        return response
 
     def refused(self, request: Request, status: Status) -> Response:
         """Return the answer to a request that came to nothing before or beside the routes."""
@@ -122,8 +170,8 @@ class Service:
 
     def _finish(self, request: Request, response: Response) -> Response:
         place = _place(request.path)
-        warning = (("Warning", _V3_WARNING),) if place is not None and place.api_version == 3 else ()
-        headers = (("Request-ID", self._request_id()), *warning, *response.headers)
+        ended = (_V3_WARNING,) if place is not None and place.api_version == 3 else ()
+        headers = (("Request-ID", self._request_id()), *ended, *response.headers)
         return finish(request, replace(response, headers=headers))
 
     def _dispatch(self, request: Request) -> Response:
@@ -173,7 +221,38 @@ class Service:
             ("SGX-PCK-Certificate-Issuer-Chain", _found(self._store.chain(name=platform.ca), "the CA's issuer chain")),
             ("Content-Type", "application/x-pem-file"),
         )
-        return Response(status=Status.OK, headers=headers, body=pem.encode())
+        (der,) = parse_pem_chain(pem.encode(), maximum=1)
+        return self._current(
+            Response(status=Status.OK, headers=headers, body=pem.encode()),
+            f"the PCK certificate of a platform of FMSPC {platform.fmspc}",
+            lambda vouched: vouched.pck(der, ca=vouched.ca(platform.ca)),
+        )
+
+    def _current(self, response: Response, what: str, verify: Callable[[Vouched], VerifiedDocument]) -> Response:
+        """Return an answer with the moment up to which it may be kept, and with a warning when its end is near.
+
+        Raises:
+            Refusal: 404, what would be served does not verify, or is past its time. Clients know that status as "no
+                data", and do not ask again at once, as they would for 503.
+        """
+        now = self._clock()
+        try:
+            verified = verify(Vouched.under(self._store.supplement(), trust_anchors=self._trust_anchors))
+        except Refusal as refusal:
+            raise Refusal(Status.NO_CACHE_DATA, f"{what} cannot be verified: {refusal.cause}", alarms=True) from refusal
+        except EAAError as error:
+            raise Refusal(Status.NO_CACHE_DATA, f"{what} does not verify: {told(error)}", alarms=True) from error
+        try:
+            verified.require_current(now=now)
+        except EAAError as error:
+            raise Refusal(
+                Status.NO_CACHE_DATA, f"{what} is not served: {told(error)}", warning=error.message, alarms=True
+            ) from error
+        warn_from = verified.expires - WARN_BEFORE
+        if now < warn_from:
+            return replace(response, keep_until=warn_from)
+        note = warning(f"{what} expires at {verified.expires:%Y-%m-%dT%H:%M:%SZ}")
+        return replace(response, headers=(note, *response.headers), keep_until=verified.expires)
 
     def _certificate(self, platform: Platform, raw: RawTCB) -> tuple[str, str]:
         """Return TCBm and PEM of the certificate for a raw TCB: the one chosen before, or the best there is."""
@@ -209,15 +288,27 @@ class Service:
             # Hex under the label of PEM: clients rely on it, whatever encoding they asked for.
             ("Content-Type", "application/pkix-crl" if is_der else "application/x-pem-file; charset=utf-8"),
         )
-        return Response(status=Status.OK, headers=headers, body=found.body if is_der else found.body.hex().encode())
+        body = found.body if is_der else found.body.hex().encode()
+        response = Response(status=Status.OK, headers=headers, body=body)
+        chain = unquote_to_bytes(found.chain)
+        return self._current(
+            response, f"the CRL of the {ca} CA", lambda vouched: vouched.pck_crl(found.body, chain=chain)
+        )
 
     def _tcb(self, request: Request, place: _Place) -> Response:
         parameters = request.parameters()
         fmspc = query.hex_parameter(parameters, "fmspc", 12)
         update = query.update_type(parameters)
-        found = self._store.tcb_info(fmspc=fmspc, tee=place.product, api_version=place.api_version, update=update)
+        what = f"{place.product} TCB Info for FMSPC {fmspc}"
+        found = _found(
+            self._store.tcb_info(fmspc=fmspc, tee=place.product, api_version=place.api_version, update=update), what
+        )
+        kept_as = UploadedDocument(name=fmspc, tee=place.product, update=update, text=found.body)
         name = "SGX-TCB-Info-Issuer-Chain" if place.api_version == 3 else "TCB-Info-Issuer-Chain"
-        return _json(_found(found, f"{place.product} TCB Info for FMSPC {fmspc}"), chain_name=name)
+        chain = unquote_to_bytes(found.chain)
+        return self._current(
+            _json(found, chain_name=name), what, lambda vouched: vouched.tcb_info(kept_as, chain=chain)
+        )
 
     def _qe_identity(self, request: Request, place: _Place) -> Response:
         return self._identity("QE" if place.product == "SGX" else "TD_QE", request, place)
@@ -227,14 +318,22 @@ class Service:
 
     def _identity(self, name: str, request: Request, place: _Place) -> Response:
         update = query.update_type(request.parameters())
-        found = self._store.identity(name=name, api_version=place.api_version, update=update)
-        return _json(_found(found, f"the {name} identity"), chain_name="SGX-Enclave-Identity-Issuer-Chain")
+        what = f"the {name} identity"
+        found = _found(self._store.identity(name=name, api_version=place.api_version, update=update), what)
+        kept_as = UploadedDocument(name=name, tee=place.product, update=update, text=found.body)
+        chain = unquote_to_bytes(found.chain)
+        return self._current(
+            _json(found, chain_name="SGX-Enclave-Identity-Issuer-Chain"),
+            what,
+            lambda vouched: vouched.identity(kept_as, chain=chain),
+        )
 
     def _rootcacrl(self, _request: Request, _place: _Place) -> Response:
         crl = _found(self._store.root_crl(), "the root's CRL")
         # Hex under the label of DER, for clients older than the route `crl`.
         headers = (("Content-Type", "application/pkix-crl; charset=utf-8"),)
-        return Response(status=Status.OK, headers=headers, body=crl.hex().encode())
+        response = Response(status=Status.OK, headers=headers, body=crl.hex().encode())
+        return self._current(response, "the root's CRL", lambda vouched: vouched.root_crl(crl))
 
     def _crl(self, request: Request, _place: _Place) -> Response:
         uri = query.crl_uri(request.parameters())
@@ -242,7 +341,9 @@ class Service:
         if crl is None and not query.is_intel_crl(uri):
             raise Refusal(Status.INVALID_REQUEST, "the uri is neither Intel's nor that of an uploaded CRL")
         headers = (("Content-Type", "application/pkix-crl"),)
-        return Response(status=Status.OK, headers=headers, body=_found(crl, "that CRL"))
+        body = _found(crl, "that CRL")
+        response = Response(status=Status.OK, headers=headers, body=body)
+        return self._current(response, "the root's CRL", lambda vouched: vouched.root_crl(body))
 
     # --- writing
 
@@ -250,7 +351,12 @@ class Service:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind or 'unknown'}, not application/json")
-        stored = self._store.apply(parse_upload(request.body, api_version=place.api_version), now=self._clock())
+        now = self._clock()
+        upload = parse_upload(request.body, api_version=place.api_version)
+        known = self._store.supplement(upload.root)
+        verify_upload(upload, known, trust_anchors=self._trust_anchors, now=now)
+        stored = self._store.apply(upload, now=now)
+        self._kept.renew(self._store.generation())
         _log.info(
             "stored %d platforms, %d TCB Infos and %d identities of the PKI with root %s",
             stored.platforms,

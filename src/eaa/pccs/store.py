@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -131,6 +131,23 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Supplement:
+    """Of one PKI, what vouches for its documents: chains by name, percent-encoded PEM, and CRLs, DER."""
+
+    chains: Mapping[str, str] = field(repr=False)
+    pck_crls: Mapping[str, bytes] = field(repr=False)
+    root_crl: bytes | None = field(repr=False)
+
+    def with_upload(self, upload: Upload) -> Supplement:
+        """Return what vouches once this upload is stored."""
+        return Supplement(
+            chains={**upload.chains, **{name: self.chains[name] for name in self.chains.keys() - upload.chains.keys()}},
+            pck_crls={**self.pck_crls, **upload.pck_crls},
+            root_crl=self.root_crl if upload.root_crl is None else upload.root_crl,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """What an upload changed, for the log."""
 
@@ -218,6 +235,23 @@ class Store:
     def pck_crl(self, *, ca: str) -> Document | None:
         """Return the CRL of a PCK CA, DER, with its chain."""
         return self._document(_pck_crls, ca, _pck_crls.c.ca == ca)
+
+    def supplement(self, root: str | None = None) -> Supplement:
+        """Return what vouches for a PKI's documents; for those of the PKI that is served where no root is named."""
+        with self._engine.connect() as connection:
+            root = root or connection.scalar(_served_query())
+            chains = connection.execute(sa.select(_chains.c.name, _chains.c.chain).where(_chains.c.root == root))
+            crls = connection.execute(sa.select(_pck_crls.c.ca, _pck_crls.c.document).where(_pck_crls.c.root == root))
+            return Supplement(
+                chains={row.name: row.chain for row in chains},
+                pck_crls={row.ca: row.document for row in crls},
+                root_crl=connection.scalar(sa.select(_root_crls.c.crl).where(_root_crls.c.root == root)),
+            )
+
+    def generation(self) -> int:
+        """Return a number that every upload raises, whichever process stores it."""
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(sa.func.max(_pkis.c.uploads))) or 0
 
     def root_crl(self) -> bytes | None:
         """Return the root's CRL, DER."""

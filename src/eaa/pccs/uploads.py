@@ -5,7 +5,7 @@
 3. TCB Info and identities are cut out of the body as they were signed.
 4. The issuer chains are decoded; all must end in one root, which names the PKI.
 
-Nothing is verified here beyond this: verifiers check every signature, and pin the root.
+Nothing is verified here: that is the next step, see `eaa.pccs.verification`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ TCB_INFO: Final = "TCB_INFO"
 """The chain that signs TCB Info, beside those of the CAs PROCESSOR and PLATFORM."""
 IDENTITY: Final = "IDENTITY"
 """The chain that signs identities."""
+CAS: Final = ("PROCESSOR", "PLATFORM")
+"""The PCK CAs, and the names of their chains."""
 
 _HEADER_SAFE: Final = re.compile(r"[A-Za-z0-9%._~!*'()-]+")
 _ENCODED_BEGIN: Final = "-----BEGIN%20CERTIFICATE-----"
@@ -112,6 +114,13 @@ class Upload:
     """Percent-encoded PEM by PROCESSOR, PLATFORM, TCB_INFO and IDENTITY, as the header carries it."""
     root_crl: bytes | None
     root_crl_uri: str | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing that anybody signed."""
+        return not (
+            self.platforms or self.tcb_infos or self.identities or self.pck_crls or self.chains or self.root_crl
+        )
 
 
 def parse_upload(body: bytes, *, api_version: int) -> Upload:

@@ -13,6 +13,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import IntEnum
 from typing import Final
 from urllib.parse import parse_qsl, quote
@@ -58,10 +59,14 @@ SENTENCES: Final[Mapping[Status, str]] = {
 class Refusal(Exception):
     """Ends a request with a status and its sentence; the cause is for our log, never for the client."""
 
-    def __init__(self, status: Status, cause: str) -> None:
+    def __init__(self, status: Status, cause: str, *, warning: str | None = None, alarms: bool = False) -> None:
         super().__init__(cause)
         self.status = status
         self.cause = cause
+        self.warning = warning
+        """What the client may know of the cause, for the header `Warning`."""
+        self.alarms = alarms
+        """Whether an operator should hear of it: it is not the client's fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +108,18 @@ class Response:
     body: bytes = field(default=b"", repr=False)
     tagged: bool = True
     """Whether it gets an entity tag; Express's own error page has none."""
+    keep_until: datetime | None = None
+    """Until when the same request may get this answer again; None where it must be found anew."""
 
 
 def sentence(status: Status) -> Response:
     """Return the answer that consists of a status and its sentence."""
     return Response(status=status, headers=(("Content-Type", HTML),), body=SENTENCES[status].encode())
+
+
+def warning(text: str) -> tuple[str, str]:
+    """Return the header `Warning` with this sentence."""
+    return ("Warning", f'299 - "{text}"')
 
 
 def options(*methods: str) -> Response:
