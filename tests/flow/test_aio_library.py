@@ -346,6 +346,20 @@ def test_through_a_relay_either_may_be_refused(world: World, impostor: str) -> N
         run(main(relay))
 
 
+def test_through_a_relay_that_judges_its_clients_as_well(world: World) -> None:
+    async def main(relay: str) -> None:
+        options: dict[str, Any] = {"relay": relay, "verifier": world.verifier}
+        assert await reason_of(open_attested_connection(**options)) is Reason.TLS_HANDSHAKE
+        impostor = world.identity("impostor")
+        assert await reason_of(open_attested_connection(**options, identity=impostor)) is Reason.PEER_REJECTED_US
+        async with await open_attested_connection(**options, identity=world.identity("client")) as stream:
+            await stream.write(b"hello")
+            assert (await stream.read()).startswith(b"Hello")
+
+    with world.site.node("--attest-clients") as relay:
+        run(main(relay))
+
+
 # --- servers
 
 
