@@ -10,12 +10,17 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from eaa.errors import Misuse, Reason
 from eaa.https import (
@@ -29,9 +34,10 @@ from eaa.https import (
     uvicorn_context_factory,
 )
 from eaa.https.trust import MAX_TRUSTED
+from eaa.tls.certificate import PrivateKey, RATLSCertificate
 from support.https_memory import Judge, Keys, Wire, attested, load, stranger
 from support.https_world import identity, verifier
-from support.tls_world import make_identity, odd_certificate
+from support.tls_world import make_identity
 
 SECRET = b"a prompt that is nobody else's business"
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -221,17 +227,26 @@ def test_a_client_takes_no_session() -> None:
 def test_two_thousand_clients_leave_nothing_behind() -> None:
     """OpenSSL keeps each certificate that it was told to trust: about 14 KiB, and longer look-ups."""
     server = attested(Keys.create(), server_side=True)
+    client, keys = stranger(None, server_side=False), Keys.create()
+    serial = RATLSCertificate.parse(keys.certificate).serial_number
+    old = serial.to_bytes((serial.bit_length() + 8) // 8)
+    assert keys.certificate.count(old) == 1
 
-    def meet(count: int) -> int:
-        for _ in range(count):
-            assert Wire(stranger(Keys.create(), server_side=False), server).handshake().connected
-            assert server._generation._trusting.cert_store_stats()["x509"] <= MAX_TRUSTED
+    def meet(numbers: range) -> int:
+        for number in numbers:
+            # Another certificate of the same key; nobody looks at the signature that it has made of itself.
+            load(client, Keys(keys.private_key, keys.certificate.replace(old, old[:-2] + number.to_bytes(2))))
+            assert Wire(client, server).handshake().connected
+        assert server._generation._trusting.cert_store_stats()["x509"] <= MAX_TRUSTED
         gc.collect()
         return _resident_kib()
 
     # With all of them in one trust store it would be 20 MiB more.
-    before = meet(500)
-    assert meet(1500) - before < 4096
+    before = meet(range(500))
+    assert meet(range(500, 2000)) - before < 4096
+    judge = server._judge
+    assert isinstance(judge, Judge)
+    assert len(set(judge.seen)) == 2000
 
 
 def _resident_kib() -> int:
@@ -424,13 +439,38 @@ def test_one_certificate_is_shown_and_no_chain() -> None:
     assert wire.outcome["server"].reason is Reason.CERTIFICATE_CHAIN
 
 
-def test_a_leaf_that_somebody_else_signed_is_explained() -> None:
-    """Its evidence may be good. TLS wants a self-signed one all the same, and the caller hears why."""
+def test_a_leaf_that_tls_cannot_take_is_explained() -> None:
+    """Its evidence may be good; it says of itself that it is for something else."""
     keys = Keys.create()
-    odd = Keys(keys.private_key, odd_certificate(keys.private_key, issuer="somebody"))  # type: ignore[arg-type]
-    wire = Wire(stranger(odd, server_side=False), attested(Keys.create(), server_side=True)).handshake()
-    assert isinstance(wire.outcome["server"], AttestationFailed)
-    assert wire.outcome["server"].reason is Reason.CERTIFICATE_CHAIN
+    odd = _certificate(keys.private_key, usage=ExtendedKeyUsageOID.CODE_SIGNING)
+    wire = Wire(stranger(Keys(keys.private_key, odd), server_side=False), attested(Keys.create(), server_side=True))
+    assert isinstance(wire.handshake().outcome["server"], AttestationFailed)
+    assert wire.outcome["server"].reason is Reason.CERTIFICATE_CHAIN  # type: ignore[union-attr]
+
+
+def test_certificates_of_one_name_are_not_taken_for_each_others_issuers() -> None:
+    """C programs write no key identifiers, and all the same name: OpenSSL would find the wrong one among them."""
+    server = attested(Keys.create(), server_side=True)
+    for _ in range(5):
+        key = Keys.create().private_key
+        assert Wire(stranger(Keys(key, _certificate(key)), server_side=False), server).handshake().connected
+    assert server._generation._trusting.cert_store_stats()["x509"] == 5
+
+
+def _certificate(key: PrivateKey, *, usage: x509.ObjectIdentifier | None = None) -> bytes:
+    """A certificate with next to nothing in it."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "RATS-TLS")])
+    builder = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=datetime(2020, 1, 1, tzinfo=UTC),
+        not_valid_after=datetime(2050, 1, 1, tzinfo=UTC),
+    )
+    if usage is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
 
 
 # --- what libraries and their users do to a context

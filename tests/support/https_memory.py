@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 from dataclasses import dataclass
@@ -85,13 +86,18 @@ def stranger(keys: Credentials | None, *, server_side: bool, tls_1_2: bool = Fal
     return context
 
 
+@functools.lru_cache(maxsize=4)
+def _pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+
+
 def load(context: ssl.SSLContext, keys: Credentials, *more: bytes) -> None:
     """Give a context a certificate and its key, and perhaps more certificates above."""
     number = os.memfd_create("keys")
     with os.fdopen(number, "wb") as file:
         for certificate in (keys.certificate, *more):
             file.write(ssl.DER_cert_to_PEM_cert(certificate).encode())
-        file.write(keys.private_key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+        file.write(_pem(keys.private_key))
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{number}")
 

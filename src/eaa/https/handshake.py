@@ -115,8 +115,8 @@ class Handshake:
             self._refuse(
                 VerificationError(
                     Reason.CERTIFICATE_CHAIN,
-                    f"the peer's certificate is not one self-signed certificate: {error.verify_message}",
-                    hint="its evidence is good, but TLS cannot take it: the peer has to sign it with its own key",
+                    f"TLS cannot take the peer's certificate: {error.verify_message}",
+                    hint="its evidence is good; the peer has to make its certificate in another way",
                 )
             )
         return self.failure() if self.refusal is not None else _explained(error)

@@ -31,6 +31,9 @@ MAX_TRUSTED: Final = 64
 _NO_CHECK_TIME: Final = 0x200000
 _IGNORE_CRITICAL: Final = 0x10
 """X509_V_FLAG_NO_CHECK_TIME and X509_V_FLAG_IGNORE_CRITICAL: dates and critical extensions are judged by us."""
+_DIRECT_MATCH: Final = int(ssl.VERIFY_X509_PARTIAL_CHAIN)
+"""What is in the trust store is trusted as it stands. Without it OpenSSL looks for an issuer there, by name, and takes
+another peer's leaf for one: all have the same name, and not all have key identifiers."""
 
 
 class Credentials(Protocol):
@@ -49,7 +52,7 @@ def restrict(context: ssl.SSLContext, *, judges: bool) -> None:
     """Allow TLS 1.3 and nothing that leads around a fresh handshake: no tickets, no renegotiation, no resumption."""
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED if judges else ssl.CERT_NONE
-    context.verify_flags = ssl.VerifyFlags(_NO_CHECK_TIME | _IGNORE_CRITICAL)
+    context.verify_flags = ssl.VerifyFlags(_NO_CHECK_TIME | _IGNORE_CRITICAL | _DIRECT_MATCH)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if context.protocol is ssl.PROTOCOL_TLS_SERVER:
@@ -64,11 +67,13 @@ class Generation:
         self._protocol = ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT
         self._judges = judges
         self._pem, self._password = (b"", b"") if credentials is None else _encrypted(credentials)
+        # A server has shown its certificate by the time a connection comes here, a client has not.
+        self._trusting_shows = not server_side
         self._guard = threading.Lock()
-        self._trusting = self._context()
+        self._trusting = self._context(shows=self._trusting_shows)
         self._trusted: set[bytes] = set()
         self.credentials = credentials
-        self.greeting = self._context()
+        self.greeting = self._context(shows=True)
         """The context on which every handshake begins: it trusts nobody, and has the callback."""
         self.speak(alpn)
         if judges:
@@ -87,15 +92,15 @@ class Generation:
         with self._guard:
             if digest not in self._trusted:
                 if len(self._trusted) >= MAX_TRUSTED:
-                    self._trusting, self._trusted = self._context(), set()
+                    self._trusting, self._trusted = self._context(shows=self._trusting_shows), set()
                 self._trusting.load_verify_locations(cadata=certificate)
                 self._trusted.add(digest)
             return self._trusting
 
-    def _context(self) -> ssl.SSLContext:
+    def _context(self, *, shows: bool) -> ssl.SSLContext:
         context = ssl.SSLContext(self._protocol)
         restrict(context, judges=self._judges)
-        if self._pem:
+        if self._pem and shows:
             with _readable(self._pem) as path:
                 try:
                     context.load_cert_chain(path, password=self._password)
