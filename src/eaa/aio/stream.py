@@ -59,9 +59,7 @@ class Peer:
 class _Readiness:
     """One direction of a socket: who waits for it, and whether the event loop watches it."""
 
-    def __init__(
-        self, sock: socket.socket, watch: Callable[..., object], unwatch: Callable[[int], object]
-    ) -> None:
+    def __init__(self, sock: socket.socket, watch: Callable[..., object], unwatch: Callable[[int], object]) -> None:
         self._socket = sock
         # Python's own loop spells out in words every socket that it does not watch yet, and a number in no time.
         self._number = sock.fileno()
