@@ -48,6 +48,9 @@ MAX_REMEMBERED: Final = 512
 MAX_LISTED: Final = 8
 """Reference values that one check names."""
 
+_RECURRING: Final = (BindingLevel.CERT, BindingLevel.SESSION)
+"""Levels whose evidence is shown in one handshake after another."""
+
 _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
 
@@ -110,7 +113,8 @@ class Appraiser:
 
     Fleets show the same few reports on platforms in the same few states, so what was found of a report and of a
     platform is remembered. A check sees only what its finding is remembered by: all of a report but its report data,
-    and PlatformFacts. Threads may share an Appraiser.
+    and PlatformFacts. Peers show the evidence of a certificate or an epoch in every handshake: where nothing else
+    counts, the whole answer is remembered by that evidence. Threads may share an Appraiser.
     """
 
     def __init__(self, *, policy: Policy, reference_values: ReferenceValues, role: Role) -> None:
@@ -119,6 +123,7 @@ class Appraiser:
         self._role = role
         self._of_reports: dict[tuple[object, ...], _Finding] = {}
         self._of_platforms: dict[PlatformFacts, _Finding] = {}
+        self._of_sessions: dict[tuple[SessionBinding, bytes, PlatformFacts], Accepted | Rejected] = {}
         # With the facts themselves, so that no other object gets their identity meanwhile.
         self._of_late_platforms: dict[tuple[int, PlatformFacts], tuple[TCBFacts, _Finding]] = {}
 
@@ -133,12 +138,45 @@ class Appraiser:
         pins: PlatformPins | None = None,
     ) -> Accepted | Rejected:
         """Do what the function `appraise` does."""
-        report = verified.quote.body
         evidence = verified.quote.raw or verified.quote.encode()
         if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
             raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
+
+        def find() -> Accepted | Rejected:
+            return self._appraise(
+                verified,
+                session=session,
+                evidence=evidence if session is None else session.evidence,
+                expected_report_data=session.report_data if session else expected_report_data,
+                event_log=event_log,
+                floor=floor,
+                pins=pins,
+            )
+
+        else_counts = (
+            any(item is not None for item in (event_log, floor, pins))
+            or bool(self._policy.platforms)
+            or needs_lateness(verified, self._policy)
+        )
+        if session is None or session.level not in _RECURRING or else_counts:
+            return find()
+        key = session, verified.trust_anchor, PlatformFacts.of(verified)
+        return _remembered(self._of_sessions, key, lambda _: find())
+
+    def _appraise(
+        self,
+        verified: VerifiedQuote,
+        *,
+        session: SessionBinding | None,
+        evidence: bytes,
+        expected_report_data: bytes | None,
+        event_log: EventLog | None,
+        floor: EvaluationFloor | None,
+        pins: PlatformPins | None,
+    ) -> Accepted | Rejected:
+        report = verified.quote.body
         in_session = (
-            *report_data_check(report.report_data, session.report_data if session else expected_report_data),
+            *report_data_check(report.report_data, expected_report_data),
             *binding_check(session, self._policy),
         )
         of_log, of_floor = event_log_checks(report, event_log), floor_check(verified, floor)
@@ -155,7 +193,7 @@ class Appraiser:
         shared: dict[str, Any] = {
             "role": self._role,
             "binding": session.level if session else BindingLevel.NONE,
-            "evidence_digest": hashlib.sha256(session.evidence if session else evidence).digest(),
+            "evidence_digest": hashlib.sha256(evidence).digest(),
             "report_data": report.report_data,
             "checks": (*in_session, *of_report.checks, *of_log, *of_machine, *of_platform.checks, *of_floor),
         }
