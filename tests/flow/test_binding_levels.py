@@ -64,7 +64,9 @@ def test_a_server_that_demands_a_level_refuses_weaker_questions(site: Site, aske
         channel = workload.address()
         with site.relay(channel, *demands, *at(minimum)) as relay:
             node = relay.address()
-            assert _reason(site.shelter(node, *at(asked))) is Reason.PEER_REJECTED_US
+            refused = site.shelter(node, *at(asked))
+            assert _reason(refused) is Reason.PEER_REJECTED_US
+            assert "the relay refused this side (level)" in refused.stdout
             relay.wait_for(Reason.LEVEL_NOT_OFFERED)
             assert site.shelter(node, *at(minimum)).code == 0
         command = ("enclave-tls-client", "--addr", channel, "--mutual", *site.attested("relay"), *site.judging)

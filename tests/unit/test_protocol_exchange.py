@@ -403,7 +403,7 @@ def test_a_question_below_our_own_minimum_is_refused(asked: BindingLevel, minimu
         server.receive(attest)
     assert caught.value.reason is Reason.LEVEL_NOT_OFFERED
     server.reject(RejectClass.of(caught.value))
-    assert server.data_to_send() == messages.encode(messages.Reject(reason_class=RejectClass.PROTOCOL))
+    assert server.data_to_send() == messages.encode(messages.Reject(reason_class=RejectClass.LEVEL))
 
 
 @pytest.mark.parametrize("minimum", LEVELS)

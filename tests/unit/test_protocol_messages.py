@@ -265,6 +265,7 @@ def test_the_rest_of_a_stream_is_given_back() -> None:
         (MalformedInput(Reason.QUOTE_MALFORMED, "x"), RejectClass.MALFORMED),
         (VerificationError(Reason.QUOTE_SIGNATURE, "x"), RejectClass.UNVERIFIABLE),
         (PeerMisbehaved(Reason.MESSAGE_UNEXPECTED, "x"), RejectClass.PROTOCOL),
+        (PeerMisbehaved(Reason.LEVEL_NOT_OFFERED, "x"), RejectClass.LEVEL),
         (Unavailable(Reason.PCCS_UNREACHABLE, "x"), RejectClass.UNAVAILABLE),
         (Misuse(Reason.USAGE, "x"), RejectClass.UNAVAILABLE),
         (EAAError(Reason.INTERNAL, "x"), RejectClass.UNAVAILABLE),

@@ -473,8 +473,9 @@ class Exchange:
 _REFUSAL_HINTS: Final = {
     RejectClass.NO_EVIDENCE: "start this side with an attester: the {who} demands evidence",
     RejectClass.MALFORMED: "the {who} could not read this side's evidence; do both run compatible versions?",
-    RejectClass.UNVERIFIABLE: "the {who} could not verify this side's evidence; check its trust anchor and collateral",
+    RejectClass.UNVERIFIABLE: "the {who} could not verify this side's evidence; its log says what is wrong",
     RejectClass.POLICY: "this side's measurement or platform is not in the reference values or policy of the {who}",
+    RejectClass.LEVEL: "the {who} shows its evidence at stronger levels only: ask for one, fresh is the strongest",
     RejectClass.PROTOCOL: "the {who} says that this side broke the protocol; its log says where",
 }
 

@@ -52,6 +52,7 @@ class RejectClass(StrEnum):
     POLICY = "policy"
     UNAVAILABLE = "unavailable"
     PENDING = "pending"
+    LEVEL = "level"
     PROTOCOL = "protocol"
 
     @classmethod
@@ -74,6 +75,7 @@ class RejectClass(StrEnum):
 _CLASSES_OF_REASONS: Final = {
     Reason.NO_EVIDENCE: RejectClass.NO_EVIDENCE,
     Reason.COLLATERAL_PENDING: RejectClass.PENDING,
+    Reason.LEVEL_NOT_OFFERED: RejectClass.LEVEL,
 }
 """Reasons that say more than the type of their error."""
 
