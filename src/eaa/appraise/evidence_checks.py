@@ -54,7 +54,7 @@ def binding_check(session: SessionBinding | None, policy: Policy) -> list[Check]
             expected=f"{policy.minimum_binding.label} or stronger",
             actual=session.level.label,
             clause="policy minimum_binding",
-            hint="ask the peer for a stronger level, or lower minimum_binding knowingly",
+            hint="ask the peer for a stronger level (--level), or lower the minimum knowingly (--minimum-binding)",
         )
     ]
 

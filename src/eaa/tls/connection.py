@@ -579,7 +579,7 @@ def _closed(when: str) -> PeerMisbehaved:
     return PeerMisbehaved(
         Reason.PEER_CLOSED,
         f"the peer closed the connection {when}",
-        hint="the peer's log says why; so does something between the two sides that ends connections",
+        hint="the log of the peer says why, unless something between the two sides has ended it",
     )
 
 
