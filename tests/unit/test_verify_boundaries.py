@@ -9,6 +9,7 @@ import pytest
 from eaa.collateral.intel import PCKCertificate, TCBInfo
 from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.evidence.quote import TEEType
+from eaa.evidence.tdx import TDReport
 from eaa.verify import dcap
 from eaa.verify.dcap import (
     Known,
@@ -94,3 +95,23 @@ def test_a_leaf_is_one_certificate() -> None:
     with pytest.raises(MalformedInput) as caught:
         verify_certification_data(world.quote(), PCKCertificate.parse(world.pck.der()))
     assert caught.value.reason is Reason.CERTIFICATE_MALFORMED
+
+
+def test_a_mask_of_another_length_masks_nothing() -> None:
+    """Parsers refuse such an identity; a record made by hand must not leave bytes unlooked at."""
+    assert dcap._masked(b"\xff\x0f", b"\xf0\xff") == b"\xf0\x0f"
+    with pytest.raises(ValueError, match="2 bytes cannot be masked by 1"):
+        dcap._masked(b"\xff\x0f", b"\xff")
+
+
+def test_what_tells_a_tcb_is_taken_from_the_body() -> None:
+    """An enclave's body has none of it, and a domain's before 1.5 knows one module only."""
+    assert dcap.tcb_inputs(World().quote()) == ()
+    for version, count in ((4, 3), (5, 4)):
+        quote = World(tee=TEEType.TDX, version=version).quote()
+        body = quote.body
+        assert isinstance(body, TDReport)
+        found = dcap.tcb_inputs(quote)
+        assert found[:3] == (body.mr_signer_seam, body.seam_attributes, body.tee_tcb_svn)
+        assert found[3] == getattr(body, "tee_tcb_svn_2", None)
+        assert len([one for one in found if one is not None]) == count
