@@ -7,10 +7,12 @@ stored here.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import gzip
 import io
+import json
 import struct
 import tarfile
 from collections.abc import Callable
@@ -55,6 +57,8 @@ from eaa.evidence.tagged import (
 from eaa.evidence.tdx import TDReport, TDReport15, TDReport15Extended
 from eaa.measure.sgx import encode_sgxs, identify_image, measure_flat, measure_image, measure_sgxs
 from eaa.measure.sigstruct import SIGSTRUCT
+from eaa.pccs.policies import AppraisalPolicy
+from eaa.pccs.registration import Registration
 from eaa.pccs.selection import Levels, SelectionError
 from eaa.pccs.uploads import parse_upload
 from eaa.pccs.wire import Refusal
@@ -698,6 +702,30 @@ def _pccs_upload(data: bytes) -> None:
         parse_upload(data, api_version=3)
     except Refusal:
         parse_upload(data, api_version=4)
+
+
+@target(
+    Registration.parse,
+    seeds=lambda: [
+        json.dumps({"qe_id": "ab", "pce_id": "0000", "platform_manifest": "00", **more}).encode()
+        for more in ({}, {"cpu_svn": "0f" * 16, "pce_svn": "0d00", "enc_ppid": "ab" * 384, "platform_manifest": ""})
+    ],
+    refusals=(Refusal,),
+)
+def _pccs_registration(data: bytes) -> None:
+    assert Registration.parse(data).to_json()
+
+
+@target(AppraisalPolicy.parse, seeds=lambda: [_appraisal_policy()], refusals=(Refusal,))
+def _pccs_policy(data: bytes) -> None:
+    assert len(AppraisalPolicy.parse(data).id) == 96
+
+
+def _appraisal_policy() -> bytes:
+    classes = [{"environment": {"class_id": "3123ec35-8d38-4ea5-87a5-d6c48b567570"}}]
+    payload = json.dumps({"policy_payload": json.dumps({"policy_array": classes})}).encode()
+    token = f"e30.{base64.urlsafe_b64encode(payload).decode()}.c2ln"
+    return json.dumps({"is_default": True, "fmspc": "00606a000000", "policy": token}).encode()
 
 
 @target(

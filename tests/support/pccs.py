@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from eaa.collateral.intel import join_signed_document
 from eaa.evidence.quote import TEEType
-from eaa.pccs.service import AdminToken, Service
+from eaa.pccs.service import Service, Token
 from eaa.pccs.store import Store
 from eaa.pccs.wire import Request, Response
 from eaa.simulator.platform import Platform
@@ -36,6 +36,7 @@ from support.simulated import SEED, sample_enclave
 NOW: Final = datetime.now(UTC).replace(microsecond=0)
 """The program judges dates by the real clock, so that its documents are of the present."""
 TOKEN: Final = "an administrator's token for tests"
+USER_TOKEN: Final = "a user's token for tests"
 V4: Final = "/sgx/certification/v4"
 V3: Final = "/sgx/certification/v3"
 TDX: Final = "/tdx/certification/v4"
@@ -133,7 +134,8 @@ def service(
     try:
         served = Service(
             store,
-            admin_token=AdminToken() if token is None else AdminToken.of(token),
+            admin_token=Token() if token is None else Token.of(token),
+            user_token=Token() if token is None else Token.of(USER_TOKEN),
             trust_anchors=trust_anchors or anchors(),
             clock=clock,
         )
@@ -157,6 +159,14 @@ def put(served: Service, body: bytes, *, base: str = V4, **headers: str) -> Resp
     named = {"admin-token": TOKEN, "content-type": "application/json"}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
     return served.answer(Request(method="PUT", path=f"{base}/platformcollateral", headers=named, body=body))
+
+
+def send(served: Service, method: str, target: str, value: Any, **headers: str) -> Response:
+    """The answer to a request with a JSON body."""
+    path, _, query = target.partition("?")
+    named = {"content-type": "application/json"} | {name.replace("_", "-"): text for name, text in headers.items()}
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return served.answer(Request(method=method, path=path, query=query, headers=named, body=body))
 
 
 # --- the program

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from eaa.pccs.service import AdminToken, Service
+from eaa.pccs.service import Service, Token
 from eaa.pccs.wire import SENTENCES, Request, Response, Status
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
@@ -252,9 +252,22 @@ def test_the_first_value_of_a_repeated_parameter_counts(served: Service) -> None
     assert get(served, f"{V4}/tcb?fmspc=00&fmspc={FMSPC}").status == 400
 
 
-@pytest.mark.parametrize("ignored", ["tcbEvaluationDataNumber=17", "customParameter=abc"])
-def test_other_parameters_are_ignored(served: Service, ignored: str) -> None:
-    assert get(served, f"{V4}/tcb?fmspc={FMSPC}&{ignored}").status == 200
+def test_other_parameters_are_ignored(served: Service) -> None:
+    assert get(served, f"{V4}/tcb?fmspc={FMSPC}&customParameter=abc").status == 200
+
+
+@pytest.mark.parametrize(("offset", "status"), [(0, 200), (1, 404), (-1, 404)])
+def test_tcb_info_may_be_asked_for_by_its_evaluation_number(served: Service, offset: int, status: int) -> None:
+    number = platform().model.tcb_evaluation_data_number + offset
+    response = get(served, f"{V4}/tcb?fmspc={FMSPC}&tcbEvaluationDataNumber={number}")
+    assert response.status == status
+    if status == 200:
+        assert response.body == get(served, f"{V4}/tcb?fmspc={FMSPC}").body
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "1" * 11, "1.5"])
+def test_an_evaluation_number_is_a_number(served: Service, number: str) -> None:
+    assert get(served, f"{V4}/tcb?fmspc={FMSPC}&tcbEvaluationDataNumber={number}").status == 400
 
 
 # --- paths and methods
@@ -388,11 +401,11 @@ def test_without_a_token_set_nothing_opens_it_and_the_log_says_why(
 
 
 def test_a_token_is_compared_by_its_digest() -> None:
-    assert TOKEN not in repr(AdminToken.of(TOKEN))
-    assert AdminToken.of(TOKEN).opens(TOKEN)
-    assert not AdminToken.of(TOKEN).opens(None)
-    assert not AdminToken().opens("")
-    assert not AdminToken().opens(None)
+    assert TOKEN not in repr(Token.of(TOKEN))
+    assert Token.of(TOKEN).opens(TOKEN)
+    assert not Token.of(TOKEN).opens(None)
+    assert not Token().opens("")
+    assert not Token().opens(None)
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])

@@ -71,6 +71,12 @@ def cli() -> None:
     help="Holds the token that uploads must carry. There is no default: without one, uploads are answered 401.",
 )
 @click.option(
+    "--user-token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the token with which platforms report themselves. There is no default: without one, they get 401.",
+)
+@click.option(
     "--trust-anchor",
     "trust_anchors",
     type=click.Path(path_type=Path),
@@ -85,6 +91,7 @@ def serve(
     listen: Address,
     db: Path | None,
     admin_token_file: Path | None,
+    user_token_file: Path | None,
     trust_anchors: tuple[Path, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -101,6 +108,7 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise Misuse(Reason.USAGE, "--tls-cert and --tls-key go together")
     token = None if admin_token_file is None else read_token(admin_token_file)
+    user_token = None if user_token_file is None else read_token(user_token_file, of="user")
     roots = frozenset(read_trust_anchor(path) for path in trust_anchors)
     database = db or default_database(os.environ)
     # Imported late: --help has no use for an HTTP engine and a database.
@@ -114,12 +122,14 @@ def serve(
         ) from error
 
     tls = None if tls_cert is None or tls_key is None else TLSFiles(certificate=tls_cert, key=tls_key)
-    return _serve(listen, database, token, tls, roots)
+    return _serve(listen, database, tls, token=token, user_token=user_token, roots=roots)
 
 
-def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any, roots: frozenset[bytes]) -> int:
+def _serve(
+    listen: TCPAddress, database: Path, tls: Any, *, token: str | None, user_token: str | None, roots: frozenset[bytes]
+) -> int:
     from eaa.pccs import server  # noqa: PLC0415
-    from eaa.pccs.service import AdminToken, Service  # noqa: PLC0415
+    from eaa.pccs.service import Service, Token  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
     from eaa.verifier import INTEL, TrustAnchors  # noqa: PLC0415
 
@@ -135,7 +145,8 @@ def _serve(listen: TCPAddress, database: Path, token: str | None, tls: Any, root
             _say_what_is_open(listen, token, is_tls=tls is not None)
             service = Service(
                 store,
-                admin_token=AdminToken() if token is None else AdminToken.of(token),
+                admin_token=Token() if token is None else Token.of(token),
+                user_token=Token() if user_token is None else Token.of(user_token),
                 trust_anchors=TrustAnchors(INTEL.fingerprints | roots),
             )
             stopped_by = server.serve(service, listener, tls=tls, ready=_announce)
@@ -192,20 +203,20 @@ def _print_json(**answer: Any) -> None:
     click.echo(json.dumps(answer))
 
 
-def read_token(path: Path) -> str:
+def read_token(path: Path, *, of: str = "administrator") -> str:
     """Return the token in a file, without the spaces and line ends around it. Raises Misuse (FILE_UNREADABLE)."""
-    raw = read_bytes(path, what="the administrator token file", maximum=MAX_TOKEN)
+    raw = read_bytes(path, what=f"the {of} token file", maximum=MAX_TOKEN)
     token = raw.decode("ascii", "replace").strip()
     if not token or not token.isascii() or not token.isprintable():
         raise Misuse(
             Reason.FILE_UNREADABLE,
-            f"the administrator token file {path} holds no token: printable ASCII characters on one line",
+            f"the {of} token file {path} holds no token: printable ASCII characters on one line",
             hint="`openssl rand -hex 32 > FILE` makes one; keep it readable by its owner only",
         )
     if len(token) < SHORT_TOKEN:
-        _log.warning("the administrator token has %d characters; whoever reaches this service can guess", len(token))
+        _log.warning("the %s token has %d characters; whoever reaches this service can guess", of, len(token))
     if path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        _log.warning("the administrator token file %s is readable by others than its owner", path)
+        _log.warning("the %s token file %s is readable by others than its owner", of, path)
     return token
 
 

@@ -14,7 +14,9 @@ MAX_URI: Final = 2048
 ENCRYPTED_PPID_DIGITS: Final = 768
 
 _HEX: Final = re.compile(r"[0-9a-fA-F]*")
-_UPDATES: Final = ("STANDARD", "EARLY")
+UPDATES: Final = ("STANDARD", "EARLY")
+ALL_UPDATES: Final = (*UPDATES, "ALL")
+MAX_NUMBER_DIGITS: Final = 10
 _CAS: Final = ("PROCESSOR", "PLATFORM")
 # The hosts and paths from which Intel's services take a CRL.
 _INTEL_CRL: Final = re.compile(
@@ -48,12 +50,43 @@ def qe_id(parameters: Mapping[str, str]) -> str:
     return value.upper()
 
 
-def update_type(parameters: Mapping[str, str]) -> str:
-    """Return `STANDARD` or `EARLY`. Raises Refusal (400)."""
-    value = parameters.get("update", _UPDATES[0]).upper()
-    if value not in _UPDATES:
-        raise Refusal(Status.INVALID_REQUEST, "update is neither standard nor early")
+def update_type(parameters: Mapping[str, str], *, may_be: tuple[str, ...] = UPDATES) -> str:
+    """Return `STANDARD` or `EARLY`, or what else is allowed. Raises Refusal (400)."""
+    value = parameters.get("update", UPDATES[0]).upper()
+    if value not in may_be:
+        raise Refusal(Status.INVALID_REQUEST, f"update is none of {', '.join(may_be).lower()}")
     return value
+
+
+def evaluation_number(parameters: Mapping[str, str]) -> int | None:
+    """Return the parameter `tcbEvaluationDataNumber` where it is given. Raises Refusal (400)."""
+    value = parameters.get("tcbEvaluationDataNumber")
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) <= MAX_NUMBER_DIGITS):
+        raise Refusal(Status.INVALID_REQUEST, "tcbEvaluationDataNumber is not a number")
+    return int(value)
+
+
+def fmspc_list(text: str) -> tuple[str, ...]:
+    """Read `[F1,F2]`, in upper case; `[]` names none. Raises Refusal (400)."""
+    if not (text.startswith("[") and text.endswith("]") and len(text) > 1):
+        raise Refusal(Status.INVALID_REQUEST, "not a list of FMSPCs in brackets")
+    items = [item.strip() for item in text[1:-1].split(",")] if text[1:-1].strip() else []
+    if not all(is_hex(item, 12) for item in items):
+        raise Refusal(Status.INVALID_REQUEST, "an FMSPC of the list is not 12 hex digits")
+    return tuple(item.upper() for item in items)
+
+
+def models(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the FMSPCs of a refresh: one, a list in brackets, or none for `all`. Raises Refusal (400).
+
+    The last two are what the reference's own tool sends, and the reference refuses.
+    """
+    value = parameters.get("fmspc", "")
+    if value.lower() == "all":
+        return ()
+    return fmspc_list(value) if value.startswith("[") else (hex_parameter(parameters, "fmspc", 12),)
 
 
 def certificate_authority(parameters: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The shape of an upload (PUT /platformcollateral), and a small validator for it.
+"""The shapes of bodies that are written (PUT /platformcollateral above all), and a small validator for them.
 
 The validator knows the part of JSON Schema that the shape needs, and names the place that is wrong, which an operator
 can find; the answer to the client is one sentence whatever is wrong.
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 Schema = Mapping[str, Any]
 
-_KINDS: Final[Mapping[str, type]] = {"object": dict, "array": list, "string": str, "integer": int}
+_KINDS: Final[Mapping[str, type]] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
 _DATE_TIME: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}(?::?\d{2})?)", re.ASCII
 )
@@ -43,7 +43,7 @@ def violations(value: Any, schema: Schema, *, where: str = "the upload") -> Iter
 def _is_kind(value: Any, kind: str) -> bool:
     if isinstance(value, float):
         return kind == "integer" and value.is_integer()
-    return isinstance(value, _KINDS[kind]) and not isinstance(value, bool)
+    return isinstance(value, _KINDS[kind]) and isinstance(value, bool) is (kind == "boolean")
 
 
 def _bounds(value: Any, schema: Schema, where: str) -> Iterator[str]:
@@ -190,3 +190,15 @@ UPLOAD_V3: Final = _upload(
     "certificates",
 )
 """What PUT under a v3 path takes."""
+
+REGISTRATION: Final = _object(
+    {**_IDENTITY, "enc_ppid": _hex(768), "cpu_svn": _hex(32), "pce_svn": _hex(4)}, "qe_id", "pce_id"
+)
+"""What POST /platforms takes; without a manifest the other members are required as well.
+
+An empty manifest is none, as the reference's own tool writes it.
+"""
+POLICY: Final = _object(
+    {"is_default": {"type": "boolean"}, "fmspc": _hex(12), "policy": _TEXT}, "is_default", "fmspc", "policy"
+)
+"""What PUT /appraisalpolicy takes."""

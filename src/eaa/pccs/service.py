@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import logging
 import re
 import time
@@ -24,12 +25,27 @@ from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
 from eaa.errors import EAAError
 from eaa.pccs import query
+from eaa.pccs.policies import AppraisalPolicy
+from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.rendered import RenderedAnswers
 from eaa.pccs.selection import Candidate, Levels, SelectionError, select
 from eaa.pccs.store import Document, Platform, Store
 from eaa.pccs.uploads import MAX_UPLOAD, RawTCB, UploadedDocument, parse_upload
 from eaa.pccs.verification import Vouched, told, verify_upload
-from eaa.pccs.wire import JSON, Refusal, Request, Response, Status, cannot, finish, options, sentence, warning
+from eaa.pccs.wire import (
+    HTML,
+    JSON,
+    Refusal,
+    Request,
+    Response,
+    Status,
+    cannot,
+    finish,
+    json_answer,
+    options,
+    sentence,
+    warning,
+)
 from eaa.verifier import INTEL, TrustAnchors
 from eaa.verifier.documents import VerifiedDocument
 
@@ -41,8 +57,12 @@ _V3_WARNING: Final = warning(
     "PCS API version 3 is no longer available. Cached collateral downloaded from API version 3 is deprecated, "
     "will not be refreshed, and may expire. Please migrate to API version 4."
 )
+_HEALTH: Final = re.compile(r"/healthz(?P<rest>/.*)?", re.IGNORECASE)
 _MOUNT: Final = re.compile(r"/(?P<product>sgx|tdx)/certification/v(?P<version>3|4)(?P<rest>/.*)?", re.IGNORECASE)
 _UPLOAD: Final = "/platformcollateral"
+_REFRESH: Final = "/refresh"
+_ADMIN: Final = "admin-token"
+_USER: Final = "user-token"
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -52,7 +72,7 @@ class _Place:
     """Where in the service a path leads."""
 
     product: str
-    """SGX or TDX."""
+    """SGX, TDX or HEALTH."""
     api_version: int
     route: str
     """What follows the mount, in lower case and without a final slash."""
@@ -62,13 +82,13 @@ _Handler = Callable[[Request, _Place], Response]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdminToken:
-    """The administrator's token. Only its digest is kept; without one, no token opens anything."""
+class Token:
+    """An administrator's or a user's token. Only its digest is kept; without one, no token opens anything."""
 
     digest: bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, token: str) -> AdminToken:
+    def of(cls, token: str) -> Token:
         """Return the token that these characters open."""
         return cls(digest=hashlib.sha256(token.encode()).digest())
 
@@ -85,7 +105,8 @@ class Service:
         self,
         store: Store,
         *,
-        admin_token: AdminToken,
+        admin_token: Token,
+        user_token: Token = Token(),
         trust_anchors: TrustAnchors = INTEL,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
@@ -94,13 +115,14 @@ class Service:
 
         Args:
             store: what was uploaded.
-            admin_token: what an upload must carry.
+            admin_token: what an upload must carry, and whoever reads the queue or asks for a refresh.
+            user_token: what a platform that reports itself must carry. Neither opens what the other does.
             trust_anchors: the roots below which anything is stored or served.
             clock: the present; documents are judged by it.
             request_id: makes a new one for each answer.
         """
         self._store = store
-        self._admin_token = admin_token
+        self._tokens = {_ADMIN: admin_token, _USER: user_token}
         self._trust_anchors = trust_anchors
         self._clock = clock
         self._request_id = request_id
@@ -115,17 +137,30 @@ class Service:
             "/rootcacrl": self._rootcacrl,
             "/crl": self._crl,
         }
+        written: dict[str, Mapping[str, _Handler]] = {
+            "/platforms": {"POST": self._register, "GET": self._platforms},
+            _UPLOAD: {"PUT": self._upload},
+            _REFRESH: {"POST": self._refresh, "GET": self._refresh},
+            "/appraisalpolicy": {"PUT": self._put_policy, "GET": self._policies},
+        }
         self._routes: dict[str, Mapping[str, Mapping[str, _Handler]]] = {
-            "SGX": {**{route: {"GET": handler} for route, handler in read.items()}, _UPLOAD: {"PUT": self._upload}},
+            "SGX": {**{route: {"GET": handler} for route, handler in read.items()}, **written},
             "TDX": {"/tcb": {"GET": self._tcb}, "/qe/identity": {"GET": self._qe_identity}},
+            "HEALTH": {
+                "/live": {"GET": self._live},
+                "/ready": {"GET": self._ready},
+                "/startup": {"GET": self._startup},
+            },
         }
 
     def body_limit(self, request: Request) -> int:
         """Return how many bytes of this request's body are worth reading: none before the token is right."""
         place = _place(request.path)
-        if place is None or request.method != "PUT" or place.route != _UPLOAD or not self._is_admin(request):
+        if place is None or request.method not in self._routes[place.product].get(place.route, {}):
             return 0
-        return MAX_UPLOAD
+        guard = _guard(request, place)
+        takes_body = request.method in ("PUT", "POST") and place.route != _REFRESH
+        return MAX_UPLOAD if takes_body and guard and self._opens(guard, request) else 0
 
     def kept(self, request: Request) -> Response | None:
         """Return the answer, finished, where it is rendered already: without waiting for the database."""
@@ -190,14 +225,16 @@ class Service:
         return cannot(request)
 
     def _authorize(self, request: Request, place: _Place) -> None:
-        """Raise Refusal (401) for anything at or below the upload route without the token, whatever the method."""
-        guarded = place.product == "SGX" and (place.route == _UPLOAD or place.route.startswith(_UPLOAD + "/"))
-        if guarded and not self._is_admin(request):
-            why = "the token is wrong or missing" if self._admin_token.digest else "no administrator token is set"
+        """Raise Refusal (401) where the route wants a token that the request does not carry."""
+        guard = _guard(request, place)
+        if guard and not self._opens(guard, request):
+            of = "administrator" if guard == _ADMIN else "user"
+            is_set = self._tokens[guard].digest is not None
+            why = f"the {of} token is wrong or missing" if is_set else f"no {of} token is set"
             raise Refusal(Status.UNAUTHORIZED, why)
 
-    def _is_admin(self, request: Request) -> bool:
-        return self._admin_token.opens(request.headers.get("admin-token"))
+    def _opens(self, guard: str, request: Request) -> bool:
+        return self._tokens[guard].opens(request.headers.get(guard))
 
     # --- reading
 
@@ -299,10 +336,16 @@ class Service:
         parameters = request.parameters()
         fmspc = query.hex_parameter(parameters, "fmspc", 12)
         update = query.update_type(parameters)
+        number = query.evaluation_number(parameters)
         what = f"{place.product} TCB Info for FMSPC {fmspc}"
-        found = _found(
-            self._store.tcb_info(fmspc=fmspc, tee=place.product, api_version=place.api_version, update=update), what
+        updates = (update,) if number is None else query.UPDATES
+        if number is not None:
+            what += f" with evaluation number {number}"
+        stored = (
+            self._store.tcb_info(fmspc=fmspc, tee=place.product, api_version=place.api_version, update=each)
+            for each in updates
         )
+        found = _found(next((each for each in stored if each and _has_number(each.body, number)), None), what)
         kept_as = UploadedDocument(name=fmspc, tee=place.product, update=update, text=found.body)
         name = "SGX-TCB-Info-Issuer-Chain" if place.api_version == 3 else "TCB-Info-Issuer-Chain"
         chain = unquote_to_bytes(found.chain)
@@ -345,14 +388,78 @@ class Service:
         response = Response(status=Status.OK, headers=headers, body=body)
         return self._current(response, "the root's CRL", lambda vouched: vouched.root_crl(body))
 
+    def _policies(self, request: Request, _place: _Place) -> Response:
+        fmspc = query.hex_parameter(request.parameters(), "fmspc", 12)
+        found = self._store.policies(fmspc=fmspc)
+        if not found:
+            raise Refusal(Status.NO_CACHE_DATA, f"there is no default appraisal policy for FMSPC {fmspc}")
+        return Response(status=Status.OK, headers=(("Content-Type", HTML),), body=",".join(found).encode())
+
+    # --- health
+
+    def _live(self, _request: Request, _place: _Place) -> Response:
+        return json_answer({"status": "UP", "timestamp": self._timestamp()})
+
+    def _startup(self, _request: Request, _place: _Place) -> Response:
+        # Whoever gets an answer from this process has reached one that is through with starting.
+        return json_answer({"status": "STARTED", "timestamp": self._timestamp()})
+
+    def _ready(self, _request: Request, _place: _Place) -> Response:
+        began = time.monotonic()
+        try:
+            is_ready = self._store.is_ready()
+        except SQLAlchemyError as error:
+            _log.error("not ready: the database fails: %s", getattr(error, "orig", error))
+            is_ready = False
+        if not is_ready:
+            down = {"status": "DOWN", "db": "DISCONNECTED", "timestamp": self._timestamp()}
+            return json_answer(down, status=Status.UNAVAILABLE)
+        latency = f"{round((time.monotonic() - began) * 1000)}ms"
+        return json_answer({"status": "UP", "db": "CONNECTED", "latency": latency, "timestamp": self._timestamp()})
+
+    def _timestamp(self) -> str:
+        return self._clock().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    # --- the queue
+
+    def _register(self, request: Request, _place: _Place) -> Response:
+        query.update_type(request.parameters(), may_be=query.ALL_UPDATES)
+        registration = Registration.parse(_json_body(request))
+        if not self._store.is_cached(registration):
+            self._store.register(registration, state=Waiting.NEW, now=self._clock())
+        return sentence(Status.OK)
+
+    def _platforms(self, request: Request, _place: _Place) -> Response:
+        """Answer who waits, and take them from the queue; or, with a list of models, which platforms are cached."""
+        source = request.parameters().get("source") or "reg"
+        if source in ("reg", "reg_na"):
+            state = Waiting.NEW if source == "reg" else Waiting.NOT_AVAILABLE
+            # The reference empties the queue for a HEAD too, whose body nobody gets.
+            found = self._store.registered(state=state, take=request.method == "GET")
+        else:
+            found = self._store.cached_platforms(query.fmspc_list(source))
+        return json_answer(found, headers=(("platform-count", str(len(found))),))
+
     # --- writing
 
+    def _refresh(self, request: Request, _place: _Place) -> Response:
+        parameters = request.parameters()
+        kind = parameters.get("type")
+        if kind and kind != "certs":
+            raise Refusal(Status.INVALID_REQUEST, "the type of a refresh is certs, or none")
+        if kind:
+            query.models(parameters)
+        raise Refusal(Status.UNAVAILABLE, "nothing is refreshed in OFFLINE mode")
+
+    def _put_policy(self, request: Request, _place: _Place) -> Response:
+        policy = AppraisalPolicy.parse(_json_body(request))
+        self._store.put_policy(policy, now=self._clock())
+        return Response(status=Status.OK, headers=(("Content-Type", HTML),), body=policy.id.encode())
+
     def _upload(self, request: Request, place: _Place) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind or 'unknown'}, not application/json")
+        body = _json_body(request)
         now = self._clock()
-        upload = parse_upload(request.body, api_version=place.api_version)
+        upload = parse_upload(body, api_version=place.api_version)
         known = self._store.supplement(upload.root)
         verify_upload(upload, known, trust_anchors=self._trust_anchors, now=now)
         stored = self._store.apply(upload, now=now)
@@ -369,7 +476,38 @@ class Service:
         return sentence(Status.OK)
 
 
+def _guard(request: Request, place: _Place) -> str | None:
+    """Return which token a request must carry. Two routes are closed with all below them, whatever the method."""
+    if place.product != "SGX":
+        return None
+    if any(place.route == route or place.route.startswith(route + "/") for route in (_UPLOAD, _REFRESH)):
+        return _ADMIN
+    guards = {
+        ("GET", "/platforms"): _ADMIN,
+        ("HEAD", "/platforms"): _ADMIN,
+        ("POST", "/platforms"): _USER,
+        ("PUT", "/appraisalpolicy"): _ADMIN,
+    }
+    return guards.get((request.method, place.route))
+
+
+def _json_body(request: Request) -> bytes:
+    """Return the body of a request that says it is JSON. Raises Refusal (400)."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind or 'unknown'}, not application/json")
+    return request.body
+
+
+def _has_number(document: bytes, number: int | None) -> bool:
+    """Whether TCB Info has this evaluation number; any will do where none is asked for."""
+    return number is None or json.loads(document)["tcbInfo"].get("tcbEvaluationDataNumber") == number
+
+
 def _place(path: str) -> _Place | None:
+    health = _HEALTH.fullmatch(path)
+    if health is not None:
+        return _Place(product="HEALTH", api_version=0, route=(health["rest"] or "").lower().removesuffix("/"))
     match = _MOUNT.fullmatch(path)
     if match is None or (match["product"].upper(), match["version"]) == ("TDX", "3"):
         return None

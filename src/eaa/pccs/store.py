@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -20,6 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from eaa.errors import EAAError, Misuse, Reason, Unavailable
+from eaa.pccs.policies import AppraisalPolicy
+from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.uploads import IDENTITY, TCB_INFO, RawTCB, Upload, UploadedDocument, UploadedPlatform
 from eaa.pccs.wire import Refusal, Status
 
@@ -108,6 +110,28 @@ _pck_crls = _table(
 _chains = _table("chains", _key("name", sa.String(9)), sa.Column("chain", sa.Text, nullable=False))
 _root_crls = _table("root_crls", sa.Column("crl", sa.LargeBinary, nullable=False))
 _crls = _table("crls", _key("uri", sa.String(2048)), sa.Column("crl", sa.LargeBinary, nullable=False))
+_registrations = sa.Table(
+    "registrations",
+    metadata,
+    _key("qe_id", sa.String(260)),
+    _key("pce_id", sa.String(4)),
+    _key("cpu_svn", sa.String(32)),
+    _key("pce_svn", sa.String(4)),
+    sa.Column("platform_manifest", sa.Text, nullable=False),
+    sa.Column("enc_ppid", sa.Text, nullable=False),
+    sa.Column("state", sa.Integer, nullable=False, index=True),
+    sa.Column("updated", sa.Integer, nullable=False),
+)
+_policies = sa.Table(
+    "policies",
+    metadata,
+    _key("id", sa.String(96)),
+    sa.Column("fmspc", sa.String(12), nullable=False, index=True),
+    sa.Column("kind", sa.Integer, nullable=False),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("updated", sa.Integer, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +333,74 @@ class Store:
             value = connection.scalar(query)
         return None if value is None else kind(value)
 
+    def cached_platforms(self, fmspcs: Collection[str]) -> list[dict[str, str]]:
+        """Return the platforms of these models with each TCB they reported; of all models where none is named."""
+        platforms, tcbs = _platforms.c, _platform_tcbs.c
+        same = (platforms.qe_id == tcbs.qe_id, platforms.pce_id == tcbs.pce_id, platforms.root == tcbs.root)
+        named = (platforms.qe_id, platforms.pce_id, tcbs.cpu_svn, tcbs.pce_svn)
+        query = sa.select(*named, platforms.enc_ppid, platforms.platform_manifest).where(
+            *same, platforms.root == _served()
+        )
+        if fmspcs:
+            query = query.where(platforms.fmspc.in_(fmspcs))
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def is_cached(self, registration: Registration) -> bool:
+        """Whether nothing is missing for a platform that reports itself."""
+        platforms, tcbs = _platforms.c, _platform_tcbs.c
+        known = (platforms.qe_id == registration.qe_id, platforms.pce_id == registration.pce_id)
+        query = sa.select(sa.literal(1)).where(*known, platforms.root == _served())
+        if registration.platform_manifest:
+            query = query.where(platforms.platform_manifest == registration.platform_manifest.upper())
+        else:
+            same = (tcbs.qe_id == platforms.qe_id, tcbs.pce_id == platforms.pce_id, tcbs.root == platforms.root)
+            raw = (tcbs.cpu_svn == registration.cpu_svn, tcbs.pce_svn == registration.pce_svn)
+            query = query.where(*same, *raw)
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
+    def policies(self, *, fmspc: str) -> list[str]:
+        """Return the default appraisal policies of a model."""
+        query = sa.select(_policies.c.text).where(_policies.c.fmspc == fmspc, _policies.c.is_default)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
+    def is_ready(self) -> bool:
+        """Whether the database answers."""
+        with self._engine.connect() as connection:
+            return connection.scalar(sa.select(_schema_info.c.version)) == SCHEMA_VERSION
+
     # --- writing
+
+    def register(self, registration: Registration, *, state: Waiting, now: datetime) -> None:
+        """Put a platform into the queue, or change its state there."""
+        table = _registrations
+        values = registration.to_json()
+        key = [table.c[name] == values[name] for name in ("qe_id", "pce_id", "cpu_svn", "pce_svn")]
+        with self._write() as connection:
+            connection.execute(table.delete().where(*key))
+            connection.execute(table.insert().values(**values, state=state, updated=int(now.timestamp())))
+
+    def registered(self, *, state: Waiting, take: bool) -> list[dict[str, str]]:
+        """Return who waits in this state; with `take` they wait no longer."""
+        table = _registrations
+        columns = (table.c[name] for name in Registration.__dataclass_fields__)
+        waiting = table.c.state == state
+        with self._write() if take else self._engine.connect() as connection:
+            found = [dict(row) for row in connection.execute(sa.select(*columns).where(waiting)).mappings()]
+            if take and found:
+                connection.execute(table.update().where(waiting).values(state=Waiting.TAKEN))
+        return found
+
+    def put_policy(self, policy: AppraisalPolicy, *, now: datetime) -> None:
+        """Keep an appraisal policy; a new default of a model takes the place of the old one."""
+        table = _policies
+        with self._write() as connection:
+            if policy.is_default:
+                connection.execute(table.update().where(table.c.fmspc == policy.fmspc).values(is_default=False))
+            connection.execute(table.delete().where(table.c.id == policy.id))
+            connection.execute(table.insert().values(**asdict(policy), updated=int(now.timestamp())))
 
     def apply(self, upload: Upload, *, now: datetime) -> Stored:
         """Store an upload whole, or nothing of it. Raises Refusal (400) where it does not hang together."""

@@ -126,7 +126,7 @@ class Upload:
 def parse_upload(body: bytes, *, api_version: int) -> Upload:
     """Read an upload. Raises Refusal: 400 for what is wrong with it, 460 for chains of several roots."""
     # 1.
-    text, document = _load(body)
+    text, document = load_json(body, what="the upload")
     problem = next(violations(document, UPLOAD_V3 if api_version == 3 else UPLOAD_V4), None)
     if problem:
         raise _invalid(problem)
@@ -157,21 +157,23 @@ def _invalid(cause: str) -> Refusal:
     return Refusal(Status.INVALID_REQUEST, cause)
 
 
-def _load(body: bytes) -> tuple[str, Any]:
+def load_json(body: bytes, *, what: str) -> tuple[str, Any]:
+    """Return a body as text and parsed. Raises Refusal (400), also for what parsers read differently."""
+
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            raise _invalid("an object of the upload names a member twice")
+            raise _invalid(f"an object of {what} names a member twice")
         return found
 
     def refuse_constant(name: str) -> None:
-        raise _invalid(f"the upload holds {name}, which is not JSON")
+        raise _invalid(f"{what} holds {name}, which is not JSON")
 
     try:
         text = body.decode()
         document = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"the upload is not JSON: {error}") from error
+        raise _invalid(f"{what} is not JSON: {error}") from error
     return text, document
 
 

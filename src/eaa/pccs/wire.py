@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
 MAX_PARAMETERS: Final = 1000
@@ -42,6 +43,8 @@ class Status(IntEnum):
     INTEGRITY_ERROR = 460
     PLATFORM_UNKNOWN = 461
     INTERNAL_ERROR = 500
+    BAD_GATEWAY = 502
+    UNAVAILABLE = 503
 
 
 SENTENCES: Final[Mapping[Status, str]] = {
@@ -53,6 +56,8 @@ SENTENCES: Final[Mapping[Status, str]] = {
     Status.INTEGRITY_ERROR: "The integrity of the data can't be verified.",
     Status.PLATFORM_UNKNOWN: "The platform was not found in the cache.",
     Status.INTERNAL_ERROR: "Internal server error occurred.",
+    Status.BAD_GATEWAY: "Unable to retrieve the collateral from the Intel SGX PCS.",
+    Status.UNAVAILABLE: "Server is currently unable to process the request.",
 }
 
 
@@ -115,6 +120,12 @@ class Response:
 def sentence(status: Status) -> Response:
     """Return the answer that consists of a status and its sentence."""
     return Response(status=status, headers=(("Content-Type", HTML),), body=SENTENCES[status].encode())
+
+
+def json_answer(value: Any, *, status: int = Status.OK, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """Return a value as compact JSON."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return Response(status=status, headers=(*headers, ("Content-Type", JSON)), body=body)
 
 
 def warning(text: str) -> tuple[str, str]:

@@ -1,0 +1,63 @@
+"""Platforms that report themselves (POST /platforms), and the queue in which they wait to be provisioned.
+
+Source: Intel SGX PCCS 1.27, "Platform Registration" (members, what is required with and without a manifest).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+
+from eaa.pccs.schema import REGISTRATION, violations
+from eaa.pccs.uploads import load_json
+from eaa.pccs.wire import Refusal, Status
+
+
+class Waiting(IntEnum):
+    """What became of a registration; the numbers are the reference's."""
+
+    NEW = 0
+    NOT_AVAILABLE = 1
+    """The vendor has no certificate for one of its TCBs."""
+    TAKEN = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """One platform, as it reported itself. Upper-case hex, but for the last two: lower-case, as they are handed out."""
+
+    qe_id: str = field(repr=False)
+    pce_id: str
+    cpu_svn: str
+    pce_svn: str
+    platform_manifest: str = field(repr=False)
+    enc_ppid: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Registration:
+        """Read the body of a registration. Raises Refusal (400)."""
+        _, document = load_json(body, what="the registration")
+        problem = next(violations(document, REGISTRATION, where="the registration"), None)
+        if problem:
+            raise Refusal(Status.INVALID_REQUEST, problem)
+        manifest = document.get("platform_manifest") or ""
+        named = {name: document.get(name, "") for name in ("cpu_svn", "pce_svn", "enc_ppid")}
+        if not manifest and not all(named.values()):
+            raise Refusal(
+                Status.INVALID_REQUEST, "without a manifest, a registration needs cpu_svn, pce_svn and enc_ppid"
+            )
+        if manifest:
+            # The manifest says all that the others would.
+            named = dict.fromkeys(named, "")
+        return cls(
+            qe_id=document["qe_id"].upper(),
+            pce_id=document["pce_id"].upper(),
+            cpu_svn=named["cpu_svn"].upper(),
+            pce_svn=named["pce_svn"].upper(),
+            platform_manifest=manifest.lower(),
+            enc_ppid=named["enc_ppid"].lower(),
+        )
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as the queue hands it out."""
+        return asdict(self)
