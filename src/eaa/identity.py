@@ -194,7 +194,7 @@ class Identity:
         if self._attester is None:
             return None
         with self._quoting:
-            quote = self._attester.quote(report_data)
+            quote = _ask(self._attester, report_data)
         return _checked(quote, report_data)
 
     def epoch(self, role: str, credentials: Credentials | None = None) -> Epoch | None:
@@ -447,6 +447,21 @@ class _Renewer:
                 pause = RETRY_MOST.total_seconds()
             self._wake.wait(min(pause, MAX_IDLE))
             self._wake.clear()
+
+
+def _ask(attester: Attester, report_data: bytes) -> bytes:
+    """Return what an attester answers. Whatever goes wrong in it, which may be anybody's code, is a quote less."""
+    try:
+        return attester.quote(report_data)
+    except EAAError:
+        raise
+    except Exception as error:
+        logger.debug("the attester %s failed", attester.name, exc_info=True)
+        raise Unavailable(
+            Reason.QUOTE_UNAVAILABLE,
+            f"the attester {attester.name} failed: {type(error).__name__}: {error}",
+            hint="check the platform's quoting service; an attester should raise Unavailable",
+        ) from error
 
 
 def _checked(quote: bytes, report_data: bytes) -> bytes:

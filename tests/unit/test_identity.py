@@ -164,6 +164,26 @@ def test_a_platform_that_does_not_quote_for_a_while_costs_nothing(attester: Atte
     assert identity.credentials() is not first
 
 
+@pytest.mark.parametrize("ahead", [True, False], ids=["renewed by a thread", "renewed when asked"])
+def test_whatever_an_attester_raises_is_a_failed_renewal(attester: Attester, clock: Clock, *, ahead: bool) -> None:
+    """It may be anybody's. What is still valid serves on."""
+    identity = Identity(attester, clock=clock)
+    first = identity.credentials()
+    attester.answer = OSError("no device")
+    clock.now = NOW + RENEW_AFTER
+    if ahead:
+        identity.keep_renewed()
+        eventually(lambda: identity.renewal_failures == 1)
+        identity.close()
+        eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
+    assert identity.credentials() is first
+    assert identity.renewal_failures == 1
+    assert identity.next_renewal == clock.now + RETRY_FIRST
+    with pytest.raises(Unavailable, match="OSError: no device") as caught:
+        identity.quote(bytes(64))
+    assert caught.value.reason is Reason.QUOTE_UNAVAILABLE
+
+
 def test_expired_credentials_are_never_shown(attester: Attester, clock: Clock) -> None:
     identity = Identity(attester, clock=clock)
     attester.answer = Unavailable(Reason.QUOTE_UNAVAILABLE, "busy")
@@ -264,20 +284,21 @@ def test_a_thread_renews_what_is_due_and_connections_go_on_with_what_there_is(at
     eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
 
 
-def test_a_bug_in_an_attester_does_not_end_the_renewing(
-    attester: Attester, clock: Clock, caplog: pytest.LogCaptureFixture
+def test_a_bug_does_not_end_the_renewing(
+    attester: Attester, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identity = Identity(attester, clock=clock)
-    attester.answer = ZeroDivisionError()
+    monkeypatch.setattr("eaa.identity.create_certificate", lambda *_, **__: 1 // 0)
     clock.now = NOW + RENEW_AFTER
     identity.keep_renewed()
     try:
         eventually(lambda: any(Reason.INTERNAL in line for line in caplog.messages))
-        attester.answer = None
+        monkeypatch.undo()
         identity._renewer.wake()  # type: ignore[union-attr]
         eventually(lambda: identity.next_renewal == clock.now + RENEW_AFTER)
     finally:
         identity.close()
+    eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
 
 
 def test_without_an_attester_there_is_no_thread(clock: Clock) -> None:
