@@ -146,7 +146,8 @@ def test_a_server_knows_whom_it_talks_to_where_it_asks(
     assert stream.peer.verdict is not None
     assert (stream.peer.verdict.reference_value, stream.peer.level) == ("client", level)
     assert stream.peer.facts.quote.body.mr_enclave.hex() == world.site.mr_enclaves["client"]
-    assert any(f"client, bound at level {level.label}" in record.getMessage() for record in caplog.records)
+    said = f"a client accepted as client at level {level.label}; this side's evidence shown at level fresh"
+    assert any(said in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.skipif(loop_factory() is None, reason="uvloop is not installed")

@@ -139,6 +139,7 @@ def test_padding_that_an_attester_leaves_is_no_harm(source: Source, platform: Pl
 def test_no_evidence_is_a_rejection_without_any_fetch(source: Source, platform: Platform) -> None:
     judgement = verifier_of(source, value_for(platform)).judge(None, role=Role.WORKLOAD, session=None)
     assert not judgement.accepted
+    assert [check.name for check in judgement.checks if not check.passed] == ["evidence"]
     assert judgement.verified is None
     assert source.asked == []
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Protocol, Self
 
-from eaa.aio.attestation import Judge
+from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.client import AnyAddress, to_address
 from eaa.aio.net import Service
 from eaa.aio.sessions import Endpoint, Identity, Verifier, judge_now_by
@@ -162,12 +162,13 @@ class AttestedServer:
         attestation = await self._endpoint.secure(sock, self._terms, self._judge)
         try:
             await attestation.complete()
-            await self._serve_application(attestation.stream, name)
+            await self._serve_application(attestation, name)
         finally:
             attestation.stream.abort()
 
-    async def _serve_application(self, stream: AttestedStream, name: str) -> None:
-        logger.info("%s: serving %s", name, _describe(stream))
+    async def _serve_application(self, attestation: Attestation, name: str) -> None:
+        stream = attestation.stream
+        logger.info("%s: serving %s", name, _describe(attestation))
         try:
             await _at_the_client_s_expense(self._handler(stream))
         except EAAError:
@@ -196,8 +197,8 @@ async def _at_the_client_s_expense(handling: Awaitable[None]) -> None:
         raise PeerMisbehaved(Reason.PEER_TIMEOUT, "the time that the application has for a client is over") from error
 
 
-def _describe(stream: AttestedStream) -> str:
-    peer = stream.peer
+def _describe(attestation: Attestation) -> str:
+    peer, shown = attestation.stream.peer, f"this side's evidence shown at level {attestation.shown_level.label}"
     if peer.verdict is None:
-        return "a client that was not judged"
-    return f"a client that is {peer.verdict.reference_value}, bound at level {peer.level.label}"
+        return f"a client that was not judged; {shown}"
+    return f"a client accepted as {peer.verdict.reference_value} at level {peer.level.label}; {shown}"

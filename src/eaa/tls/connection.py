@@ -515,12 +515,12 @@ _SENTENCES: Final = (
     (
         "certificate required",
         "the peer demands a TLS client certificate, and this side has none",
-        "start this side with --mutual",
+        "give this side an identity (--mutual)",
     ),
     (
         "did not return a certificate",
         "the client sent no certificate, and this side demands one",
-        "start the client with --mutual",
+        "give the client an identity (--mutual)",
     ),
     (
         "alert no application protocol",

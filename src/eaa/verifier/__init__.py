@@ -18,7 +18,7 @@ from eaa.appraise.floor import FloorKeeper, evaluation_numbers
 from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
-from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
+from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
 from eaa.errors import Misuse, Reason, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.quote import Quote
@@ -67,6 +67,11 @@ class Judgement:
     def accepted(self) -> bool:
         """Whether every check passed."""
         return isinstance(self.result, Accepted)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every check that ran, those that passed included."""
+        return self.result.checks
 
 
 class Verifier:
