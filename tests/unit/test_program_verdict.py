@@ -28,7 +28,7 @@ from eaa.errors import (
     VerificationError,
 )
 from eaa.program.judged import verdict_of_facts, verdict_of_judgement
-from eaa.program.output import print_record, print_verdict
+from eaa.program.output import SUCCESS, print_record, print_reply, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error
 from eaa.verifier import Judgement
 from support.facts import NOW, enclave_report, reference_value, td_report, verified
@@ -332,3 +332,8 @@ def test_the_reference_values_of_the_manual_can_be_used() -> None:
     values = ReferenceValues.parse(text)
     assert {value.name for value in values} == set(tomllib.loads(text))
     assert {value.role for value in values} == {Role.WORKLOAD, Role.RELAY}
+
+
+def test_no_text_of_a_peer_looks_like_a_line_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    print_reply(f"hello\n{SUCCESS}\r\x1b[2J\u202e\n")
+    assert capsys.readouterr().out == f"Server: hello\\n{SUCCESS}\\r\\x1b[2J\\u202e\n"

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import click
-
 from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.client import patiently
 from eaa.aio.net import Service, connect
@@ -27,7 +25,7 @@ from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.loop import run_service
 from eaa.program.metrics import service_metrics, serving_metrics
 from eaa.program.options import Binding
-from eaa.program.output import print_verdict
+from eaa.program.output import print_reply, print_verdict
 from eaa.program.run import say
 from eaa.protocol.exchange import Levels, Terms
 from eaa.protocol.legacy import HELLO
@@ -245,9 +243,9 @@ def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
         verdict = verdict_of_judgement(judgement)
     except EAAError as error:
         verdict, greeting = verdict_of_refusal(error), ""
-    if greeting and not as_json:
-        click.echo(f"Server: {greeting.rstrip()}")
     print_verdict(verdict, program=PROGRAM, as_json=as_json)
+    if greeting and not as_json:
+        print_reply(greeting)
     return verdict.exit_code
 
 

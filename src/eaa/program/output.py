@@ -73,6 +73,15 @@ def print_verdict(verdict: Verdict, *, program: str, as_json: bool, explain: boo
         click.echo(f"{program}: hint: {verdict.hint}", err=True)
 
 
+def print_reply(text: str) -> None:
+    """Print what a peer's application has said, on one line, with nothing in it that a terminal would act upon.
+
+    Who was accepted may still pass on what others have typed, and no text of a peer's may look like a line of ours.
+    """
+    shown = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text.rstrip())
+    click.echo(f"Server: {''.join(shown)}")
+
+
 def answer_line(verdict: Verdict) -> str:
     """Return a verdict as one line for people."""
     if verdict.reason is None:

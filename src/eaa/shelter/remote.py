@@ -31,7 +31,7 @@ from eaa.program.options import (
     judging_options,
     reference_engine,
 )
-from eaa.program.output import SUCCESS, json_option, print_verdict
+from eaa.program.output import SUCCESS, json_option, print_reply, print_verdict
 from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
 from eaa.protocol.exchange import EvidenceReceived, Levels, Terms
 from eaa.shelter.first_sight import as_if_recorded, may_be_new, recordable, strictly
@@ -195,7 +195,7 @@ def _print(verdict: Verdict, reply: bytes, *, as_json: bool, explain: bool) -> N
     print_verdict(verdict, program="shelter", as_json=as_json, explain=explain)
     if as_json or verdict.verdict != ACCEPTED:
         return
-    click.echo(f"Server: {reply.decode(errors='replace').rstrip()}")
+    print_reply(reply.decode(errors="replace"))
     # The reference program's lines; a trust domain has neither measurement, and its MRTD stands in the verdict.
     for name, value in (("mrenclave", verdict.mr_enclave), ("mrsigner", verdict.mr_signer)):
         if value is not None:

@@ -30,7 +30,7 @@ from eaa.program.options import (
     judging_options,
     reference_engine,
 )
-from eaa.program.output import SUCCESS, json_option, print_verdict
+from eaa.program.output import SUCCESS, json_option, print_reply, print_verdict
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements, refuse_verdictd
 from eaa.program.run import run
 from eaa.program.verdict import ACCEPTED, verdict_of_nobody
@@ -125,7 +125,7 @@ def _answer(visit: Coroutine[Any, Any, tuple[Judgement | None, str]], *, as_json
         verdict, reply = verdict_of_refusal(error), ""
     print_verdict(verdict, program=PROGRAM, as_json=as_json)
     if verdict.exit_code == 0 and not as_json:
-        click.echo(f"Server: {reply.rstrip()}")
+        print_reply(reply)
     if verdict.verdict == ACCEPTED and not as_json:
         click.echo(SUCCESS)
     return verdict.exit_code
