@@ -82,3 +82,11 @@ def test_what_is_no_collateral_file_is_refused(respell: Callable[[bytes], bytes]
     with pytest.raises(MalformedInput) as caught:
         Collateral.from_json(respell(GOOD.to_json()))
     assert caught.value.reason is Reason.COLLATERAL_MALFORMED
+
+
+def test_what_a_pccs_takes_is_known_and_sent_there() -> None:
+    """`eaa simulator collateral` writes it by default."""
+    with pytest.raises(MalformedInput) as caught:
+        Collateral.from_json(b'{"platforms": [], "collaterals": {}}')
+    assert caught.value.reason is Reason.COLLATERAL_MALFORMED
+    assert "eaa-pccs upload" in (caught.value.hint or "")

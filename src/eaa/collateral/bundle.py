@@ -24,6 +24,10 @@ _HEX_DIGITS: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*+")
 _HEX: Final = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 
 
+_UPLOADED: Final = frozenset(("platforms", "collaterals"))
+"""The members of Intel's platform_collaterals.json, which people mistake for this."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collateral:
     """Endorsements of one platform model, as served. Nothing here has been verified."""
@@ -74,6 +78,12 @@ class Collateral:
         if len(raw) > MAX_COLLATERAL_SIZE:
             raise _malformed(f"the collateral file has {len(raw)} bytes, the limit is {MAX_COLLATERAL_SIZE}")
         document = _load_object(raw)
+        if document.keys() >= _UPLOADED:
+            raise _malformed(
+                "this is the collateral of many platforms, as a PCCS takes it, and no collateral file",
+                hint="`eaa-pccs upload` stores it, and --pccs reads from there; `eaa simulator collateral DIR --format file` "
+                "writes a collateral file of a software TEE",
+            )
         values: dict[str, Any] = {name: _text(document, name).encode() for name in _TEXT}
         values.update({name: _hex(document, name) for name in _HEX})
         if document.get("pck_certificate_chain") is not None:
@@ -89,10 +99,11 @@ class Collateral:
         return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def _malformed(message: str) -> MalformedInput:
-    return MalformedInput(
-        Reason.COLLATERAL_MALFORMED, message, hint="docs/manual describes the format; `shelter inspect` tells more"
-    )
+_HINT: Final = 'docs/manual/protocol.md, "Stapled collateral", describes the format'
+
+
+def _malformed(message: str, *, hint: str = _HINT) -> MalformedInput:
+    return MalformedInput(Reason.COLLATERAL_MALFORMED, message, hint=hint)
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
