@@ -81,8 +81,8 @@ class Collateral:
         if document.keys() >= _UPLOADED:
             raise _malformed(
                 "this is the collateral of many platforms, as a PCCS takes it, and no collateral file",
-                hint="`eaa-pccs upload` stores it, and --pccs reads from there; `eaa simulator collateral DIR --format file` "
-                "writes a collateral file of a software TEE",
+                hint="`eaa-pccs upload` stores it, and --pccs reads from there; "
+                "`eaa simulator collateral DIR --format file` writes a collateral file of a software TEE",
             )
         values: dict[str, Any] = {name: _text(document, name).encode() for name in _TEXT}
         values.update({name: _hex(document, name) for name in _HEX})
