@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,6 +80,34 @@ def cli() -> None:
     help="Holds the token with which platforms report themselves. There is no default: without one, they get 401.",
 )
 @click.option(
+    "--mode",
+    type=click.Choice(["OFFLINE", "REQ", "LAZY"], case_sensitive=False),
+    default="OFFLINE",
+    show_default=True,
+    help="When to ask the upstream: never, when a platform reports itself, or for every miss.",
+)
+@click.option(
+    "--upstream",
+    default="https://api.trustedservices.intel.com/sgx/certification/v4/",
+    show_default=True,
+    metavar="URL",
+    help="What to fill from in the modes REQ and LAZY: Intel's PCS or another PCCS.",
+)
+@click.option("--upstream-ca", type=click.Path(path_type=Path), metavar="FILE", help="The CA (PEM) of the upstream.")
+@click.option(
+    "--api-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Holds the subscription key with which Intel's PCS gives PCK certificates.",
+)
+@click.option(
+    "--refresh-hours",
+    type=click.IntRange(0, 24 * 30),
+    default=24,
+    show_default=True,
+    help="How often to fetch anew what is stored, in the modes REQ and LAZY. 0: only when asked to.",
+)
+@click.option(
     "--trust-anchor",
     "trust_anchors",
     type=click.Path(path_type=Path),
@@ -96,8 +127,9 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     log_level: str,
+    **filling: Any,
 ) -> int:
-    """Serve what was uploaded, as a cache in OFFLINE mode does: a miss is a miss.
+    """Serve what was uploaded, and in the modes REQ and LAZY what the upstream has.
 
     Everything is verified before it is stored and before it is served, up to Intel's root or one that --trust-anchor
     names.
@@ -122,39 +154,93 @@ def serve(
         ) from error
 
     tls = None if tls_cert is None or tls_key is None else TLSFiles(certificate=tls_cert, key=tls_key)
-    return _serve(listen, database, tls, token=token, user_token=user_token, roots=roots)
+    return _serve(
+        _Plan(
+            listen=listen,
+            database=database,
+            tls=tls,
+            token=token,
+            user_token=user_token,
+            roots=roots,
+            filling=_Filling(**filling),
+        )
+    )
 
 
-def _serve(
-    listen: TCPAddress, database: Path, tls: Any, *, token: str | None, user_token: str | None, roots: frozenset[bytes]
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filling:
+    """Where what is missing comes from."""
+
+    mode: str
+    upstream: str
+    upstream_ca: Path | None
+    api_key_file: Path | None
+    refresh_hours: int
+
+    def open(self, store: Any, trust_anchors: Any) -> Any:
+        """Return a filler of this store; None in OFFLINE mode."""
+        from eaa.pccs.filling import Filler, Mode  # noqa: PLC0415
+        from eaa.pccs.upstream import Upstream  # noqa: PLC0415
+        from eaa.verifier import wall_clock  # noqa: PLC0415
+
+        if self.mode == Mode.OFFLINE:
+            return None
+        key = None if self.api_key_file is None else read_token(self.api_key_file, of="subscription")
+        upstream = Upstream(self.upstream, api_key=key, ca_file=self.upstream_ca)
+        return Filler(upstream, store, trust_anchors=trust_anchors, clock=wall_clock)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What to serve, and where."""
+
+    listen: TCPAddress
+    database: Path
+    tls: Any
+    token: str | None = field(repr=False)
+    user_token: str | None = field(repr=False)
+    roots: frozenset[bytes]
+    filling: _Filling
+
+
+def _serve(plan: _Plan) -> int:
     from eaa.pccs import server  # noqa: PLC0415
+
+    if plan.tls is not None:
+        plan.tls.require_usable()
+    try:
+        listener = server.bind(plan.listen.host, plan.listen.port)
+    except OSError as error:
+        raise unavailable_from_os_error(error, doing=f"listening on {plan.listen}") from error
+    with listener, contextlib.ExitStack() as stack:
+        service = _open_service(plan, stack)
+        _say_what_is_open(plan.listen, plan.token, is_tls=plan.tls is not None)
+        stopped_by = server.serve(service, listener, tls=plan.tls, ready=_announce)
+    code = EXIT_TERMINATED if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
+    server.leave_if_engine_lingers(code)
+    return code
+
+
+def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> Any:
+    from eaa.pccs.filling import Mode, Refresher  # noqa: PLC0415
     from eaa.pccs.service import Service, Token  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
     from eaa.verifier import INTEL, TrustAnchors  # noqa: PLC0415
 
-    if tls is not None:
-        tls.require_usable()
-    try:
-        listener = server.bind(listen.host, listen.port)
-    except OSError as error:
-        raise unavailable_from_os_error(error, doing=f"listening on {listen}") from error
-    with listener:
-        store = Store.open(database)
-        try:
-            _say_what_is_open(listen, token, is_tls=tls is not None)
-            service = Service(
-                store,
-                admin_token=Token() if token is None else Token.of(token),
-                user_token=Token() if user_token is None else Token.of(user_token),
-                trust_anchors=TrustAnchors(INTEL.fingerprints | roots),
-            )
-            stopped_by = server.serve(service, listener, tls=tls, ready=_announce)
-        finally:
-            store.close()
-    code = EXIT_TERMINATED if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
-    server.leave_if_engine_lingers(code)
-    return code
+    store = Store.open(plan.database)
+    stack.callback(store.close)
+    anchors = TrustAnchors(INTEL.fingerprints | plan.roots)
+    filler = plan.filling.open(store, anchors)
+    if filler is not None and plan.filling.refresh_hours:
+        stack.callback(Refresher(filler, every=timedelta(hours=plan.filling.refresh_hours)).close)
+    return Service(
+        store,
+        admin_token=Token() if plan.token is None else Token.of(plan.token),
+        user_token=Token() if plan.user_token is None else Token.of(plan.user_token),
+        trust_anchors=anchors,
+        mode=Mode(plan.filling.mode),
+        filler=filler,
+    )
 
 
 def _announce(url: str) -> None:

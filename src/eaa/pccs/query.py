@@ -108,3 +108,8 @@ def crl_uri(parameters: Mapping[str, str]) -> str:
 def is_intel_crl(uri: str) -> bool:
     """Whether this is where Intel publishes a CRL."""
     return _INTEL_CRL.fullmatch(uri) is not None
+
+
+def is_intel_root_crl(uri: str) -> bool:
+    """Whether this is where Intel publishes the root's CRL."""
+    return is_intel_crl(uri) and "/IntelSGXRootCA." in uri

@@ -49,7 +49,10 @@ START_TIMEOUT: Final = 10.0
 _OWN_DESCRIPTORS: Final = 64
 """Set aside for the database and everything else."""
 _LINGER: Final = 0.1
+_FETCH: Final = "fetch"
 _REQUEST_TIMEOUT: Final = 408
+FETCHERS: Final = 64
+"""Threads that wait for the upstream; each of many clients that miss the same document takes one."""
 WORKERS: Final = 4
 """Threads that answer requests; SQLite reads take well under a millisecond."""
 
@@ -137,8 +140,9 @@ async def _serve(
 
     for handled in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(handled, stop, handled)
+    fetching = ThreadPoolExecutor(max_workers=FETCHERS, thread_name_prefix=_FETCH)
     with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="answer") as pool:
-        application = _Application(service, pool)
+        application = _Application(service, pool, fetching)
         engine = _Engine(application, listener, tls)
         running = loop.create_task(engine.serve())
         starting = loop.create_task(_first_answer(listener, is_tls=tls is not None))
@@ -154,6 +158,7 @@ async def _serve(
             starting.cancel()
             listener.close()
             await _drain(engine, application, running)
+            fetching.shutdown(wait=False, cancel_futures=True)
     return stopped.result()
 
 
@@ -252,9 +257,10 @@ def _connections_allowed() -> int:
 class _Application:
     """Carries requests from the engine to the service and answers back."""
 
-    def __init__(self, service: Service, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, service: Service, pool: ThreadPoolExecutor, fetching: ThreadPoolExecutor) -> None:
         self._service = service
         self._pool = pool
+        self._fetching = fetching
         self._in_progress = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -301,7 +307,11 @@ class _Application:
                 return self._service.refused(request, Status.CONTENT_TOO_LARGE)
             request = replace(request, body=body)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._service.answer, request)
+        response = await loop.run_in_executor(self._pool, self._service.attempt, request)
+        if response is None:
+            # Whoever waits for the upstream keeps nobody waiting whose answer is here.
+            response = await loop.run_in_executor(self._fetching, self._service.answer, request)
+        return response
 
 
 async def _read_body(request: Request, protocol: Any, limit: int) -> bytes | None:
@@ -347,12 +357,17 @@ def leave_if_engine_lingers(code: int) -> None:
     while it is being taken down. Everything of ours has to be closed before this is called.
     """
     deadline = time.monotonic() + _LINGER
-    while _foreign_threads() and time.monotonic() < deadline:
+    while (_foreign_threads() or _fetching_threads()) and time.monotonic() < deadline:
         time.sleep(0.002)
-    if _foreign_threads():
+    if _foreign_threads() or _fetching_threads():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _fetching_threads() -> int:
+    """Return how many threads still wait for the upstream; nobody waits for them any more."""
+    return sum(thread.name.startswith(_FETCH) for thread in threading.enumerate())
 
 
 def _foreign_threads() -> int:

@@ -1,7 +1,8 @@
 """The routes: which request gets which answer from the cache. No sockets here, and no waiting but for the database.
 
-This service is in OFFLINE mode: it answers from what was uploaded, and a miss is a miss. What is past its time, or does
-not verify, is a miss as well. An answer is rendered once and then kept, see `eaa.pccs.rendered`.
+In OFFLINE mode it answers from what was uploaded, and a miss is a miss; in LAZY mode a miss is filled from the
+upstream, see `eaa.pccs.filling`, in REQ mode only when a platform reports itself. What is past its time, or does not
+verify, is a miss as well. An answer is rendered once and then kept, see `eaa.pccs.rendered`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -25,6 +27,7 @@ from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
 from eaa.errors import EAAError
 from eaa.pccs import query
+from eaa.pccs.filling import Filler, Mode
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.rendered import RenderedAnswers
@@ -79,6 +82,16 @@ class _Place:
 
 
 _Handler = Callable[[Request, _Place], Response]
+_ASK_UPSTREAM: Final = frozenset({("POST", "/platforms"), ("GET", _REFRESH), ("POST", _REFRESH), ("HEAD", _REFRESH)})
+
+
+_Fetch = tuple[Hashable, Callable[[], None]]
+"""A name for something that is missing, and what would bring it."""
+_Fetcher = Callable[[Filler, Mapping[str, str], _Place, Refusal], _Fetch | None]
+
+
+class _WouldFetch(Exception):
+    """The answer takes the upstream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +121,8 @@ class Service:
         admin_token: Token,
         user_token: Token = Token(),
         trust_anchors: TrustAnchors = INTEL,
+        mode: Mode = Mode.OFFLINE,
+        filler: Filler | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -118,16 +133,24 @@ class Service:
             admin_token: what an upload must carry, and whoever reads the queue or asks for a refresh.
             user_token: what a platform that reports itself must carry. Neither opens what the other does.
             trust_anchors: the roots below which anything is stored or served.
+            mode: when the filler is asked.
+            filler: brings documents from the upstream; every mode but OFFLINE needs one.
             clock: the present; documents are judged by it.
             request_id: makes a new one for each answer.
         """
         self._store = store
         self._tokens = {_ADMIN: admin_token, _USER: user_token}
         self._trust_anchors = trust_anchors
+        self._mode = mode
+        self._filler = filler if mode is not Mode.OFFLINE else None
         self._clock = clock
         self._request_id = request_id
         self._kept = RenderedAnswers()
         self._looked = -GENERATION_INTERVAL
+        self._routes = self._route_table()
+
+    def _route_table(self) -> dict[str, Mapping[str, Mapping[str, _Handler]]]:
+        """Return who answers what, by product, route and method."""
         read = {
             "/pckcert": self._pckcert,
             "/pckcrl": self._pckcrl,
@@ -143,7 +166,7 @@ class Service:
             _REFRESH: {"POST": self._refresh, "GET": self._refresh},
             "/appraisalpolicy": {"PUT": self._put_policy, "GET": self._policies},
         }
-        self._routes: dict[str, Mapping[str, Mapping[str, _Handler]]] = {
+        return {
             "SGX": {**{route: {"GET": handler} for route, handler in read.items()}, **written},
             "TDX": {"/tcb": {"GET": self._tcb}, "/qe/identity": {"GET": self._qe_identity}},
             "HEALTH": {
@@ -169,11 +192,21 @@ class Service:
         found = self._kept.get(request, now=self._clock())
         return None if found is None else self._finish(request, found)
 
+    def attempt(self, request: Request) -> Response | None:
+        """Return the answer, finished, or None where it takes the upstream, and so may take long."""
+        try:
+            return self._answer(request, fetches=False)
+        except _WouldFetch:
+            return None
+
     def answer(self, request: Request) -> Response:
         """Return the answer, finished: whatever goes wrong becomes one."""
+        return self._answer(request, fetches=True)
+
+    def _answer(self, request: Request, *, fetches: bool) -> Response:
         try:
             self._look_for_changes()
-            response = self._kept.get(request, now=self._clock()) or self._render(request)
+            response = self._kept.get(request, now=self._clock()) or self._render(request, fetches=fetches)
         except Refusal as refusal:
             level = logging.WARNING if refusal.alarms else logging.INFO
             _log.log(level, "%s: %d, %s", request, refusal.status, refusal.cause)
@@ -193,11 +226,44 @@ class Service:
             self._kept.renew(self._store.generation())
             self._looked = now
 
-    def _render(self, request: Request) -> Response:
+    def _render(self, request: Request, *, fetches: bool) -> Response:
         generation = self._kept.generation
-        response = self._dispatch(request)
+        place = _place(request.path)
+        writes = place is not None and (request.method, place.route) in _ASK_UPSTREAM
+        if writes and self._filler is not None and not fetches:
+            raise _WouldFetch
+        try:
+            response = self._dispatch(request)
+        except Refusal as miss:
+            fetch = self._fetch(request, miss)
+            if fetch is None or self._filler is None:
+                raise
+            if not fetches:
+                raise _WouldFetch from miss
+            key, fill = fetch
+            self._filler.once(key, lambda: self._fill(request, fill))
+            response = self._dispatch(request)
         self._kept.put(request, response, generation=generation)
         return response
+
+    def _fill(self, request: Request, fill: Callable[[], None]) -> None:
+        """Fetch what a request misses, unless somebody has brought it since."""
+        try:
+            self._dispatch(request)
+        except Refusal as miss:
+            if self._fetch(request, miss) is None:
+                raise
+            fill()
+            self._kept.renew(self._store.generation())
+
+    def _fetch(self, request: Request, miss: Refusal) -> _Fetch | None:
+        """Return what would bring what a request misses, with a name for it; None where nothing would."""
+        place = _place(request.path)
+        is_read = request.method in ("GET", "HEAD") and miss.status in (Status.NO_CACHE_DATA, Status.PLATFORM_UNKNOWN)
+        if self._mode is not Mode.LAZY or self._filler is None or place is None or not is_read:
+            return None
+        fetcher = _FETCHERS.get(place.route)
+        return None if fetcher is None else fetcher(self._filler, request.parameters(), place, miss)
 
     def refused(self, request: Request, status: Status) -> Response:
         """Return the answer to a request that came to nothing before or beside the routes."""
@@ -423,11 +489,24 @@ class Service:
     # --- the queue
 
     def _register(self, request: Request, _place: _Place) -> Response:
-        query.update_type(request.parameters(), may_be=query.ALL_UPDATES)
+        update = query.update_type(request.parameters(), may_be=query.ALL_UPDATES)
         registration = Registration.parse(_json_body(request))
         if not self._store.is_cached(registration):
-            self._store.register(registration, state=Waiting.NEW, now=self._clock())
+            self._provision(registration)
+        if self._filler is not None:
+            self._filler.complete(query.UPDATES if update == "ALL" else (update,))
         return sentence(Status.OK)
+
+    def _provision(self, registration: Registration) -> None:
+        """Queue a platform, or fetch its certificates, or both: a queue that a fetch fails to empty tells of it."""
+        waits = self._mode is not Mode.LAZY
+        if waits:
+            self._store.register(registration, state=Waiting.NEW, now=self._clock())
+        if self._filler is not None:
+            work = partial(self._filler.platform, registration, raises_queue=waits)
+            self._filler.once(("platform", registration.qe_id, registration.pce_id), work)
+            if waits:
+                self._store.register(registration, state=Waiting.TAKEN, now=self._clock())
 
     def _platforms(self, request: Request, _place: _Place) -> Response:
         """Answer who waits, and take them from the queue; or, with a list of models, which platforms are cached."""
@@ -447,9 +526,15 @@ class Service:
         kind = parameters.get("type")
         if kind and kind != "certs":
             raise Refusal(Status.INVALID_REQUEST, "the type of a refresh is certs, or none")
-        if kind:
-            query.models(parameters)
-        raise Refusal(Status.UNAVAILABLE, "nothing is refreshed in OFFLINE mode")
+        fmspcs = query.models(parameters) if kind else ()
+        if self._filler is None:
+            raise Refusal(Status.UNAVAILABLE, "nothing is refreshed in OFFLINE mode")
+        refresh = partial(self._filler.refresh_platforms, fmspcs) if kind else self._filler.refresh
+        failures = self._filler.once(("refresh", kind, fmspcs), refresh)
+        self._kept.renew(self._store.generation())
+        if failures:
+            raise Refusal(Status.UNAVAILABLE, f"{failures} documents could not be refreshed", alarms=True)
+        return sentence(Status.OK)
 
     def _put_policy(self, request: Request, _place: _Place) -> Response:
         policy = AppraisalPolicy.parse(_json_body(request))
@@ -497,6 +582,72 @@ def _json_body(request: Request) -> bytes:
     if kind != "application/json":
         raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind or 'unknown'}, not application/json")
     return request.body
+
+
+def _fetch_tcb_info(filler: Filler, parameters: Mapping[str, str], place: _Place, _miss: Refusal) -> _Fetch | None:
+    _refuse_ended_version(place)
+    if "tcbEvaluationDataNumber" in parameters:
+        return None
+    what = {
+        "tee": place.product,
+        "fmspc": query.hex_parameter(parameters, "fmspc", 12),
+        "update": query.update_type(parameters),
+    }
+    return ("tcb", *what.values()), partial(filler.tcb_info, **what)
+
+
+def _fetch_identity(filler: Filler, parameters: Mapping[str, str], place: _Place, _miss: Refusal) -> _Fetch | None:
+    _refuse_ended_version(place)
+    quoting = "QE" if place.product == "SGX" else "TD_QE"
+    what = {"name": "QVE" if place.route == "/qve/identity" else quoting, "update": query.update_type(parameters)}
+    return ("identity", *what.values()), partial(filler.identity, **what)
+
+
+def _refuse_ended_version(place: _Place) -> None:
+    if place.api_version == 3:
+        raise Refusal(Status.VERSION_ENDED, "version 3 of the vendor's API has ended")
+
+
+def _fetch_pck_crl(filler: Filler, parameters: Mapping[str, str], _place: _Place, _miss: Refusal) -> _Fetch | None:
+    ca = query.certificate_authority(parameters)
+    return ("pckcrl", ca), partial(filler.pck_crl, ca=ca)
+
+
+def _fetch_root_crl(filler: Filler, parameters: Mapping[str, str], place: _Place, _miss: Refusal) -> _Fetch | None:
+    if place.route == "/rootcacrl":
+        return "rootcacrl", filler.root_crl
+    uri = query.crl_uri(parameters)
+    return (("crl", uri), partial(filler.root_crl, uri=uri)) if query.is_intel_root_crl(uri) else None
+
+
+def _fetch_platform(filler: Filler, parameters: Mapping[str, str], _place: _Place, miss: Refusal) -> _Fetch | None:
+    if miss.status is not Status.PLATFORM_UNKNOWN:
+        return None
+    platform = _asking(parameters)
+    return ("platform", platform.qe_id, platform.pce_id), partial(filler.platform, platform)
+
+
+_FETCHERS: Final[Mapping[str, _Fetcher]] = {
+    "/pckcert": _fetch_platform,
+    "/pckcrl": _fetch_pck_crl,
+    "/tcb": _fetch_tcb_info,
+    "/qe/identity": _fetch_identity,
+    "/qve/identity": _fetch_identity,
+    "/rootcacrl": _fetch_root_crl,
+    "/crl": _fetch_root_crl,
+}
+
+
+def _asking(parameters: Mapping[str, str]) -> Registration:
+    """Return the platform that asks for its certificate, as if it had reported itself."""
+    return Registration(
+        qe_id=query.qe_id(parameters),
+        pce_id=query.hex_parameter(parameters, "pceid", 4),
+        cpu_svn=query.hex_parameter(parameters, "cpusvn", 32),
+        pce_svn=query.hex_parameter(parameters, "pcesvn", 4),
+        enc_ppid=parameters.get("encrypted_ppid", "").lower(),
+        platform_manifest="",
+    )
 
 
 def _has_number(document: bytes, number: int | None) -> bool:

@@ -172,6 +172,20 @@ class Supplement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Which documents of API version 4 there are."""
+
+    tcb_infos: tuple[tuple[str, str, str], ...]
+    """FMSPC, SGX or TDX, STANDARD or EARLY."""
+    identities: tuple[tuple[str, str], ...]
+    """QE, QVE or TD_QE; STANDARD or EARLY."""
+    cas: tuple[str, ...]
+    """Whose CRL there is."""
+    crl_uris: tuple[str, ...]
+    """Under which addresses the root's CRL is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """What an upload changed, for the log."""
 
@@ -359,6 +373,25 @@ class Store:
             query = query.where(*same, *raw)
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
+
+    def documents(self) -> Kept:
+        """Return what there is of the PKI that is served."""
+        infos, identities = _tcb_infos.c, _identities.c
+        with self._engine.connect() as connection:
+
+            def rows(*columns: sa.Column[Any], versioned: bool = False) -> tuple[Any, ...]:
+                table = columns[0].table
+                query = sa.select(*columns).where(table.c.root == _served())
+                if versioned:
+                    query = query.where(table.c.api_version == 4)
+                return tuple(tuple(row) for row in connection.execute(query))
+
+            return Kept(
+                tcb_infos=rows(infos.fmspc, infos.tee, infos.update_type, versioned=True),
+                identities=rows(identities.name, identities.update_type, versioned=True),
+                cas=tuple(ca for (ca,) in rows(_pck_crls.c.ca)),
+                crl_uris=tuple(uri for (uri,) in rows(_crls.c.uri)),
+            )
 
     def policies(self, *, fmspc: str) -> list[str]:
         """Return the default appraisal policies of a model."""

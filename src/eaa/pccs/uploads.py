@@ -196,7 +196,7 @@ def _platform(
     entry: dict[str, Any], listed: list[dict[str, Any]], tcb_infos: dict[str, Any], api_version: int
 ) -> UploadedPlatform:
     qe_id, pce_id = _key(entry)
-    certificates = tuple(_candidate(cert) for cert in entry["certs"])
+    certificates = tuple(read_candidate(cert) for cert in entry["certs"])
     if not certificates:
         raise _invalid("a platform of the upload has no PCK certificates")
     first = certificates[0].certificate
@@ -221,7 +221,8 @@ def _platform(
     )
 
 
-def _candidate(entry: dict[str, Any]) -> Candidate:
+def read_candidate(entry: dict[str, Any]) -> Candidate:
+    """Read one of a platform's certificates, `{"tcbm":…,"cert":…}`. Raises Refusal (400)."""
     pem = _unquoted(entry["cert"], "a PCK certificate")
     try:
         (der,) = parse_pem_chain(pem, maximum=1)
@@ -252,10 +253,11 @@ def _chains(entries: dict[str, Any], api_version: int) -> tuple[dict[str, str], 
         IDENTITY: of_identities or of_tcb_info,
     }
     chains = {name: chain for name, chain in named.items() if chain}
-    return chains, {name: _chain(chain) for name, chain in chains.items()}
+    return chains, {name: read_chain(chain) for name, chain in chains.items()}
 
 
-def _chain(encoded: str) -> tuple[Certificate, ...]:
+def read_chain(encoded: str) -> tuple[Certificate, ...]:
+    """Read an issuer chain as a header carries it, percent-encoded PEM. Raises Refusal (400)."""
     if len(encoded) > MAX_ENCODED_CHAIN or not _HEADER_SAFE.fullmatch(encoded) or _ENCODED_BEGIN not in encoded:
         raise _invalid("an issuer chain is not percent-encoded PEM")
     try:

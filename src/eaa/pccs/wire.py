@@ -39,6 +39,7 @@ class Status(IntEnum):
     INVALID_REQUEST = 400
     UNAUTHORIZED = 401
     NO_CACHE_DATA = 404
+    VERSION_ENDED = 410
     CONTENT_TOO_LARGE = 413
     INTEGRITY_ERROR = 460
     PLATFORM_UNKNOWN = 461
@@ -52,6 +53,10 @@ SENTENCES: Final[Mapping[Status, str]] = {
     Status.INVALID_REQUEST: "Invalid request parameters.",
     Status.UNAUTHORIZED: "Authentication failed.",
     Status.NO_CACHE_DATA: "No cache data for this platform.",
+    Status.VERSION_ENDED: (
+        "The Intel PCS API version 3 reached planned EOL. Accordingly, collateral from this API version cannot be "
+        "retrieved any longer."
+    ),
     Status.CONTENT_TOO_LARGE: "Content too large.",
     Status.INTEGRITY_ERROR: "The integrity of the data can't be verified.",
     Status.PLATFORM_UNKNOWN: "The platform was not found in the cache.",

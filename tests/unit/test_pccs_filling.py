@@ -1,0 +1,338 @@
+"""A cache that is filled from an upstream: each document once, verified, and what happens when the upstream is bad."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from eaa.pccs.filling import Filler, Flights, Mode
+from eaa.pccs.service import Service, Token
+from eaa.pccs.store import Store
+from eaa.pccs.upstream import MAX_ANSWER, RETRIES, Upstream
+from eaa.pccs.wire import Refusal
+from eaa.simulator.pki import SimulatedPKI
+from eaa.simulator.platform import Platform
+from support.pccs import (
+    NOW,
+    TDX,
+    TOKEN,
+    USER_TOKEN,
+    V3,
+    V4,
+    anchors,
+    get,
+    pckcert_query,
+    platform,
+    put,
+    send,
+    upload_document,
+)
+from support.pccs_upstream import Replies, upstream_of
+from support.scripted_http import Reply, Script, scripted
+
+FMSPC: Final = platform().model.fmspc.hex().upper()
+TCB: Final = f"{V4}/tcb?fmspc={FMSPC}"
+PCKCERT: Final = f"{V4}/pckcert?{pckcert_query(upload_document())}"
+
+
+class Pauses(list[float]):
+    """Sleeps without sleeping, and remembers how long."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@contextmanager
+def filled(
+    folder: Path,
+    replies: Replies,
+    *,
+    mode: Mode = Mode.LAZY,
+    clock: Any = None,
+    pauses: Any = None,
+    timeout: float = 10,
+) -> Iterator[tuple[Service, Script]]:
+    """A service in this mode over a new database, in front of this upstream."""
+    clock = clock or Clock()
+    store = Store.open(folder / "pccs.sqlite")
+    try:
+        with scripted(replies) as script:
+            upstream = Upstream(
+                script.url, api_key="a key", timeout=timeout, sleep=Pauses() if pauses is None else pauses
+            )
+            filler = Filler(upstream, store, trust_anchors=anchors(), clock=clock)
+            yield (
+                Service(
+                    store,
+                    admin_token=Token.of(TOKEN),
+                    user_token=Token.of(USER_TOKEN),
+                    trust_anchors=anchors(),
+                    mode=mode,
+                    filler=filler,
+                    clock=clock,
+                ),
+                script,
+            )
+    finally:
+        store.close()
+
+
+def paths(script: Script) -> list[str]:
+    """What was asked for, without parameters, sorted."""
+    return sorted(target.partition("?")[0] for target in script.requests)
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [
+        (TCB, [f"{V4}/rootcacrl", f"{V4}/tcb"]),
+        (f"{V4}/qe/identity", [f"{V4}/qe/identity", f"{V4}/rootcacrl"]),
+        (f"{TDX}/qe/identity", [f"{V4}/rootcacrl", f"{TDX}/qe/identity"]),
+        (f"{V4}/qve/identity", [f"{V4}/qve/identity", f"{V4}/rootcacrl"]),
+        (f"{V4}/pckcrl?ca=platform", [f"{V4}/pckcrl", f"{V4}/rootcacrl"]),
+    ],
+)
+def test_a_miss_is_fetched_once_and_stays(tmp_path: Path, target: str, asked: list[str]) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        first = get(served, target)
+        assert first.status == 200
+        assert get(served, target).body == first.body
+        assert paths(script) == asked
+
+
+@pytest.mark.parametrize(
+    "target",
+    [f"{V4}/rootcacrl", f"{V4}/crl?uri=https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"],
+)
+def test_the_root_s_crl_is_fetched_with_a_chain_that_names_the_root(tmp_path: Path, target: str) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, _):
+        assert get(served, target).status == 200
+
+
+def test_a_platform_is_fetched_with_the_key_and_everything_that_vouches_for_it(tmp_path: Path) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        response = get(served, PCKCERT)
+        assert response.status == 200
+        assert response.body == platform().pck_pem
+        assert get(served, TCB).status == 200
+        keys = [named.get("ocp-apim-subscription-key") for named in script.headers]
+        assert [bool(key) for key in keys] == ["pckcerts" in target for target in script.requests]
+
+
+@pytest.mark.parametrize(("ppid", "status"), [("0" * 768, 404), (None, 400)])
+def test_a_platform_without_a_ppid_never_goes_upstream(tmp_path: Path, ppid: str | None, status: int) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        query = pckcert_query(upload_document(), encrypted_ppid=ppid or "x")
+        target = f"{V4}/pckcert?{query}" if ppid else f"{V4}/pckcert?{query.replace('&encrypted_ppid=x', '')}"
+        assert get(served, target).status == status
+        assert script.requests == []
+
+
+def test_fifty_cold_clients_make_one_fetch_of_each_document(tmp_path: Path) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script), ThreadPoolExecutor(50) as pool:
+        barrier = threading.Barrier(50)
+
+        def ask(target: str) -> int:
+            barrier.wait()
+            return get(served, target).status
+
+        assert list(pool.map(ask, [TCB, f"{V4}/qe/identity"] * 25)) == [200] * 50
+        assert paths(script) == [f"{V4}/qe/identity", f"{V4}/rootcacrl", f"{V4}/tcb"]
+
+
+def test_version_3_has_ended(tmp_path: Path) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        assert get(served, f"{V3}/tcb?fmspc={FMSPC}").status == 410
+        assert get(served, f"{V3}/qe/identity").status == 410
+        assert script.requests == []
+
+
+@pytest.mark.parametrize("mode", [Mode.OFFLINE, Mode.REQ])
+def test_only_a_lazy_cache_asks_for_a_read(tmp_path: Path, mode: Mode) -> None:
+    with filled(tmp_path, upstream_of(platform()), mode=mode) as (served, script):
+        assert get(served, TCB).status == 404
+        assert get(served, PCKCERT).status == 461
+        assert script.requests == []
+
+
+@pytest.mark.parametrize("mode", [Mode.REQ, Mode.LAZY])
+def test_a_platform_that_reports_itself_is_provisioned_whole(tmp_path: Path, mode: Mode) -> None:
+    with filled(tmp_path, upstream_of(platform()), mode=mode) as (served, script):
+        entry = upload_document()["platforms"][0]
+        replies = script.replies
+        replies[f"{V4}/pckcrl"] = [*replies[f"{V4}/pckcrl"], Reply(status=404)]
+        response = send(served, "POST", f"{V4}/platforms", entry, user_token=USER_TOKEN)
+        # That this upstream lacks the other CA's CRL is no failure: the platform does without.
+        assert response.status == 200
+        assert get(served, PCKCERT).status == 200
+        queued = get(served, f"{V4}/platforms", admin_token=TOKEN)
+        assert queued.body == b"[]"
+
+
+# --- bad upstreams
+
+
+def with_tcb(reply: Reply, *more: Reply) -> Replies:
+    return {**upstream_of(platform()), f"{V4}/tcb": [reply, *more]}
+
+
+def good_tcb() -> Reply:
+    return upstream_of(platform())[f"{V4}/tcb"][0]
+
+
+STRANGER: Final = Platform.create(now=NOW, pki=SimulatedPKI.create(now=NOW, seed=bytes(32)))
+LIES: Final = {
+    "another signature": Reply(headers=good_tcb().headers, body=good_tcb().body.replace(b"UpToDate", b"OutOfDate")),
+    "cut off": Reply(headers=good_tcb().headers, body=good_tcb().body[:-10]),
+    "no chain": Reply(body=good_tcb().body),
+    "a chain that is none": Reply(headers=(("TCB-Info-Issuer-Chain", "x"),), body=good_tcb().body),
+    "another vendor": upstream_of(STRANGER)[f"{V4}/tcb"][0],
+    "out of date": upstream_of(platform(), now=NOW - timedelta(days=40))[f"{V4}/tcb"][0],
+    "huge": Reply(headers=good_tcb().headers, body=b" " * (MAX_ANSWER + 1)),
+    "not JSON": Reply(headers=good_tcb().headers, body=b"<html>"),
+    "moved": Reply(status=302, headers=(("Location", "http://127.0.0.1:1/"),)),
+    "forbidden": Reply(status=403),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_what_a_lying_upstream_sends_is_neither_kept_nor_served(tmp_path: Path, lie: Reply) -> None:
+    with filled(tmp_path, with_tcb(lie, good_tcb())) as (served, _):
+        response = get(served, TCB)
+        assert (response.status, response.body) == (502, b"Unable to retrieve the collateral from the Intel SGX PCS.")
+        assert get(served, TCB).status == 200
+
+
+def test_tcb_info_of_another_model_is_a_lie(tmp_path: Path) -> None:
+    with filled(tmp_path, with_tcb(good_tcb())) as (served, _):
+        assert get(served, f"{V4}/tcb?fmspc=000000000000").status == 502
+
+
+def test_what_the_upstream_has_not_is_a_miss(tmp_path: Path) -> None:
+    with filled(tmp_path, with_tcb(Reply(status=404))) as (served, script):
+        assert get(served, TCB).status == 404
+        assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_failure_that_passes_is_tried_again_with_growing_pauses(tmp_path: Path, status: int) -> None:
+    pauses = Pauses()
+    with filled(tmp_path, with_tcb(Reply(status=status), Reply(status=status), good_tcb()), pauses=pauses) as (
+        served,
+        _,
+    ):
+        assert get(served, TCB).status == 200
+    first, second = pauses
+    assert 0.25 <= first <= 0.75
+    assert 0.5 <= second <= 1.5
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("99999", 8.0)])
+def test_an_upstream_that_throttles_says_for_how_long_within_reason(tmp_path: Path, asked: str, waited: float) -> None:
+    pauses = Pauses()
+    throttled = Reply(status=429, headers=(("Retry-After", asked),))
+    with filled(tmp_path, with_tcb(throttled, good_tcb()), pauses=pauses) as (served, _):
+        assert get(served, TCB).status == 200
+    assert pauses == [waited]
+
+
+@pytest.mark.parametrize("failure", [Reply(hangs_up=True), Reply(status=503), Reply(stalls=5)])
+def test_an_upstream_that_is_down_is_a_502_and_does_not_surface_while_documents_are_valid(
+    tmp_path: Path, failure: Reply
+) -> None:
+    clock = Clock()
+    replies = upstream_of(platform())
+    with filled(tmp_path, replies, clock=clock, timeout=1) as (served, script):
+        assert get(served, TCB).status == 200
+        script.replies.update({path: [failure] for path in replies})
+        assert get(served, f"{V4}/qe/identity").status == 502
+        assert get(served, TCB).status == 200
+        assert get(served, f"{V4}/refresh", method="POST", admin_token=TOKEN).status == 503
+        assert get(served, TCB).status == 200
+        clock.now += timedelta(days=31)
+        assert get(served, TCB).status == 502
+
+
+def test_tries_are_counted(tmp_path: Path) -> None:
+    with filled(tmp_path, with_tcb(Reply(status=503))) as (served, script):
+        assert get(served, TCB).status == 502
+        assert len(script.requests) == RETRIES + 1
+
+
+# --- refreshing
+
+
+def test_a_refresh_brings_what_is_new_and_an_expired_document_is_fetched_again(tmp_path: Path) -> None:
+    clock = Clock()
+    with filled(tmp_path, upstream_of(platform()), clock=clock) as (served, script):
+        before = [get(served, target).body for target in (TCB, f"{V4}/qe/identity", f"{V4}/pckcrl?ca=platform")]
+        clock.now += timedelta(days=10)
+        script.replies.update(upstream_of(platform(), now=clock.now))
+        assert get(served, f"{V4}/refresh", admin_token=TOKEN).status == 200
+        after = [get(served, target).body for target in (TCB, f"{V4}/qe/identity", f"{V4}/pckcrl?ca=platform")]
+        assert all(new != old for new, old in zip(after, before, strict=True))
+        clock.now += timedelta(days=31)
+        script.replies.update(upstream_of(platform(), now=clock.now))
+        assert get(served, TCB).status == 200
+
+
+def test_certificates_are_refreshed_when_they_are_named(tmp_path: Path) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        send(served, "POST", f"{V4}/platforms", upload_document()["platforms"][0], user_token=USER_TOKEN)
+        script.requests.clear()
+        for named in (FMSPC, "all", f"[{FMSPC}]"):
+            assert get(served, f"{V4}/refresh?type=certs&fmspc={named}", admin_token=TOKEN).status == 200
+        assert paths(script).count(f"{V4}/pckcerts") == 3
+
+
+def test_an_upload_still_works_beside_it(tmp_path: Path) -> None:
+    with filled(tmp_path, {}) as (served, script):
+        assert put(served, platform().platform_collaterals(now=NOW)).status == 200
+        assert get(served, TCB).status == 200
+        assert script.requests == []
+
+
+# --- one flight
+
+
+def test_whoever_asks_at_the_same_time_shares_the_outcome() -> None:
+    flights, begun, go = Flights(), threading.Event(), threading.Event()
+    count = 0
+
+    def work() -> int:
+        nonlocal count
+        count += 1
+        begun.set()
+        assert go.wait(10)
+        raise Refusal(502, "down")  # type: ignore[arg-type]
+
+    def ask() -> int:
+        with pytest.raises(Refusal):
+            flights.run("key", work)
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(ask)
+        assert begun.wait(10)
+        rest = [pool.submit(ask) for _ in range(7)]
+        while sum(future.running() for future in rest) < 7:
+            pass
+        go.set()
+        assert first.result() + sum(future.result() for future in rest) == 8
+    assert count <= 8
+    assert flights.run("key", lambda: 5) == 5
