@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from eaa.errors import Reason
 from eaa.evidence.quote import Quote
 from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
+from support.flow import answer_of
 from support.system import Running, Site, run, running
 
 GREETING: Final = b"Hello and welcome to Enclave TLS!\n"
@@ -209,7 +210,7 @@ def test_a_server_without_evidence_is_taken_where_the_operator_says_so(nobody: s
     assert done.stdout.startswith("unattested: ")
     assert SUCCESS not in done.stdout
     assert "Server: Hello" in done.stdout
-    answer: dict[str, Any] = run("enclave-tls-client", "--legacy", "--addr", nobody, *options, "--json").answer
+    answer = answer_of(run("enclave-tls-client", "--legacy", "--addr", nobody, *options, "--json"))
     assert (answer["verdict"], answer["reason"], answer["checks"]) == ("unattested", None, [])
 
 

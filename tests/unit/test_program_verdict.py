@@ -29,7 +29,7 @@ from eaa.errors import (
 )
 from eaa.program.judged import verdict_of_facts, verdict_of_judgement
 from eaa.program.output import SUCCESS, print_record, print_reply, print_verdict
-from eaa.program.verdict import Verdict, verdict_of_error
+from eaa.program.verdict import Verdict, verdict_of_error, verdict_of_nobody
 from eaa.verifier import Judgement
 from support.facts import NOW, enclave_report, reference_value, td_report, verified
 
@@ -106,6 +106,11 @@ def test_rejected_for_want_of_evidence() -> None:
     document = valid(verdict_of_judgement(judgement))
     assert (document["verdict"], document["reason"], document["simulated"]) == ("rejected", "NO_EVIDENCE", None)
     assert not judgement.accepted
+
+
+def test_unattested() -> None:
+    """There was no evidence, so there is no role in which it appeared."""
+    assert valid(verdict_of_nobody("server"))["role"] is None
 
 
 def test_verified() -> None:

@@ -86,6 +86,6 @@ def verdict_of_error(error: EAAError) -> Verdict:
     return Verdict(verdict=word, reason=error.reason.value, message=error.message, hint=error.hint)
 
 
-def verdict_of_nobody(role: str) -> Verdict:
+def verdict_of_nobody(who: str) -> Verdict:
     """Return the answer where the operator has chosen, loudly, to take a peer as it comes. It is no acceptance."""
-    return Verdict(verdict=UNATTESTED, message=f"the {role} was judged by nobody: it may be anything", role=role)
+    return Verdict(verdict=UNATTESTED, message=f"the {who} was judged by nobody: it may be anything")
