@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,6 +299,30 @@ def test_without_a_token_it_says_so_and_uploads_are_refused(tmp_path: Path) -> N
     with running_pccs(tmp_path, token=None) as running:
         assert "no administrator token is set" in running.said()
         assert running.put(upload_body()).status == 401
+
+
+def test_a_token_file_may_hold_a_hash(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text(TOKEN)
+    (tmp_path / "plain").chmod(0o600)
+    line = run("hash-token", tmp_path / "plain", folder=tmp_path).stdout.strip()
+    assert line.startswith("scrypt$")
+    with running_pccs(tmp_path, token=line) as running:
+        assert running.put(upload_body()).status == 200
+        assert running.put(upload_body(), headers={"admin-token": "wrong"}).status == 401
+        assert running.put(upload_body(), headers={"admin-token": line}).status == 401
+
+
+def test_many_guesses_hold_up_nobody(tmp_path: Path) -> None:
+    with running_pccs(tmp_path) as running, ThreadPoolExecutor(60) as pool:
+        assert running.put(upload_body()).status == 200
+        guesses = pool.map(
+            lambda number: running.put(b"{}", headers={"admin-token": f"guess {number}"}).status, range(120)
+        )
+        began = time.monotonic()
+        assert running.get(TCB).status == 200
+        assert time.monotonic() - began < 3
+        assert set(guesses) <= {401, 503}
+        assert running.put(upload_body()).status == 200
 
 
 def test_a_token_that_others_can_read_or_guess_is_warned_of(tmp_path: Path) -> None:

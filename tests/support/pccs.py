@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from eaa.collateral.intel import join_signed_document
 from eaa.evidence.quote import TEEType
-from eaa.pccs.service import Service, Token
+from eaa.pccs.service import Service
 from eaa.pccs.store import Store
+from eaa.pccs.tokens import Token
 from eaa.pccs.wire import Request, Response
 from eaa.simulator.platform import Platform
 from eaa.verifier import TrustAnchors

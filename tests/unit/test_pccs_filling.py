@@ -13,8 +13,9 @@ from typing import Any, Final
 import pytest
 
 from eaa.pccs.filling import Filler, Flights, Mode
-from eaa.pccs.service import Service, Token
+from eaa.pccs.service import Service
 from eaa.pccs.store import Store
+from eaa.pccs.tokens import Token
 from eaa.pccs.upstream import MAX_ANSWER, RETRIES, Upstream
 from eaa.pccs.wire import Refusal
 from eaa.simulator.pki import SimulatedPKI

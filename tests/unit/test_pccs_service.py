@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from eaa.pccs.service import Service, Token
+from eaa.pccs.service import Service
+from eaa.pccs.tokens import Token
 from eaa.pccs.wire import SENTENCES, Request, Response, Status
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform

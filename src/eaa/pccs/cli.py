@@ -71,7 +71,7 @@ def cli() -> None:
     "--admin-token-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Holds the token that uploads must carry. There is no default: without one, uploads are answered 401.",
+    help="Holds the token that uploads must carry, or its hash. There is no default: without one, they get 401.",
 )
 @click.option(
     "--user-token-file",
@@ -223,8 +223,9 @@ def _serve(plan: _Plan) -> int:
 
 def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> Any:
     from eaa.pccs.filling import Mode, Refresher  # noqa: PLC0415
-    from eaa.pccs.service import Service, Token  # noqa: PLC0415
+    from eaa.pccs.service import Service  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
+    from eaa.pccs.tokens import Token  # noqa: PLC0415
     from eaa.verifier import INTEL, TrustAnchors  # noqa: PLC0415
 
     store = Store.open(plan.database)
@@ -283,6 +284,15 @@ def upload(file: Path, url: str, admin_token_file: Path, ca: Path | None, as_jso
         _print_json(stored=True, reason=None, message=f"{file} is stored at {url}", hint=None)
     else:
         click.echo(f"{file} is stored at {url}")
+
+
+@cli.command("hash-token")
+@click.argument("file", type=click.Path(path_type=Path))
+def hash_token(file: Path) -> None:
+    """Print the salted, slow hash (scrypt) of the token in FILE, one line: a token file may hold it instead."""
+    from eaa.pccs.tokens import hash_token as hashed  # noqa: PLC0415
+
+    click.echo(hashed(read_token(file)))
 
 
 def _print_json(**answer: Any) -> None:

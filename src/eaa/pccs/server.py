@@ -53,6 +53,8 @@ _FETCH: Final = "fetch"
 _REQUEST_TIMEOUT: Final = 408
 FETCHERS: Final = 64
 """Threads that wait for the upstream; each of many clients that miss the same document takes one."""
+MAX_WEIGHING: Final = 32
+"""Requests whose tokens wait to be hashed; past it they are answered 503."""
 WORKERS: Final = 4
 """Threads that answer requests; SQLite reads take well under a millisecond."""
 
@@ -261,6 +263,8 @@ class _Application:
         self._service = service
         self._pool = pool
         self._fetching = fetching
+        self._scales = ThreadPoolExecutor(max_workers=1, thread_name_prefix="token")
+        self._weighing = 0
         self._in_progress = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -295,10 +299,24 @@ class _Application:
                 self._is_idle.set()
         _send(protocol, request, scope.http_version, response)
 
+    async def _weigh(self, request: Request) -> bool:
+        """Have the tokens of a request hashed, slowly and one at a time; too many guesses are not even hashed."""
+        if self._weighing >= MAX_WEIGHING:
+            return False
+        self._weighing += 1
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._scales, self._service.weigh, request)
+        finally:
+            self._weighing -= 1
+        return True
+
     async def _respond(self, request: Request, protocol: Any) -> Response:
         kept = self._service.kept(request)
         if kept is not None:
             return kept
+        if not self._service.is_weighed(request) and not await self._weigh(request):
+            return self._service.refused(request, Status.UNAVAILABLE)
         limit = self._service.body_limit(request)
         if limit:
             async with asyncio.timeout(BODY_TIMEOUT):

@@ -7,15 +7,13 @@ verify, is a miss as well. An answer is rendered once and then kept, see `eaa.pc
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import re
 import time
 import uuid
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -33,6 +31,7 @@ from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.rendered import RenderedAnswers
 from eaa.pccs.selection import Candidate, Levels, SelectionError, select
 from eaa.pccs.store import Document, Platform, Store
+from eaa.pccs.tokens import Token
 from eaa.pccs.uploads import MAX_UPLOAD, RawTCB, UploadedDocument, parse_upload
 from eaa.pccs.verification import Vouched, told, verify_upload
 from eaa.pccs.wire import (
@@ -94,23 +93,6 @@ class _WouldFetch(Exception):
     """The answer takes the upstream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """An administrator's or a user's token. Only its digest is kept; without one, no token opens anything."""
-
-    digest: bytes | None = field(default=None, repr=False)
-
-    @classmethod
-    def of(cls, token: str) -> Token:
-        """Return the token that these characters open."""
-        return cls(digest=hashlib.sha256(token.encode()).digest())
-
-    def opens(self, offered: str | None) -> bool:
-        """Compare in constant time."""
-        digest = hashlib.sha256((offered or "").encode()).digest()
-        return hmac.compare_digest(digest, self.digest or bytes(32)) and self.digest is not None
-
-
 class Service:
     """Answers requests from a store. Thread-safe."""
 
@@ -119,7 +101,7 @@ class Service:
         store: Store,
         *,
         admin_token: Token,
-        user_token: Token = Token(),
+        user_token: Token | None = None,
         trust_anchors: TrustAnchors = INTEL,
         mode: Mode = Mode.OFFLINE,
         filler: Filler | None = None,
@@ -139,7 +121,7 @@ class Service:
             request_id: makes a new one for each answer.
         """
         self._store = store
-        self._tokens = {_ADMIN: admin_token, _USER: user_token}
+        self._tokens = {_ADMIN: admin_token, _USER: user_token or Token()}
         self._trust_anchors = trust_anchors
         self._mode = mode
         self._filler = filler if mode is not Mode.OFFLINE else None
@@ -175,6 +157,15 @@ class Service:
                 "/startup": {"GET": self._startup},
             },
         }
+
+    def weigh(self, request: Request) -> None:
+        """Find out whether the tokens of a request are right, which takes long once for each; see `is_weighed`."""
+        for name, token in self._tokens.items():
+            token.opens(request.headers.get(name))
+
+    def is_weighed(self, request: Request) -> bool:
+        """Whether everything else here will know at once what the tokens of a request open."""
+        return all(token.is_known(request.headers.get(name)) for name, token in self._tokens.items())
 
     def body_limit(self, request: Request) -> int:
         """Return how many bytes of this request's body are worth reading: none before the token is right."""
@@ -295,7 +286,7 @@ class Service:
         guard = _guard(request, place)
         if guard and not self._opens(guard, request):
             of = "administrator" if guard == _ADMIN else "user"
-            is_set = self._tokens[guard].digest is not None
+            is_set = self._tokens[guard].is_set
             why = f"the {of} token is wrong or missing" if is_set else f"no {of} token is set"
             raise Refusal(Status.UNAUTHORIZED, why)
 
