@@ -423,6 +423,13 @@ def test_refusals_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) 
     assert len(caplog.records) == 3
 
 
+def test_each_end_logs_whom_it_has_accepted_and_at_what_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "eaa.https")
+    server = server_context(identity("workload"), verifier=verifier())
+    assert Wire(client_context(verifier(), identity=identity("client")), server).handshake().connected
+    assert sorted(caplog.messages) == [f"accepted a {role} as {role} at level cert" for role in ("client", "workload")]
+
+
 def test_a_client_that_was_refused_is_told_when_it_reads() -> None:
     server = server_context(identity("workload"), verifier=verifier())
     wire = Wire(client_context(verifier(), identity=identity("impostor")), server).handshake()

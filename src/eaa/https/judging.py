@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ At level `cert` nothing in a verdict is of one connection, and a connection itse
 """
 
 _T = TypeVar("_T")
+_log: Final = logging.getLogger("eaa.https")
 
 
 class Judgement(Protocol):
@@ -83,6 +85,7 @@ def judge_by(verifier: Verifier, role: Role) -> PeerJudge:
         accepted, facts = _accepted(judgement, shown), getattr(judgement, "verified", None)
         peer = Peer(certificate=shown.certificate, verdict=accepted, facts=facts)
         _remember(verdicts, der, _Verdict(peer, now, monotonic()))
+        _log.info("accepted a %s as %s at level %s", role, accepted.reference_value, accepted.binding.label)
         return peer
 
     return judge
