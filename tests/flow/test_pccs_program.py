@@ -376,6 +376,19 @@ def test_https_speaks_tls_1_2_and_1_3_and_nothing_older(tmp_path: Path, tls_file
         assert running.stop() == 143
 
 
+def test_it_makes_a_certificate_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+    with running_pccs(tmp_path, "--tls-dir", str(folder)) as running:
+        ca = (folder / "ca.pem").read_text()
+        context = ssl.create_default_context(cadata=ca)
+        assert running.request("GET", "/healthz/live", context=context).status == 200
+        with pytest.raises(ssl.SSLCertVerificationError):
+            running.request("GET", "/healthz/live", context=ssl.create_default_context())
+    with running_pccs(tmp_path, "--tls-dir", str(folder)) as running:
+        assert running.request("GET", "/healthz/live", context=context).status == 200
+    assert (folder / "ca.pem").read_text() == ca
+
+
 def test_the_upload_command_verifies_the_server(tmp_path: Path, tls_files: TLSFiles) -> None:
     file = tmp_path / "upload.json"
     file.write_bytes(upload_body())

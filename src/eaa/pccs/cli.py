@@ -117,8 +117,22 @@ def cli() -> None:
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Serve https with this chain (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The key of --tls-cert (PEM).")
+@click.option(
+    "--tls-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Serve https with a certificate of our own in this folder, made on the first start. Clients need its ca.pem.",
+)
+@click.option(
+    "--tls-name",
+    "tls_names",
+    multiple=True,
+    metavar="NAME",
+    help="A host name or address that the certificate in --tls-dir is to be valid for. Repeatable.",
+)
 @log_level_option("info")
 def serve(
+    *,
     listen: Address,
     db: Path | None,
     admin_token_file: Path | None,
@@ -126,6 +140,8 @@ def serve(
     trust_anchors: tuple[Path, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
+    tls_dir: Path | None,
+    tls_names: tuple[str, ...],
     log_level: str,
     **filling: Any,
 ) -> int:
@@ -139,6 +155,8 @@ def serve(
         raise Misuse(Reason.ADDRESS_INVALID, f"{listen} is no HOST:PORT", hint="PCCS clients speak http over TCP only")
     if (tls_cert is None) != (tls_key is None):
         raise Misuse(Reason.USAGE, "--tls-cert and --tls-key go together")
+    if (tls_cert and tls_dir) or (tls_names and not tls_dir):
+        raise Misuse(Reason.USAGE, "--tls-dir makes a certificate, with --tls-name; --tls-cert names one that is there")
     token = None if admin_token_file is None else read_token(admin_token_file)
     user_token = None if user_token_file is None else read_token(user_token_file, of="user")
     roots = frozenset(read_trust_anchor(path) for path in trust_anchors)
@@ -153,6 +171,8 @@ def serve(
             hint="`pip install 'inclavare-eaa[pccs]'` installs them",
         ) from error
 
+    if tls_dir is not None:
+        tls_cert, tls_key = _own_certificate(tls_dir, listen.host, tls_names)
     tls = None if tls_cert is None or tls_key is None else TLSFiles(certificate=tls_cert, key=tls_key)
     return _serve(
         _Plan(
@@ -165,6 +185,18 @@ def serve(
             filling=_Filling(**filling),
         )
     )
+
+
+def _own_certificate(folder: Path, host: str, names: tuple[str, ...]) -> tuple[Path, Path]:
+    from eaa.pccs.certificates import own_certificate  # noqa: PLC0415
+    from eaa.verifier import wall_clock  # noqa: PLC0415
+
+    everywhere = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound to
+    wanted = dict.fromkeys(("localhost", "127.0.0.1", "::1", *names, *((host,) if host not in everywhere else ())))
+    own = own_certificate(folder, names=tuple(wanted), now=wall_clock())
+    if own.made:
+        _log.info("a TLS certificate for %s was made; clients trust %s", ", ".join(wanted), own.ca)
+    return own.certificate, own.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
