@@ -103,6 +103,7 @@ from eaa.sources.pccs import BaseURL
 from eaa.sources.qcnl import parse_qcnl
 from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
 from eaa.tls.leaf import read_leaf
+from eaa.verifier.stapled import parse_staple
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import parse_attestation_key, parse_pck_chain
 from mutants.subjects import FORGES
@@ -533,6 +534,11 @@ def _signed_document(data: bytes) -> None:
 def _collateral(data: bytes) -> None:
     collateral = Collateral.from_json(data)
     assert Collateral.from_json(collateral.to_json()) == collateral
+
+
+@target(parse_staple, seeds=lambda: [collateral.to_json() for collateral in collaterals()])
+def _staple(data: bytes) -> None:
+    assert parse_staple(data).pck_certificate_chain is None
 
 
 # --- the wire
