@@ -220,8 +220,8 @@ from eaa.identity import Identity
 
 def stale(identity, report_data):
     '''Whatever is asked for, show the evidence of the certificate again.'''
-    made = identity._credentials.evidence if hasattr(identity, "_credentials") else None
-    return made.evidence if made else quote(identity, report_data)
+    made = identity.credentials_at_hand() if hasattr(identity, "_credentials") else None
+    return made.quote if made else quote(identity, report_data)
 
 quote = Identity.quote
 Identity.quote = stale
