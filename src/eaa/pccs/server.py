@@ -32,6 +32,7 @@ from granian.server.embed import Server as EmbeddedServer
 from eaa.errors import Misuse, Reason, Unavailable
 from eaa.pccs.service import Service
 from eaa.pccs.wire import Request, Response, Status
+from eaa.program.loop import run_service
 
 BACKLOG: Final = 1024
 MAX_CONNECTIONS: Final = 4096
@@ -127,7 +128,7 @@ def serve(
     """
     if tls is not None:
         tls.require_usable()
-    return asyncio.run(_serve(service, listener, tls, ready))
+    return run_service(_serve(service, listener, tls, ready))
 
 
 async def _serve(
