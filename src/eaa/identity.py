@@ -240,7 +240,7 @@ class Identity:
         with self._guard:
             epochs = list(self._epochs.items())
         for key, epoch in epochs:
-            if epoch.is_due and not epoch.used:
+            if epoch.is_due and epoch.is_unwanted:
                 self._drop(key)
             else:
                 epoch.renew_if_due()
@@ -343,6 +343,11 @@ class _Renewed(Generic[_T]):
     def is_due(self) -> bool:
         """Whether it is time to make the next one, or to try that again."""
         return self._clock() >= self.due
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody has asked for it since it was made, or tried to be; whoever made it first still waits."""
+        return not self.used and (self._value is not None or self.failures > 0)
 
     def get(self) -> _T:
         """Return it, renewed if that is due and nobody else does it already. Raises EAAError where it has expired."""

@@ -422,6 +422,25 @@ def test_an_epoch_that_is_used_is_renewed_ahead_and_another_is_let_go(attester: 
     assert identity.renewal_failures == 1
 
 
+def test_an_epoch_that_somebody_waits_for_is_not_let_go(attester: Attester, clock: Clock) -> None:
+    """The thread that renews may look while the first quote is being made: nobody could have used it yet."""
+    identity = Identity(attester, clock=clock)
+    attester.may_quote.clear()
+    made: list[Any] = []
+    asking = threading.Thread(target=lambda: made.append(identity.epoch("workload")))
+    asking.start()
+    eventually(lambda: len(attester.asked) == 2)
+    renewing = threading.Thread(target=identity.renew_due)
+    renewing.start()
+    # It waits for the quote, or has wrongly finished: then the epoch that is made next is another one.
+    renewing.join(0.2)
+    attester.may_quote.set()
+    asking.join(30)
+    renewing.join(30)
+    assert [epoch_of(identity)] == made
+    assert len(attester.asked) == 2
+
+
 def test_epochs_are_bounded(attester: Attester, clock: Clock) -> None:
     identity = Identity(attester, clock=clock)
     first = epoch_of(identity, "role 0")
