@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import pytest
 
+from support.vectors import require
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 BENCH: Final = ROOT / "bench"
 TARGETS: Final = {
@@ -33,9 +35,9 @@ def run(name: str) -> tuple[str, dict[str, Any]]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
-    if name == "handshake" and shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None:
-        # Not part of the project, nor of what a build installs: a skip even where whatever else is missing fails.
-        pytest.skip("nginx is not here: apt-get install nginx-light libnginx-mod-stream")
+    if name == "handshake":
+        here = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is not None
+        require("nginx", available=here, how="apt-get install nginx-light libnginx-mod-stream")
     table, document = run(name)
     results = document["results"]
     assert {result["id"] for result in results if result["target"] is not None} == TARGETS[name]
