@@ -665,7 +665,8 @@ def test_endorsements_are_told_document_by_document(collateral: Collateral) -> N
     assert found.facts["pck_crl"]["issuer"]
 
 
-def test_a_tag_alone_is_nothing() -> None:
+@pytest.mark.parametrize("raw", [b"\xd9\xea", b"\xd9\xea\x60"], ids=["the tag cut off", "the tag alone"])
+def test_the_beginning_of_a_tag_is_nothing_yet(raw: bytes) -> None:
     with pytest.raises(MalformedInput) as caught:
-        inspect(b"\xd9\xea\x60")
+        inspect(raw)
     assert caught.value.reason is Reason.UNKNOWN_FORMAT

@@ -19,7 +19,7 @@ _ENDORSEMENTS: Final = frozenset(range(0x88, 0x8A))
 
 def inspect_tagged(raw: bytes) -> Inspection | None:
     """Explain tagged evidence or endorsements."""
-    if not raw.startswith(_TAGS) or len(raw) == _TAG_SIZE:
+    if not raw.startswith(_TAGS) or len(raw) <= _TAG_SIZE:
         return None
     return _endorsements(raw) if raw[_TAG_SIZE] in _ENDORSEMENTS else _evidence(raw)
 
