@@ -284,6 +284,7 @@ def test_raw_bytes_are_not_handed_out_before_the_end() -> None:
 LATER = {
     RejectClass.UNAVAILABLE: Reason.WORKLOAD_UNAVAILABLE,
     RejectClass.PENDING: Reason.COLLATERAL_PENDING,
+    RejectClass.APPLICATION: Reason.APPLICATION_UNAVAILABLE,
 }
 """Refusals that are no verdict."""
 

@@ -187,7 +187,7 @@ class Exchange:
             VerificationError: CLAIMS_MISMATCH, ROLE_MISMATCH, EPOCH_SIGNATURE, the peer's evidence was made for
                 something else; EPOCH_NOT_CURRENT, EPOCH_TOO_LONG, EPOCH_KEY_REUSED.
             Rejection: PEER_REJECTED_US.
-            Unavailable: WORKLOAD_UNAVAILABLE, COLLATERAL_PENDING.
+            Unavailable: WORKLOAD_UNAVAILABLE, APPLICATION_UNAVAILABLE, COLLATERAL_PENDING.
         """
         if self._failed:
             raise _our_bug("an exchange that has failed was fed more bytes")
@@ -419,6 +419,12 @@ class Exchange:
                 Reason.COLLATERAL_PENDING,
                 f"the {who} is still fetching what it needs to judge this side",
                 hint="try again in a moment",
+            )
+        if reason_class is RejectClass.APPLICATION:
+            return Unavailable(
+                Reason.APPLICATION_UNAVAILABLE,
+                f"the application behind the {who} cannot be reached",
+                hint=f"start it, and try again; the log of the {who} says what is missing",
             )
         if reason_class is RejectClass.UNAVAILABLE:
             return Unavailable(

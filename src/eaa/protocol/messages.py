@@ -52,6 +52,7 @@ class RejectClass(StrEnum):
     POLICY = "policy"
     UNAVAILABLE = "unavailable"
     PENDING = "pending"
+    APPLICATION = "application"
     LEVEL = "level"
     PROTOCOL = "protocol"
 
@@ -75,6 +76,7 @@ class RejectClass(StrEnum):
 _CLASSES_OF_REASONS: Final = {
     Reason.NO_EVIDENCE: RejectClass.NO_EVIDENCE,
     Reason.COLLATERAL_PENDING: RejectClass.PENDING,
+    Reason.APPLICATION_UNAVAILABLE: RejectClass.APPLICATION,
     Reason.LEVEL_NOT_OFFERED: RejectClass.LEVEL,
 }
 """Reasons that say more than the type of their error."""
