@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 
 from eaa.aio import attestation, relay, stream
 from eaa.aio.net import Service
-from eaa.workload import service
+from eaa.workload import application
 
 _start = Service.start
 
@@ -36,7 +36,7 @@ def _be_impatient(patience: float) -> None:
     constants = (
         (stream, "HANDSHAKE_TIMEOUT"),
         (attestation, "EXCHANGE_TIMEOUT"),
-        (service, "APPLICATION_TIMEOUT"),
+        (application, "APPLICATION_TIMEOUT"),
     )
     for module, name in constants:
         assert hasattr(module, name)

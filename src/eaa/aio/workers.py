@@ -23,9 +23,9 @@ _T = TypeVar("_T")
 _Job = tuple[Future[Any], Callable[[], Any]]
 
 
-async def with_workers(main: Coroutine[Any, Any, _T]) -> _T:
+async def with_workers(main: Coroutine[Any, Any, _T], *, size: int = MAX_WORKERS) -> _T:
     """Run `main` so that the loop can end when it ends, whatever `asyncio.to_thread` still waits for."""
-    asyncio.get_running_loop().set_default_executor(Workers(MAX_WORKERS, "worker"))
+    asyncio.get_running_loop().set_default_executor(Workers(size, "worker"))
     return await main
 
 

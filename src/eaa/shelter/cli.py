@@ -15,6 +15,7 @@ COMMANDS: Final = {
         "eaa.shelter.remote:remoteattestation_command",
         "Attest the relay and the workload of a node.",
     ),
+    "connect": ("eaa.shelter.connecting:connect_command", "Give a local port that leads to a workload's application."),
     "verify": ("eaa.shelter.verification:verify_command", "Verify a quote from a file, and appraise it."),
     "inspect": ("eaa.shelter.inspection:inspect_command", "Explain a file without judging it."),
     "measure": ("eaa.shelter.measuring:measure_command", "Compute the MRENCLAVE of an enclave image."),

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
 from typing import Final
 
 import click
 
 from eaa.aio.attestation import Judge
-from eaa.aio.client import patiently
 from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by
 from eaa.aio.stream import AttestedStream
 from eaa.aio.workers import with_workers
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Role
-from eaa.errors import EAAError, PeerMisbehaved, Reason, Rejection
+from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS, Address
-from eaa.program.judged import verdict_of_judgement
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.options import (
     NULL_ATTESTER,
@@ -32,13 +29,12 @@ from eaa.program.options import (
     reference_engine,
 )
 from eaa.program.output import SUCCESS, json_option, print_reply, print_verdict
-from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
-from eaa.protocol.exchange import EvidenceReceived, Levels, Terms
+from eaa.program.verdict import ACCEPTED, Verdict
+from eaa.protocol.exchange import EvidenceReceived, Terms
 from eaa.shelter.first_sight import as_if_recorded, may_be_new, recordable, strictly
+from eaa.shelter.visiting import DEFAULT_ADDRESS, DEFAULT_WORKLOAD, Seen, Visit, Visitor, combine
 from eaa.verifier import Judgement, Verifier, wall_clock
 
-DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:1236"
-DEFAULT_WORKLOAD: Final = "default"
 HELLO: Final = b"hello from shelter"
 MAX_REPLY: Final = 2047
 """Bytes of an application's reply that are shown, as in the reference program."""
@@ -57,6 +53,9 @@ REPLY_TIMEOUT: Final = 30.0
 @click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
 @binding_options(serves=False)
 @judging_options(of_peers=True)
+@click.option(
+    "--no-greeting", is_flag=True, help="Send nothing to the application: for one that is not the reference greeting."
+)
 @click.option("--mutual", is_flag=True, help="Show evidence of this side too, where the node asks for it.")
 @attesting_options()
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
@@ -70,6 +69,7 @@ def remoteattestation_command(
     workload: str,
     binding: Binding,
     judging: Judging,
+    no_greeting: bool,
     mutual: bool,
     attesting: Attesting,
     tls: str | None,
@@ -89,80 +89,31 @@ def remoteattestation_command(
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = attesting.identity(attester) if mutual else None
-    visit = _Visit(address=addr, workload=workload, binding=binding)
-    verdict, reply = asyncio.run(with_workers(_attest(visit, verifier, identity)))
-    _print(verdict, reply, as_json=as_json, explain=explain)
+    visit = Visit(address=addr, workload=workload, binding=binding)
+    verdict, reply = asyncio.run(with_workers(_attest(visit, verifier, identity, greets=not no_greeting)))
+    _print(verdict, None if no_greeting else reply, as_json=as_json, explain=explain)
     return verdict.exit_code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Visit:
-    """Whom to visit, and how strictly."""
-
-    address: Address
-    workload: str
-    binding: Binding
-
-    @property
-    def levels(self) -> Levels:
-        """What is asked of both, and how long their epochs may last."""
-        return {"level": self.binding.level, "maximum_epoch": self.binding.maximum_epoch}
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What was judged on the way, in order, refused evidence too."""
-
-    judgements: list[Judgement] = field(default_factory=list)
-
-    def judge(self, verifier: Verifier, role: Role) -> Judge:
-        """Return a judge whose judgements are kept here."""
-        strict = judge_by(verifier, role)
-
-        async def judge(shown: EvidenceReceived) -> Judgement:
-            judgement = await strict(shown)
-            assert isinstance(judgement, Judgement)
-            self.judgements.append(judgement)
-            return judgement
-
-        return judge
-
-
-async def _attest(visit: _Visit, verifier: Verifier, identity: Identity | None) -> tuple[Verdict, bytes]:
+async def _attest(
+    visit: Visit, verifier: Verifier, identity: Identity | None, *, greets: bool
+) -> tuple[Verdict, bytes]:
     """Visit a node; whatever happens on the way becomes part of one verdict."""
-    seen = _Seen()
+    seen = Seen()
     failure: EAAError | None = None
     reply = b""
     try:
-        relay = await _open(visit, verifier, identity, seen)
+        workload = await Visitor(visit, verifier, identity).enter(seen)
         try:
-            workload = await enter_workload(
-                relay, judge=seen.judge(verifier, Role.WORKLOAD), clock=wall_clock, **visit.levels
-            )
-            reply = await _greet(workload)
+            if greets:
+                reply = await _greet(workload)
+            else:
+                await workload.close()
         finally:
-            relay.abort()
+            workload.abort()
     except EAAError as error:
         failure = error
-    return _combine(seen, failure), reply
-
-
-async def _open(visit: _Visit, verifier: Verifier, identity: Identity | None, seen: _Seen) -> AttestedStream:
-    endpoint = Endpoint(identity, server_side=False, clock=wall_clock)
-    terms = Terms.shelter_to_relay(judges=True, **visit.levels)
-
-    async def attempt() -> AttestedStream:
-        # What was judged in an attempt that came to nothing is judged again in the next.
-        seen.judgements.clear()
-        attestation = await endpoint.secure(await connect(visit.address), terms, seen.judge(verifier, Role.RELAY))
-        try:
-            await attestation.open(visit.workload)
-        except BaseException:
-            attestation.stream.abort()
-            raise
-        return attestation.stream
-
-    return await patiently(attempt)
+    return combine(seen, failure), reply
 
 
 async def _greet(workload: AttestedStream) -> bytes:
@@ -170,6 +121,8 @@ async def _greet(workload: AttestedStream) -> bytes:
     try:
         async with asyncio.timeout(REPLY_TIMEOUT):
             await workload.write(HELLO)
+            # Any server may be there, and one that waits for the rest of a request shall not wait for long.
+            await workload.finish()
             reply = await workload.read(MAX_REPLY)
             await workload.close()
     except TimeoutError as error:
@@ -181,21 +134,12 @@ async def _greet(workload: AttestedStream) -> bytes:
     return reply
 
 
-def _combine(seen: _Seen, failure: EAAError | None) -> Verdict:
-    """Return one verdict: accepted only where relay and workload both were."""
-    entries = [verdict_of_judgement(judgement) for judgement in seen.judgements]
-    evidence = tuple(entry.to_json() for entry in entries)
-    if entries and (failure is None or (isinstance(failure, Rejection) and entries[-1].verdict != ACCEPTED)):
-        return replace(entries[-1], evidence=evidence)
-    assert failure is not None
-    return replace(verdict_of_error(failure), evidence=evidence)
-
-
-def _print(verdict: Verdict, reply: bytes, *, as_json: bool, explain: bool) -> None:
+def _print(verdict: Verdict, reply: bytes | None, *, as_json: bool, explain: bool) -> None:
     print_verdict(verdict, program="shelter", as_json=as_json, explain=explain)
     if as_json or verdict.verdict != ACCEPTED:
         return
-    print_reply(reply.decode(errors="replace"))
+    if reply is not None:
+        print_reply(reply.decode(errors="replace"))
     # The reference program's lines; a trust domain has neither measurement, and its MRTD stands in the verdict.
     for name, value in (("mrenclave", verdict.mr_enclave), ("mrsigner", verdict.mr_signer)):
         if value is not None:
@@ -221,12 +165,12 @@ def observe_measurement(
         EAAError: the evidence is not genuine, or the node cannot be reached.
     """
     verifier = strictly(judging).open(flags_for=role, values=recorded)
-    visit = _Visit(address=node, workload=workload or DEFAULT_WORKLOAD, binding=Binding())
+    visit = Visit(address=node, workload=workload or DEFAULT_WORKLOAD, binding=Binding())
     return asyncio.run(with_workers(_observe(visit, verifier, role)))
 
 
-async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> dict[str, bytes]:
-    seen = _Seen()
+async def _observe(visit: Visit, verifier: Verifier, role: Role) -> dict[str, bytes]:
+    seen = Seen()
     sock = await connect(visit.address)
     endpoint = Endpoint(None, server_side=False, clock=wall_clock)
     attestation = await endpoint.secure(
@@ -247,7 +191,7 @@ async def _observe(visit: _Visit, verifier: Verifier, role: Role) -> dict[str, b
     return recordable(judgement.verified)
 
 
-def _first_sight(seen: _Seen, verifier: Verifier, role: Role) -> Judge:
+def _first_sight(seen: Seen, verifier: Verifier, role: Role) -> Judge:
     """Return a judge that lets an unknown measurement pass, and nothing else: it is about to be shown to a person."""
     strict = judge_by(verifier, role)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 from eaa import __version__
+from eaa.aio.relay import IDLE_TIMEOUT
 from eaa.appraise.result import Role
+from eaa.errors import Misuse, Reason
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.metrics import metrics_option
@@ -22,6 +25,7 @@ from eaa.program.options import (
 )
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements
 from eaa.program.run import run
+from eaa.workload.application import Forwarding, Greeting
 from eaa.workload.legacy import (
     LegacySide,
     legacy_options,
@@ -40,6 +44,21 @@ PROGRAM = "enclave-tls-server"
 @click.option("-i", "--ip", default="127.0.0.1", show_default=True, metavar="HOST", help="Listen on this host.")
 @click.option("-p", "--port", type=click.IntRange(0, 0xFFFF), default=1234, show_default=True, help="And this port.")
 @click.option("--listen", type=ADDRESS, metavar="ADDRESS", help="Listen here instead: tcp://HOST:PORT or unix://PATH.")
+@click.option(
+    "--app",
+    type=ADDRESS,
+    metavar="ADDRESS",
+    help="Serve the application that listens here, tcp://HOST:PORT or unix://PATH: a connection of its own for each "
+    "session. Without it, sessions get the reference greeting.",
+)
+@click.option(
+    "--idle-timeout",
+    type=click.FloatRange(min=1, max=86_400),
+    default=IDLE_TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --app: close a session in which no byte has moved for so long.",
+)
 @click.option("-m", "--mutual", is_flag=True, help="Also judge the relay: demand its evidence and appraise it.")
 @binding_options(serves=True)
 @attesting_options(attester_names=("-a", "--attester"))
@@ -57,6 +76,8 @@ def cli(
     ip: str,
     port: int,
     listen: Address | None,
+    app: Address | None,
+    idle_timeout: float,
     mutual: bool,
     binding: Binding,
     attesting: Attesting,
@@ -73,8 +94,9 @@ def cli(
 ) -> int:
     """Serve an application behind attested TLS, with this enclave's own evidence.
 
-    Every client gets evidence bound to its own session. With --mutual only a relay is served whose evidence the
-    reference values of role relay accept.
+    The application is any server in the same TEE, unmodified (--app). It is sent nothing before a client has accepted
+    this workload. Every client gets evidence bound to its own session. With --mutual only a relay is served whose
+    evidence the reference values of role relay accept.
     """
     del product_enclave
     set_up_logging(PROGRAM, log_level)
@@ -101,7 +123,17 @@ def cli(
     # Who judges nobody may still have been told where the collateral is that clients will want.
     stapled_by = verifier or (judging.stapler() if judging.names_a_source else None)
     identity = attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
-    return serve(address, identity=identity, verifier=verifier, binding=binding, metrics=metrics)
+    _refuse_idle_timeout_without(app)
+    application = Greeting() if app is None else Forwarding(address=app, idle_timeout=idle_timeout)
+    return serve(
+        address, identity=identity, verifier=verifier, binding=binding, application=application, metrics=metrics
+    )
+
+
+def _refuse_idle_timeout_without(app: Address | None) -> None:
+    source = click.get_current_context().get_parameter_source("idle_timeout")
+    if app is None and source not in (None, ParameterSource.DEFAULT):
+        raise Misuse(Reason.USAGE, "--idle-timeout is for an application, and there is none", hint="name it with --app")
 
 
 def main() -> NoReturn:

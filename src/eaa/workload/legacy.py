@@ -56,7 +56,7 @@ CERTIFICATES: Final[dict[str, Format | None]] = {
     "gramine": Format.GRAMINE_LEGACY,
 }
 """What `--legacy-certificate` takes. C programs do not say which they read before they have the certificate."""
-_OF_TODAY: Final = ("level", "maximum_epoch", "minimum_level", "epoch", "metrics")
+_OF_TODAY: Final = ("level", "maximum_epoch", "minimum_level", "epoch", "metrics", "app", "idle_timeout")
 _OF_LEGACY: Final = ("legacy_certificate",)
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from typing import Final
@@ -9,23 +10,19 @@ from typing import Final
 from eaa.aio.attestation import Attestation
 from eaa.aio.net import Service
 from eaa.aio.sessions import Endpoint, judge_now_by
-from eaa.aio.stream import AttestedStream, deadline
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
 from eaa.identity import Identity
 from eaa.program.address import Address
-from eaa.program.loop import run_service
 from eaa.program.metrics import service_metrics, serving_metrics
 from eaa.program.options import Binding
 from eaa.program.run import say
 from eaa.protocol.exchange import ALPN_INNER, Terms
-from eaa.protocol.legacy import GREETING
 from eaa.verifier import Verifier, wall_clock
+from eaa.workload.application import Application, said_of_this_side
 
-MAX_REQUEST: Final = 255
-"""Bytes of a request to the greeting application, as in the reference server."""
-APPLICATION_TIMEOUT: Final = 30.0
-"""Seconds in which the greeting has to be asked for."""
+WORKERS: Final = 2
+"""Threads for what may take long, beside those that quote and renew: a library OS has room for few, and never more."""
 PROGRAM: Final = "enclave-tls-server"
 
 logger = logging.getLogger(__name__)
@@ -34,7 +31,9 @@ logger = logging.getLogger(__name__)
 class Workload:
     """Serves channels of relays. `verifier` is None where the relay is taken as it comes."""
 
-    def __init__(self, identity: Identity, verifier: Verifier | None, *, binding: Binding) -> None:
+    def __init__(
+        self, identity: Identity, verifier: Verifier | None, *, binding: Binding, application: Application
+    ) -> None:
         self._outer = Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=True)
         self._inner = Endpoint(identity, server_side=True, clock=wall_clock, alpn=ALPN_INNER)
         # Any stranger may connect, so a verdict never waits for a network.
@@ -46,34 +45,21 @@ class Workload:
             maximum_epoch=binding.maximum_epoch,
         )
         self._inner_terms = Terms.workload_to_shelter(minimum_level=binding.minimum_level)
+        self._application = application
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one channel: the relay's exchange, then one inner session, then the application."""
         channel = await self._outer.secure(sock, self._terms, self._judge)
         try:
             await channel.complete()
-            logger.info("%s: channel open: %s, %s", peer, self._said_of_relay(channel), _said_of_this_side(channel))
+            logger.info("%s: channel open: %s, %s", peer, self._said_of_relay(channel), said_of_this_side(channel))
             inner = await self._inner.secure_inside(channel.stream, self._inner_terms, None)
-            await inner.complete()
-            logger.info("%s: a client accepts this workload: %s", peer, _said_of_this_side(inner))
-            await greet(inner.stream)
-            await inner.stream.close()
+            await self._application.serve(inner, peer)
         finally:
             channel.stream.abort()
 
     def _said_of_relay(self, channel: Attestation) -> str:
         return f"relay accepted at level {channel.stream.level.label}" if self._judge else "relay not judged"
-
-
-def _said_of_this_side(attestation: Attestation) -> str:
-    return f"this workload's evidence shown at level {attestation.shown_level.label}"
-
-
-async def greet(stream: AttestedStream) -> None:
-    """Answer one request with the reference greeting."""
-    async with deadline(APPLICATION_TIMEOUT, "the greeting application"):
-        if await stream.read(MAX_REQUEST):
-            await stream.write(GREETING.encode())
 
 
 def serve(
@@ -82,19 +68,22 @@ def serve(
     identity: Identity,
     verifier: Verifier | None,
     binding: Binding,
+    application: Application,
     metrics: Address | None = None,
 ) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
     if not identity.has_evidence:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    return run_service(with_workers(_serve(address, metrics, identity, verifier, binding)))
+    workload = Workload(identity, verifier, binding=binding, application=application)
+    # Python's own event loop, whatever is installed: this program has to live inside a library OS.
+    return asyncio.run(with_workers(_serve(address, metrics, workload, identity, verifier), size=WORKERS))
 
 
 async def _serve(
-    address: Address, metrics: Address | None, identity: Identity, verifier: Verifier | None, binding: Binding
+    address: Address, metrics: Address | None, workload: Workload, identity: Identity, verifier: Verifier | None
 ) -> int:
     service = Service()
-    names = service.listen(address, Workload(identity, verifier, binding=binding).handle)
+    names = service.listen(address, workload.handle)
     identity.keep_renewed()
     try:
         async with serving_metrics(metrics, service_metrics((identity,), verifier)) as more:

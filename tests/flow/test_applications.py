@@ -1,0 +1,287 @@
+"""Any application: an unmodified server behind `--app`, and any client in front of `shelter connect`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eaa.errors import Reason
+from support.applications import application, journal_of, pattern
+from support.flow import NOBODY, answer_of, evidence_of, free_port
+from support.peers import eventually
+from support.system import Running, Site, run, running
+
+PATIENCE = 30.0
+MEBIBYTE = 1 << 20
+
+
+@contextlib.contextmanager
+def node(site: Site, app: str, *options: str) -> Iterator[tuple[str, Running]]:
+    """Run a workload in front of an application, and its relay; yield the relay's address and the workload."""
+    with site.workload("--app", app, *options) as workload, site.relay(workload.address()) as relay:
+        yield relay.address(), workload
+
+
+@contextlib.contextmanager
+def connected(site: Site, relay: str, *options: str, listen: str = "tcp://127.0.0.1:0") -> Iterator[Running]:
+    """Run `shelter connect` in a block."""
+    with running("shelter", "connect", "--listen", listen, "--addr", relay, *site.judging, *options) as shelter:
+        yield shelter
+
+
+def dial(address: str) -> socket.socket:
+    host, _, port = address.removeprefix("tcp://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+
+
+def everything(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _unread_by(address: str) -> int:
+    """Return how many bytes wait in the sockets of whoever listens at an address, as the kernel counts them."""
+    port = int(address.rpartition(":")[2])
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01")
+
+
+# --- any client, any server
+
+
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """Run Python's own web server, which knows nothing of TLS, over one folder."""
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            eventually(lambda: answers(port), what="the web server")
+            yield f"tcp://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def test_a_web_server_is_reached_with_curl(site: Site, tmp_path: Path) -> None:
+    page = pattern(3 * MEBIBYTE)
+    (tmp_path / "page").write_bytes(page)
+    with web_server(tmp_path) as app, node(site, app) as (relay, _), connected(site, relay) as shelter:
+        url = shelter.address().replace("tcp://", "http://") + "/page"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            assert answer.status == 200
+            assert answer.read() == page
+        curl = shutil.which("curl")
+        if curl is None:
+            pytest.skip("curl is not installed (Debian: apt-get install curl); urllib was served")
+        done = subprocess.run([curl, "--silent", "--fail", url], capture_output=True, timeout=PATIENCE, check=True)
+        assert done.stdout == page
+        shelter.wait_for("accepted: the workload matches the reference value workload")
+
+
+@pytest.mark.parametrize("place", ["tcp", "unix"])
+def test_every_byte_arrives_once_and_a_half_closed_stream_is_delivered_to_its_end(
+    site: Site, tmp_path: Path, place: str
+) -> None:
+    """The client ends first: what it sent last arrives, and the answer to it still comes back."""
+    sent = pattern(5 * MEBIBYTE + 1)
+    app_at, local = ("tcp://127.0.0.1:0",) * 2 if place == "tcp" else (f"unix://{tmp_path}/app", f"unix://{tmp_path}/s")
+    with (
+        application("digest", tmp_path, listen=app_at) as (_, app),
+        node(site, app) as (relay, _workload),
+        connected(site, relay, listen=local) as shelter,
+    ):
+        address = shelter.address()
+        client = dial(address) if place == "tcp" else socket.socket(socket.AF_UNIX)
+        with client:
+            client.settimeout(PATIENCE)
+            if place == "unix":
+                client.connect(address.removeprefix("unix://"))
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            answer = json.loads(everything(client))
+        assert answer == {"bytes": len(sent), "sha256": hashlib.sha256(sent).hexdigest()}
+        (entry,) = journal_of(tmp_path)
+        assert entry["how"] == "end"
+
+
+def test_an_application_that_speaks_first_and_ends_first_is_heard_to_its_end(site: Site, tmp_path: Path) -> None:
+    size = 4 * MEBIBYTE + 3
+    with (
+        application("source", tmp_path) as (_, app),
+        node(site, app) as (relay, _workload),
+        connected(site, relay) as shelter,
+        dial(shelter.address()) as client,
+    ):
+        client.sendall(b"%d\n" % size)
+        assert hashlib.sha256(everything(client)).digest() == hashlib.sha256(pattern(size)).digest()
+
+
+def test_each_local_connection_has_a_session_and_a_connection_of_its_own(site: Site, tmp_path: Path) -> None:
+    with (
+        application("echo", tmp_path) as (_, app),
+        node(site, app) as (relay, _workload),
+        connected(site, relay, "--level", "session", "--minimum-binding", "session") as shelter,
+        contextlib.ExitStack() as stack,
+    ):
+        address = shelter.address()
+        clients = [stack.enter_context(dial(address)) for _ in range(12)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%d" % number)
+        for number, client in enumerate(clients):
+            assert client.recv(16) == b"%d" % number
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(16) == b""
+        eventually(lambda: len(journal_of(tmp_path)) == len(clients))
+        assert sorted(entry["bytes"] for entry in journal_of(tmp_path)) == [1] * 10 + [2] * 2
+
+
+# --- refusals
+
+
+def test_nothing_reaches_the_application_of_a_refused_workload(site: Site, tmp_path: Path) -> None:
+    """The local client is reset, which nobody takes for an answer, and is told why on Shelter's side."""
+    with (
+        application("echo", tmp_path) as (_, app),
+        site.workload("--app", app, enclave="impostor") as workload,
+        site.relay(workload.address(), "--verifier", "nullverifier", "--dangerous-accept-no-evidence") as relay,
+        running(
+            "shelter", "connect", "--listen", "tcp://127.0.0.1:0", "--addr", relay.address(), *site.judging
+        ) as shelter,
+    ):
+        with dial(shelter.address()) as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(b"a secret")
+            with pytest.raises(ConnectionResetError):
+                everything(client)
+        shelter.wait_for(r"warning: .*\[MEASUREMENT_MISMATCH\]")
+        eventually(lambda: len(journal_of(tmp_path)) == 1)
+        assert journal_of(tmp_path)[0]["bytes"] == 0
+
+
+def test_nothing_is_sent_to_a_refused_relay(site: Site, tmp_path: Path) -> None:
+    with (
+        application("echo", tmp_path) as (_, app),
+        site.workload("--app", app, "--verifier", "nullverifier", "--dangerous-accept-no-evidence") as workload,
+        site.relay(workload.address(), enclave="impostor") as relay,
+        connected(site, relay.address(), "--json") as shelter,
+    ):
+        with dial(shelter.address()) as client, pytest.raises(ConnectionResetError):
+            everything(client)
+        shelter.wait_for(rf"warning: .*\[{Reason.MEASUREMENT_MISMATCH}\]")
+        assert journal_of(tmp_path) == []
+
+
+def test_an_application_that_is_down_is_named_quickly_to_the_client_and_in_the_log(site: Site) -> None:
+    with node(site, NOBODY) as (relay, workload):
+        done = site.shelter(relay, "--json")
+        answer = answer_of(done)
+        assert (done.code, answer["verdict"], answer["reason"]) == (4, "unavailable", "APPLICATION_UNAVAILABLE")
+        assert evidence_of(answer, "relay")["verdict"] == "accepted"
+        workload.wait_for(r"\[APPLICATION_UNAVAILABLE\]")
+        with connected(site, relay) as shelter:
+            with dial(shelter.address()) as client, pytest.raises(ConnectionResetError):
+                everything(client)
+            shelter.wait_for(rf"warning: .*\[{Reason.APPLICATION_UNAVAILABLE}\]")
+
+
+def test_a_node_that_is_down_is_named(site: Site) -> None:
+    with connected(site, NOBODY) as shelter:
+        with dial(shelter.address()) as client, pytest.raises(ConnectionResetError):
+            everything(client)
+        shelter.wait_for(rf"warning: .*\[{Reason.CONNECTION_FAILED}\]")
+
+
+def test_an_application_that_breaks_off_is_a_reset_for_the_client(site: Site, tmp_path: Path) -> None:
+    with (
+        application("echo", tmp_path) as (process, app),
+        node(site, app) as (relay, _workload),
+        connected(site, relay) as shelter,
+        dial(shelter.address()) as client,
+    ):
+        client.sendall(b"half an answer")
+        assert client.recv(64) == b"half an answer"
+        # Bytes that were sent and never read: the system resets the connection of whoever dies over them.
+        process.process.send_signal(signal.SIGSTOP)
+        client.sendall(pattern(MEBIBYTE))
+        eventually(lambda: _unread_by(app) > 0, what="bytes that wait for the application")
+        process.process.kill()
+        with pytest.raises(ConnectionResetError):
+            everything(client)
+
+
+def test_an_idle_session_is_closed_and_said_to_be(site: Site, tmp_path: Path) -> None:
+    with (
+        application("echo", tmp_path) as (_, app),
+        node(site, app, "--idle-timeout", "1") as (relay, workload),
+        connected(site, relay) as shelter,
+        dial(shelter.address()) as client,
+    ):
+        client.sendall(b"hello")
+        assert client.recv(64) == b"hello"
+        with pytest.raises(ConnectionResetError):
+            everything(client)
+        workload.wait_for(rf"\[{Reason.PEER_TIMEOUT}\]")
+
+
+# --- the greeting, and what is refused
+
+
+def test_remote_attestation_sends_an_application_nothing_where_it_is_told_so(site: Site, tmp_path: Path) -> None:
+    with application("digest", tmp_path) as (_, app), node(site, app) as (relay, _):
+        silent = site.shelter(relay, "--no-greeting")
+        assert silent.code == 0, silent
+        assert "Server:" not in silent.stdout
+        assert "Remote attestation is successful." in silent.stdout
+        eventually(lambda: len(journal_of(tmp_path)) == 1)
+        assert journal_of(tmp_path)[0]["bytes"] == 0
+        # With the greeting it is ended, so that no server waits for the rest of a request.
+        greeted = site.shelter(relay)
+        assert greeted.code == 0, greeted
+        assert '"bytes": 18' in greeted.stdout
+
+
+def test_a_local_port_that_other_machines_reach_has_to_be_asked_for(site: Site) -> None:
+    done = run("shelter", "connect", "--listen", "tcp://0.0.0.0:0", "--addr", NOBODY, *site.judging)
+    assert (done.code, done.reason) == (2, Reason.USAGE), done
+    danger = "--dangerous-listen-beyond-this-machine"
+    with connected(site, NOBODY, danger, listen="tcp://0.0.0.0:0") as shelter:
+        assert shelter.address().startswith("tcp://0.0.0.0:")
+
+
+def test_an_idle_timeout_without_an_application_is_refused(site: Site) -> None:
+    command = ("--listen", "tcp://127.0.0.1:0", "--idle-timeout", "5", *site.attested("workload"))
+    done = run("enclave-tls-server", *command)
+    assert (done.code, done.reason) == (2, Reason.USAGE), done
+
+
+# --- the end of a service
+
+
+def test_shelter_connect_drains_when_it_is_told_to_stop(site: Site, tmp_path: Path) -> None:
+    with application("echo", tmp_path) as (_, app), node(site, app) as (relay, _), connected(site, relay) as shelter:
+        address = shelter.address()
+        with dial(address) as client:
+            client.sendall(b"before")
+            assert client.recv(64) == b"before"
+            shelter.process.terminate()
+            eventually(lambda: not answers(int(address.rpartition(":")[2])))
+            client.sendall(b"and after")
+            assert client.recv(64) == b"and after"
+            client.shutdown(socket.SHUT_WR)
+            assert everything(client) == b""
+        assert shelter.process.wait(PATIENCE) == 143
