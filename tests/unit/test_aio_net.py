@@ -18,7 +18,9 @@ from typing import Any, Self
 import pytest
 
 from eaa.aio import net
-from eaa.aio.net import Service, bind, bound_name, connect
+from eaa.aio.counters import COUNTERS, Limit
+from eaa.aio.limits import ServiceLimits
+from eaa.aio.net import TLS_OVERLOADED, Service, bind, bound_name, connect
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Unavailable
 from eaa.program.address import TCPAddress, UnixAddress
 from support.aio_world import run, until
@@ -121,7 +123,7 @@ def test_an_address_of_somebody_else_s() -> None:
 
 
 def test_a_port_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: TCPAddress) -> list[socket.socket]:
+    def refuse(_: TCPAddress, **__: bool) -> list[socket.socket]:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(net, "_bind_tcp", refuse)
@@ -324,8 +326,8 @@ Handler = Callable[[socket.socket, str], Awaitable[None]]
 class Serving:
     """A service in the test's own process and event loop."""
 
-    def __init__(self, handler: Handler, *, address: TCPAddress | UnixAddress = LOOPBACK) -> None:
-        self.service = Service()
+    def __init__(self, handler: Handler, *, address: TCPAddress | UnixAddress = LOOPBACK, **options: Any) -> None:
+        self.service = Service(**options)
         (self.name,) = self.service.listen(address, handler)
         self.address = address if isinstance(address, UnixAddress) else address_of(self.service._listeners[0].sock)
         self.running: asyncio.Task[int] | None = None
@@ -420,6 +422,24 @@ def test_connections_that_do_not_end_are_ended(
     assert lines(caplog) == []
 
 
+def test_a_second_word_ends_connections_that_had_more_time() -> None:
+    async def main() -> None:
+        service = Service()
+        service.listen(LOOPBACK, echo)
+        service.start()
+        hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with contextlib.closing(await connect(address_of(service.sockets[0]))) as sock:
+            await until(lambda: service.live == 1)
+            stopping = asyncio.create_task(service.stop(grace=3600, hurry=hurry))
+            await until(lambda: not service.sockets)
+            assert not stopping.done()
+            hurry.set_result(None)
+            await stopping
+            assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("failure", "line"),
     [
@@ -477,7 +497,7 @@ def test_a_peer_that_is_gone_before_it_is_served(
     assert len(lines(caplog)) == 1
 
 
-def test_one_connection_more_than_are_served_is_closed_and_the_flood_is_one_line(
+def test_one_connection_more_than_are_served_is_closed_and_the_flood_is_two_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(net, "MAX_CONNECTIONS", 2)
@@ -497,12 +517,13 @@ def test_one_connection_more_than_are_served_is_closed_and_the_flood_is_one_line
     run(main())
     said = lines(caplog)
     assert [line.endswith(f"[{Reason.OVERLOADED}]") for line in said] == [True, True]
-    assert said[1].startswith("5 connections")
+    assert said[1].startswith("4 more connections")
 
 
 def test_a_system_with_nothing_left_to_accept_with_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(net, "ACCEPT_PAUSE", 0.001)
     failures = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
 
@@ -521,7 +542,150 @@ def test_a_system_with_nothing_left_to_accept_with_is_waited_for(
 
     run(main())
     assert failures == []
-    assert lines(caplog) == [f"cannot accept: Too many open files [{Reason.OVERLOADED}]"]
+    assert lines(caplog) == [f"cannot accept: Too many open files [{Reason.OVERLOADED}]", "accepting again"]
+
+
+def test_who_waits_while_nothing_can_be_accepted_is_told_so_with_a_spare_descriptor(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(net, "ACCEPT_PAUSE", 0.001)
+    monkeypatch.setattr(net, "ACCEPT_PATIENCE", 0.01)
+    caplog.set_level("INFO")
+    exhausted = [True]
+    before = COUNTERS.refused[Limit.DESCRIPTORS]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accept = loop.sock_accept
+
+        async def sock_accept(sock: socket.socket) -> Any:
+            if exhausted:
+                await asyncio.sleep(0)
+                raise OSError(errno.EMFILE, "Too many open files")
+            return await accept(sock)
+
+        monkeypatch.setattr(loop, "sock_accept", sock_accept)
+        async with Serving(echo, farewell=b"no") as serving:
+            for _ in range(3):
+                with contextlib.closing(await serving.visit()) as refused:
+                    assert await serving.hear(refused) == b"no"
+            exhausted.clear()
+            assert await is_echoed(serving)
+
+    run(main())
+    assert COUNTERS.refused[Limit.DESCRIPTORS] == before + 3
+    # One line for it, one for those who were refused first and one for the others, and one when it is over.
+    assert len(lines(caplog)) == 4
+
+
+# --- refusing
+
+
+def test_who_is_refused_hears_why_whatever_it_has_sent_or_will_send() -> None:
+    """Closing over unread bytes would reset the connection, and take the answer with it."""
+
+    async def main() -> None:
+        limits = ServiceLimits.of_connections(1)
+        async with Serving(echo, limits=limits, farewell=TLS_OVERLOADED) as serving:
+            with contextlib.closing(await serving.visit()):
+                await until(lambda: serving.service.live == 1)
+                loop = asyncio.get_running_loop()
+                for early in (True, False):
+                    with contextlib.closing(await serving.visit()) as refused:
+                        if early:
+                            await loop.sock_sendall(refused, b"x" * 300)
+                        assert await serving.hear(refused) == TLS_OVERLOADED
+                        if not early:
+                            await loop.sock_sendall(refused, b"x" * 300)
+                        assert await serving.hear(refused) == b""
+            await until(lambda: serving.service.live == 0)
+            assert await is_echoed(serving)
+
+    run(main())
+
+
+def test_those_who_were_refused_hold_nothing_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(net, "PARTING_TIMEOUT", 0.02)
+    monkeypatch.setattr(net, "MAX_PARTING", 3)
+
+    async def main() -> None:
+        async with Serving(
+            echo, limits=ServiceLimits(max_connections=0, max_connections_per_address=0), farewell=b"no"
+        ) as serving:
+            # They say nothing and do not hang up.
+            held = [await serving.visit() for _ in range(10)]
+            for sock in held:
+                assert await serving.hear(sock) == b"no"
+            assert len(serving.service._parting) <= 3
+            await until(lambda: not serving.service._parting)
+            for sock in held:
+                sock.close()
+
+    run(main())
+
+
+def test_a_flood_of_refusals_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(net, "REFUSALS_SAID_EVERY", 0.05)
+
+    async def main() -> None:
+        async with Serving(echo, limits=ServiceLimits(max_connections=0, max_connections_per_address=0)) as serving:
+            for _ in range(4):
+                with contextlib.closing(await serving.visit()) as sock:
+                    assert await serving.hear(sock) == b""
+            await until(lambda: len(lines(caplog)) >= 2)
+            await until(lambda: serving.service._refusals._timer is None)
+
+    run(main())
+    assert sum(int(line.split()[0]) for line in lines(caplog)[1:]) == 3
+
+
+def test_a_service_promises_no_more_than_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(net, "_allow_descriptors", lambda _: net.DESCRIPTORS_KEPT + 3 * net.DESCRIPTORS_EACH)
+
+    async def main() -> None:
+        async with Serving(echo, limits=ServiceLimits()) as serving:
+            held = [await serving.visit() for _ in range(3)]
+            await until(lambda: serving.service.live == 3)
+            with contextlib.closing(await serving.visit()) as refused:
+                assert await serving.hear(refused) == b""
+            for sock in held:
+                sock.close()
+
+    run(main())
+    assert "enough for 3 connections" in lines(caplog)[0]
+
+
+def test_a_service_serves_on_sockets_that_it_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    async def main() -> None:
+        with bound(UnixAddress(path)) as sockets:
+            service = Service()
+            assert service.adopt([sock.dup() for sock in sockets], echo) == [f"unix://{path}"]
+            service.start()
+            accepting = [service.is_accepting]
+            with contextlib.closing(await connect(UnixAddress(path))) as sock:
+                await asyncio.get_running_loop().sock_sendall(sock, b"x")
+                assert await asyncio.get_running_loop().sock_recv(sock, 1) == b"x"
+            await service.stop()
+            assert [*accepting, service.is_accepting] == [True, False]
+            # Whoever bound it unlinks it.
+            assert path.is_socket()
+
+    run(main())
+
+
+def test_several_sockets_share_a_port_where_that_is_asked_for() -> None:
+    with contextlib.ExitStack() as stack:
+        (first,) = bind(LOOPBACK, reuse_port=True)
+        stack.callback(first.close)
+        (second,) = bind(address_of(first), reuse_port=True)
+        stack.callback(second.close)
+        assert reason_of(lambda: bind(address_of(first))) is Reason.ADDRESS_IN_USE
 
 
 def test_a_service_that_has_gone_deaf_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -575,5 +739,21 @@ def test_a_service_allows_itself_the_descriptors_that_it_may_need(monkeypatch: p
         asked: list[tuple[int, int]] = []
         monkeypatch.setattr(resource, "getrlimit", lambda _, now=(soft, limit): now)
         monkeypatch.setattr(resource, "setrlimit", lambda _, wanted, asked=asked: asked.append(wanted))
-        net._allow_descriptors()
+        allowed = net._allow_descriptors()
         assert asked == ([] if after is None else [(after, limit)])
+        assert allowed == (after or (net.DESCRIPTORS if soft == resource.RLIM_INFINITY else soft))
+
+
+@pytest.mark.parametrize("failure", [PermissionError(errno.EPERM, "no"), OSError(errno.ENOSYS, "no"), ValueError("no")])
+def test_a_system_that_lets_nobody_raise_limits_is_lived_with(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(resource, "setrlimit", fail)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 2**20))
+    assert net._allow_descriptors() == 1024
+    # A library OS may know no such limit at all.
+    monkeypatch.setattr(resource, "getrlimit", fail)
+    assert net._allow_descriptors(20_000) == 20_000

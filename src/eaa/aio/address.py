@@ -12,6 +12,7 @@ from eaa.errors import EAAError, Misuse, Reason, Unavailable
 
 _MAX_UNIX_PATH: Final = 107
 """Bytes of sun_path on Linux, less its final NUL."""
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _HOST_PORT: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:/\s]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -86,5 +87,11 @@ def unavailable_from_os_error(error: OSError, *, doing: str) -> EAAError:
             Reason.PERMISSION_DENIED,
             f"{doing}: {detail}",
             hint="ports below 1024, other users' folders and system folders need rights; choose another or grant them",
+        )
+    if error.errno in _EXHAUSTED:
+        return Unavailable(
+            Reason.OVERLOADED,
+            f"{doing}: {detail}",
+            hint="this program has as many files and connections open as it may; try again, or raise its limits",
         )
     return Unavailable(Reason.CONNECTION_FAILED, f"{doing}: {detail}", hint="check the address and what runs there")

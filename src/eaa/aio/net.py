@@ -12,12 +12,16 @@ import signal
 import socket
 import stat
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, unavailable_from_os_error
+from eaa.aio.context import note
+from eaa.aio.counters import COUNTERS, Limit
+from eaa.aio.limits import Gate, Origin, ServiceLimits, origin_of
 from eaa.errors import EAAError, Reason, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -27,11 +31,29 @@ BACKLOG_PAUSE: Final = 0.01
 BACKLOG: Final = 2048
 """Connections that the system keeps until they are accepted; it has a maximum of its own."""
 MAX_CONNECTIONS: Final = 4096
-"""Connections served at once; one more is closed at once, so that a flood costs its sender and not the others."""
+"""Connections that a library's server serves at once; one more is closed at once, so that a flood costs its sender."""
 DESCRIPTORS: Final = 3 * MAX_CONNECTIONS
-"""Descriptors that a service asks the system for: a relayed connection has two, and there are files beside."""
+"""Descriptors that a service asks the system for at least."""
+DESCRIPTORS_EACH: Final = 2
+"""Descriptors of a connection that is carried on to somebody else."""
+DESCRIPTORS_KEPT: Final = 48
+"""Descriptors that connections never get: for files, fetches, the listeners and the answers on them."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds after which accepting is tried again where the system has nothing left to accept with."""
+ACCEPT_PATIENCE: Final = 1.0
+"""Seconds of that after which those who wait to be accepted are refused: it will not pass in a moment."""
+REFUSALS_IN_A_ROW: Final = 64
+"""Connections that are refused so between two pauses."""
+REFUSALS_SAID_EVERY: Final = 10.0
+"""Seconds between two log lines about connections that were refused."""
+PARTING_TIMEOUT: Final = 1.0
+"""Seconds in which a peer that was refused may take note of it."""
+MAX_PARTING: Final = 256
+"""Peers that get this time at once."""
+MAX_UNREAD: Final = 64 * 1024
+"""Bytes of a peer that are read, and dropped, while it is refused."""
+TLS_OVERLOADED: Final = bytes.fromhex("15030300020250")
+"""A fatal alert, internal_error, in a record of its own: TLS has none for "later". Source: RFC 8446, 5.1 and 6."""
 DRAIN: Final = 5.0
 """Seconds that live connections get to finish when a service is told to stop."""
 
@@ -54,7 +76,10 @@ async def connect(address: Address) -> socket.socket:
     """
     failure: OSError | None = None
     for family, target in await _targets(address):
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise unavailable_from_os_error(error, doing=f"{address} cannot be reached") from error
         sock.setblocking(False)  # noqa: FBT003  the standard library's signature
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -112,8 +137,12 @@ def _no_delay(sock: socket.socket) -> None:
 # --- listening ----------------------------------------------------------------------------------------------------
 
 
-def bind(address: Address) -> list[socket.socket]:
+def bind(address: Address, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return listening, non-blocking sockets for every address a name stands for.
+
+    Args:
+        address: where to listen.
+        reuse_port: let other sockets of this user listen on the same port, and share its connections evenly.
 
     Raises:
         Unavailable: ADDRESS_IN_USE, PERMISSION_DENIED, ADDRESS_UNRESOLVED or CONNECTION_FAILED.
@@ -121,7 +150,7 @@ def bind(address: Address) -> list[socket.socket]:
     try:
         if isinstance(address, UnixAddress):
             return [_bind_unix(address.path)]
-        return _bind_tcp(address)
+        return _bind_tcp(address, reuse_port=reuse_port)
     except socket.gaierror as error:
         raise Unavailable(
             Reason.ADDRESS_UNRESOLVED,
@@ -132,7 +161,7 @@ def bind(address: Address) -> list[socket.socket]:
         raise unavailable_from_os_error(error, doing=f"cannot listen on {address}") from error
 
 
-def _bind_tcp(address: TCPAddress) -> list[socket.socket]:
+def _bind_tcp(address: TCPAddress, *, reuse_port: bool) -> list[socket.socket]:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listening: list[socket.socket] = []
     try:
@@ -140,6 +169,8 @@ def _bind_tcp(address: TCPAddress) -> list[socket.socket]:
             sock = socket.socket(family, kind, protocol)
             listening.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(target)
@@ -232,16 +263,37 @@ class _BoundPath:
 class Service:
     """Accepts on some sockets and serves each connection in a task of its own until told to stop.
 
-    A bad peer costs its own connection: whatever its handler raises is logged and nothing else.
+    A bad peer costs its own connection: whatever its handler raises is logged and nothing else. Nobody has more of the
+    service than its limits say, and whoever is refused is told so at once.
     """
 
-    def __init__(self, *, max_connections: int | None = None) -> None:
-        self._max_connections = MAX_CONNECTIONS if max_connections is None else max_connections
+    def __init__(
+        self,
+        *,
+        limits: ServiceLimits | None = None,
+        max_connections: int | None = None,
+        farewell: bytes = b"",
+    ) -> None:
+        """Make one that listens nowhere yet.
+
+        Args:
+            limits: what strangers may have of it.
+            max_connections: in place of limits, how many may be there at once, MAX_CONNECTIONS where both are left out.
+            farewell: what is sent to who is refused, a few bytes, TLS_OVERLOADED for instance.
+        """
+        most = MAX_CONNECTIONS if max_connections is None else max_connections
+        self._limits = ServiceLimits.of_connections(most) if limits is None else limits
+        # Who serves inside somebody else's program leaves that program's limits alone.
+        self._is_whole_program = limits is not None
+        self._gate = Gate(self._limits)
+        self._farewell = farewell
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Task[None]] = []
+        self._parting: set[asyncio.Task[None]] = set()
         self._listeners: list[_Listener] = []
+        self._spare: int | None = None
         self._accepted = 0
-        self._refused = 0
+        self._refusals = _Refusals()
 
     def listen(self, address: Address, handler: Handler) -> list[str]:
         """Bind an address; return the names it is bound to.
@@ -257,10 +309,32 @@ class Service:
         self._listeners.extend(_Listener(sock=sock, handler=handler, path=_BoundPath.of(sock)) for sock in sockets)
         return [bound_name(sock) for sock in sockets]
 
+    def adopt(self, sockets: list[socket.socket], handler: Handler) -> list[str]:
+        """Serve on sockets that listen already; return their names. The path of a unix socket stays whose it is."""
+        for sock in sockets:
+            sock.setblocking(False)  # noqa: FBT003  the standard library's signature
+            self._listeners.append(_Listener(sock=sock, handler=handler, path=None))
+        return [bound_name(sock) for sock in sockets]
+
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The sockets that it listens on; none once it is closed."""
         return tuple(listener.sock for listener in self._listeners)
+
+    @property
+    def live(self) -> int:
+        """Connections that it serves."""
+        return self._gate.live
+
+    @property
+    def accepted(self) -> int:
+        """Connections that it has served, those included."""
+        return self._accepted
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether it listens and takes connections."""
+        return bool(self._listeners) and any(not task.done() for task in self._accepting)
 
     async def run(self, announce: Callable[[], None]) -> int:
         """Serve until SIGTERM or SIGINT, then drain. `announce` is called once everything really listens.
@@ -268,7 +342,6 @@ class Service:
         Returns:
             The exit code: 143 after SIGTERM, 130 after SIGINT.
         """
-        _allow_descriptors()
         loop = asyncio.get_running_loop()
         stopped: asyncio.Future[int] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -282,6 +355,9 @@ class Service:
 
     def start(self) -> None:
         """Begin to accept, in the event loop that runs."""
+        if self._is_whole_program:
+            self._use_descriptors()
+        self._keep_spare()
         self._accepting = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
 
     async def serve_until(self, stopped: asyncio.Future[_T]) -> _T:
@@ -295,13 +371,18 @@ class Service:
                     task.result()
         return stopped.result()
 
-    async def stop(self) -> None:
-        """Accept no more, give live connections DRAIN seconds to finish, and end those that have not."""
+    async def stop(self, *, grace: float | None = None, hurry: asyncio.Future[None] | None = None) -> None:
+        """Accept no more, give live connections `grace` seconds to finish, and end those that have not.
+
+        Args:
+            grace: DRAIN where it is left out.
+            hurry: once it is done, connections get no more time.
+        """
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         self.close()
-        await self._drain()
+        await self._drain(DRAIN if grace is None else grace, hurry)
 
     def close(self) -> None:
         """Close the listening sockets; a unix socket's path goes with it."""
@@ -310,67 +391,223 @@ class Service:
             if listener.path:
                 listener.path.unlink()
         self._listeners.clear()
+        self._refusals.close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
     async def _accept(self, listener: _Listener) -> None:
-        failing = False
+        failing: float | None = None
         while True:
             try:
                 sock, peer = await asyncio.get_running_loop().sock_accept(listener.sock)
+            except ConnectionAbortedError:
+                # It was gone before it was accepted.
+                continue
             except OSError as error:
                 # Out of descriptors or memory: what is served goes on, and accepting is tried again.
-                if not failing:
-                    logger.error("cannot accept: %s [%s]", error.strerror, Reason.OVERLOADED)  # noqa: TRY400  one line
-                failing = True
+                now = asyncio.get_running_loop().time()
+                if failing is None:
+                    failing = now
+                    logger.error(  # noqa: TRY400  one line
+                        "cannot accept: %s [%s]",
+                        error.strerror,
+                        Reason.OVERLOADED,
+                        extra={"event": "accept.failed", "limit": Limit.DESCRIPTORS},
+                    )
+                if now - failing >= ACCEPT_PATIENCE:
+                    self._refuse_with_spare(listener)
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            failing = False
-            if len(self._tasks) < self._max_connections:
+            if failing is not None:
+                logger.info("accepting again", extra={"event": "accept.resumed"})
+                failing = None
+            origin = origin_of(sock)
+            limit = self._gate.enter(origin)
+            if limit is None:
                 self._accepted += 1
-                self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted))
+                self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted), origin)
             else:
-                self._refuse(sock)
+                self._refuse(sock, limit, origin)
 
-    def _start(self, handler: Handler, sock: socket.socket, peer: str) -> None:
-        if self._refused:
-            logger.warning("%d connections were refused [%s]", self._refused, Reason.OVERLOADED)
-            self._refused = 0
-        task = asyncio.create_task(_serve(handler, sock, peer))
+    def _start(self, handler: Handler, sock: socket.socket, peer: str, origin: Origin) -> None:
+        task = asyncio.create_task(_serve(handler, sock, peer, self._accepted))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._ended(task, origin))
 
-    def _refuse(self, sock: socket.socket) -> None:
-        if not self._refused:
-            # One line for a flood, not one for each of its connections.
-            logger.warning("connections are refused: %d are being served [%s]", len(self._tasks), Reason.OVERLOADED)
-        self._refused += 1
+    def _ended(self, task: asyncio.Task[None], origin: Origin) -> None:
+        self._tasks.discard(task)
+        self._gate.leave(origin)
+
+    def _refuse(self, sock: socket.socket, limit: Limit, origin: Origin) -> None:
+        self._refusals.add(limit, origin)
+        if self._say_farewell(sock) or len(self._parting) >= MAX_PARTING:
+            sock.close()
+            return
+        task = asyncio.create_task(_part(sock))
+        self._parting.add(task)
+        task.add_done_callback(self._parting.discard)
+
+    def _say_farewell(self, sock: socket.socket) -> bool:
+        """Say no, as far as that takes no time; return whether the socket may be closed without taking it back.
+
+        Closing a socket over unread bytes, or before they come, resets the connection: the peer may not hear a thing.
+        """
+        with contextlib.suppress(OSError):
+            if not self._farewell:
+                return True
+            sock.setblocking(False)  # noqa: FBT003  the standard library's signature
+            sock.send(self._farewell)
+            sock.shutdown(socket.SHUT_WR)
+            try:
+                sock.recv(MAX_UNREAD)
+            except BlockingIOError:
+                return False
+        return True
+
+    def _keep_spare(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._spare is None:
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _refuse_with_spare(self, listener: _Listener) -> None:
+        """Where there is no descriptor left, tell those who wait with the one that was kept for this."""
+        if self._spare is None:
+            return
+        os.close(self._spare)
+        self._spare = None
+        with contextlib.suppress(OSError):
+            for _ in range(REFUSALS_IN_A_ROW):
+                sock, _ = listener.sock.accept()
+                COUNTERS.refused[Limit.DESCRIPTORS] += 1
+                self._refusals.add(Limit.DESCRIPTORS, origin_of(sock))
+                self._say_farewell(sock)
+                sock.close()
+        self._keep_spare()
+
+    def _use_descriptors(self) -> None:
+        """Have the system allow what the limits promise, or promise less."""
+        allowed = _allow_descriptors(DESCRIPTORS_EACH * self._limits.max_connections + DESCRIPTORS_KEPT)
+        room = max(1, (allowed - DESCRIPTORS_KEPT) // DESCRIPTORS_EACH)
+        if room < self._limits.max_connections:
+            self._gate.most = room
+            logger.warning(
+                "this system allows %d open files, which is enough for %d connections at once and not for %d",
+                allowed,
+                room,
+                self._limits.max_connections,
+                extra={"event": "service.limited", "limit": Limit.DESCRIPTORS},
+            )
+
+    async def _drain(self, grace: float, hurry: asyncio.Future[None] | None) -> None:
+        if self._tasks:
+            finished = asyncio.ensure_future(asyncio.wait(self._tasks))
+            ends: list[asyncio.Future[Any]] = [finished] if hurry is None else [finished, hurry]
+            await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            finished.cancel()
+        for task in (*self._tasks, *self._parting):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._parting, return_exceptions=True)
+
+
+class _Refusals:
+    """Says that connections are refused: at once, and then one line for all that follow in some seconds."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Limit] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, limit: Limit, origin: Origin) -> None:
+        if self._timer is None:
+            logger.warning(
+                "connections are refused, the first from %s: limit %s [%s]",
+                origin.value or origin.kind,
+                limit,
+                Reason.OVERLOADED,
+                extra={"event": "connections.refused", "limit": limit, "origin": origin.value or origin.kind},
+            )
+            self._begin()
+        else:
+            self._counts[limit] += 1
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._tell()
+            self._timer = None
+
+    def _begin(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(REFUSALS_SAID_EVERY, self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer = None
+        if self._counts:
+            self._tell()
+            self._begin()
+
+    def _tell(self) -> None:
+        counts, self._counts = self._counts, Counter()
+        for limit, count in counts.items():
+            logger.warning(
+                "%d more connections were refused: limit %s [%s]",
+                count,
+                limit,
+                Reason.OVERLOADED,
+                extra={"event": "connections.refused", "limit": limit, "count": count},
+            )
+
+
+async def _part(sock: socket.socket) -> None:
+    """Drop what a peer that was refused still sends until it hangs up, for a moment, and close the socket."""
+    dropped = 0
+    try:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(PARTING_TIMEOUT):
+                while dropped < MAX_UNREAD and (data := await asyncio.get_running_loop().sock_recv(sock, MAX_UNREAD)):
+                    dropped += len(data)
+    finally:
         sock.close()
 
-    async def _drain(self) -> None:
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DRAIN)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+def _allow_descriptors(wanted: int = DESCRIPTORS) -> int:
+    """Raise the soft limit of open files, which is 1024 on most systems, as far as we may and have use for.
+
+    Returns:
+        What it is then. A system that knows no such limit, a library OS for instance, allows what is wanted.
+    """
+    wanted = max(wanted, DESCRIPTORS)
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            return wanted
+        target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft >= target:
+            return soft
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+            return target
+        return soft
+    return wanted
 
 
-def _allow_descriptors() -> None:
-    """Raise the soft limit of open files, which is 1024 on most systems, as far as we may and have use for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _serve(handler: Handler, sock: socket.socket, peer: str) -> None:
+async def _serve(handler: Handler, sock: socket.socket, peer: str, number: int) -> None:
+    note(connection=number, peer=peer)
     try:
         _no_delay(sock)
         await handler(sock, peer)
     except EAAError as error:
-        logger.warning("%s: %s [%s]", peer, "; ".join(filter(None, (error.message, error.hint))), error.reason)
+        message = "; ".join(filter(None, (error.message, error.hint)))
+        logger.warning("%s: %s [%s]", peer, message, error.reason, extra={"event": "connection.failed"})
     except OSError as error:
-        logger.warning("%s: %s [%s]", peer, error.strerror or error, Reason.PEER_CLOSED)
+        what = error.strerror or error
+        logger.warning("%s: %s [%s]", peer, what, Reason.PEER_CLOSED, extra={"event": "connection.failed"})
     except Exception:
-        logger.exception("%s: a bug of ours ended this connection [%s]", peer, Reason.INTERNAL)
+        logger.exception(
+            "%s: a bug of ours ended this connection [%s]",
+            peer,
+            Reason.INTERNAL,
+            extra={"event": "connection.failed"},
+        )
     finally:
         sock.close()
 

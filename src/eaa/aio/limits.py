@@ -1,0 +1,216 @@
+"""How much of a service strangers may have: connections, handshakes and quotes, for each address and in all.
+
+No address is ever given everything: what one may have is less than there is, so that a flood from one keeps no other
+out. Many clients may share an address, behind a kube-proxy or a NAT, so that an address may have most of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import socket
+import struct
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Self
+
+from eaa.aio.counters import COUNTERS, Limit
+from eaa.errors import Reason, Unavailable
+
+MAX_ORIGINS: Final = 16384
+"""Origins whose rates are remembered; the one that was quiet for longest makes room."""
+MAX_REQUEST: Final = 512 * 1024
+"""Bytes that a peer may send before its session begins: its evidence with collateral, and what it sends ahead."""
+UNLIMITED: Final = math.inf
+_DAY: Final = 86400.0
+_CREDENTIALS: Final = struct.Struct("iII")
+"""Linux's struct ucred: process, user, group."""
+
+
+class Origin(NamedTuple):
+    """Whom limits for one address are for: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine."""
+
+    kind: str
+    value: str
+
+
+def origin_of(sock: socket.socket) -> Origin:
+    """Return whom a connection counts for. Whoever cannot be told apart shares one origin."""
+    with contextlib.suppress(OSError):
+        if sock.family == socket.AF_UNIX:
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return Origin("uid", str(_CREDENTIALS.unpack(credentials)[1]))
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            return origin_of_host(sock.getpeername()[0])
+    return Origin("unknown", "")
+
+
+def origin_of_host(host: str) -> Origin:
+    """Return whom an address counts for. A household of IPv6 has a /64, and any address in it for the asking."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return Origin("unknown", "")
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return Origin("ipv6", str(ipaddress.IPv6Address(int(address) >> 64 << 64)))
+        address = address.ipv4_mapped
+    return Origin("ipv4", str(address))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLimits:
+    """What strangers may have of one service. The names are those of its options."""
+
+    max_connections: int = 8192
+    """At once."""
+    max_connections_per_address: int = 6144
+    handshake_rate: float = 1000.0
+    """New connections a second. As many as may be there at once may come at once: a crowd that reconnects."""
+    handshake_rate_per_address: float = 300.0
+    max_quotes: int = 256
+    """Peers that wait for a quote."""
+    max_quotes_per_address: int = 192
+    max_request: int = MAX_REQUEST
+    """Bytes of one peer before its session begins."""
+    idle_timeout: float = 300.0
+    """Seconds without a byte in either direction after which a session ends."""
+    max_lifetime: float | None = _DAY
+    """Seconds after which a session ends in any case; None where it may go on for ever."""
+
+    @classmethod
+    def of_connections(cls, most: int) -> Self:
+        """Return limits of their number alone, for who serves one's own programs."""
+        return cls(
+            max_connections=most,
+            max_connections_per_address=most,
+            handshake_rate=UNLIMITED,
+            handshake_rate_per_address=UNLIMITED,
+        )
+
+    def share(self, workers: int) -> Self:
+        """Return what one of several processes allows that serve together; the system spreads connections evenly."""
+        return replace(
+            self,
+            max_connections=-(-self.max_connections // workers),
+            max_connections_per_address=-(-self.max_connections_per_address // workers),
+            handshake_rate=self.handshake_rate / workers,
+            handshake_rate_per_address=self.handshake_rate_per_address / workers,
+            max_quotes=-(-self.max_quotes // workers),
+            max_quotes_per_address=-(-self.max_quotes_per_address // workers),
+        )
+
+
+class _Rate:
+    """A token bucket for each origin, kept as the one moment at which it would be full again."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._interval = 1 / per_second
+        self._depth = (burst - 1) * self._interval
+        self._full_at: OrderedDict[Origin | None, float] = OrderedDict()
+
+    def take(self, origin: Origin | None, now: float) -> bool:
+        """Take a token, if there is one."""
+        full_at = max(self._full_at.get(origin, now), now)
+        if full_at - now > self._depth:
+            return False
+        self._full_at[origin] = full_at + self._interval
+        self._full_at.move_to_end(origin)
+        if len(self._full_at) > MAX_ORIGINS:
+            self._full_at.popitem(last=False)
+        return True
+
+
+class Gate:
+    """Who may connect, by one service's limits."""
+
+    def __init__(self, limits: ServiceLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make one; `clock` is monotonic, seconds."""
+        self._limits = limits
+        self._clock = clock
+        self._live: Counter[Origin] = Counter()
+        self._total = 0
+        self._of_all = _Rate(limits.handshake_rate, limits.max_connections)
+        self._of_each = _Rate(limits.handshake_rate_per_address, limits.max_connections_per_address)
+        self.most = limits.max_connections
+        """Connections at once; less than the limit where the system allows too few descriptors."""
+
+    @property
+    def live(self) -> int:
+        """Connections that are there."""
+        return self._total
+
+    def enter(self, origin: Origin) -> Limit | None:
+        """Let somebody in, who has to `leave` again, or return what keeps them out."""
+        limit = self._refusal(origin)
+        if limit is not None:
+            COUNTERS.refused[limit] += 1
+            return limit
+        self._total += 1
+        self._live[origin] += 1
+        return None
+
+    def leave(self, origin: Origin) -> None:
+        """Note that a connection has ended."""
+        self._total -= 1
+        self._live[origin] -= 1
+        if not self._live[origin]:
+            del self._live[origin]
+
+    def _refusal(self, origin: Origin) -> Limit | None:
+        # An address that is over its own limits takes nothing of what there is for all.
+        if self._total >= self.most:
+            return Limit.CONNECTIONS
+        if self._live[origin] >= self._limits.max_connections_per_address:
+            return Limit.CONNECTIONS_PER_ADDRESS
+        now = self._clock()
+        if not self._of_each.take(origin, now):
+            return Limit.HANDSHAKE_RATE_PER_ADDRESS
+        return None if self._of_all.take(None, now) else Limit.HANDSHAKE_RATE
+
+
+class QuoteQueue:
+    """Who waits for a quote of one platform, which makes one at a time."""
+
+    def __init__(self, *, most: int, most_per_address: int) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._waiting: Counter[Origin] = Counter()
+        self.waiting = 0
+        """Peers in it."""
+
+    @classmethod
+    def of(cls, limits: ServiceLimits) -> Self:
+        """Return the queue of a service with these limits."""
+        return cls(most=limits.max_quotes, most_per_address=limits.max_quotes_per_address)
+
+    @contextlib.contextmanager
+    def place(self, origin: Origin) -> Iterator[None]:
+        """Have a place in it for the duration of a block. Raises Unavailable (OVERLOADED) at once where it is full."""
+        if self.waiting >= self._most:
+            raise _full(Limit.QUOTES, f"{self.waiting} quotes are being waited for")
+        if self._waiting[origin] >= self._most_per_address:
+            raise _full(
+                Limit.QUOTES_PER_ADDRESS, f"one address waits for {self._waiting[origin]} quotes, which is what it may"
+            )
+        self.waiting += 1
+        self._waiting[origin] += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self._waiting[origin] -= 1
+            if not self._waiting[origin]:
+                del self._waiting[origin]
+
+
+def _full(limit: Limit, message: str) -> Unavailable:
+    COUNTERS.refused[limit] += 1
+    return Unavailable(
+        Reason.OVERLOADED,
+        message,
+        hint="try again later; this host makes quotes more slowly than they are asked for",
+    )
