@@ -187,6 +187,21 @@ def test_another_set_of_values_changes_the_answer_and_nothing_else(
     assert other.judge(evidence, role=Role.WORKLOAD, session=at_cert).accepted
 
 
+def test_another_policy_changes_the_answer_and_shares_what_was_fetched(
+    source: Source, platform: Platform, evidence: bytes
+) -> None:
+    verifier = verifier_of(source, value_for(platform))
+    at_cert = SessionBinding(evidence=evidence, report_data=REPORT_DATA, level=BindingLevel.CERT)
+    lenient = PolicyFile(default=Policy(minimum_binding=BindingLevel.CERT))
+    other = verifier.with_judgement_by(policy=lenient, reference_values=ReferenceValues((value_for(platform),)))
+    for _ in range(2):
+        # One after the other: what the one has judged is nothing to the other.
+        assert not verifier.judge(evidence, role=Role.WORKLOAD, session=at_cert).accepted
+        assert other.judge(evidence, role=Role.WORKLOAD, session=at_cert).accepted
+    assert len(source.asked) == 1
+    assert other.trust_anchors == verifier.trust_anchors
+
+
 def test_the_vendor_s_root_is_the_only_one_trusted_by_default(source: Source, evidence: bytes) -> None:
     with pytest.raises(VerificationError) as caught:
         Verifier(source, clock=Clock()).judge(evidence, role=Role.WORKLOAD, session=None)

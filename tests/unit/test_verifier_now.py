@@ -99,8 +99,15 @@ def test_collateral_is_renewed_while_it_is_used() -> None:
     assert used(judge_now(verifier)) == (17, 4)
     source.edition = NEW
     clock.now += RENEW_AFTER
+    assert verifier.collateral_generation == 0
     fetch_due(verifier)
     assert used(judge_now(verifier)) == (18, 5)
+    # Whoever keeps judgements has to make them again.
+    assert verifier.collateral_generation == 1
+    clock.now += RENEW_AFTER
+    fetch_due(verifier)
+    # The same once more is no other collateral.
+    assert verifier.collateral_generation == 1
 
 
 def test_a_verifier_that_judges_at_leisure_and_at_once_fetches_once() -> None:

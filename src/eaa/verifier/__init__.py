@@ -146,6 +146,36 @@ class Verifier:
         vars(other).update(_reference_values=reference_values, _appraisers=appraisers, _pins=None)
         return other
 
+    def with_judgement_by(
+        self,
+        *,
+        policy: PolicyFile,
+        reference_values: ReferenceValues,
+        floor: FloorKeeper | None = None,
+        pins: PinKeeper | None = None,
+    ) -> Verifier:
+        """Return a verifier that judges otherwise. The two share trust anchors, and what is fetched and verified."""
+        other = copy.copy(self)
+        vars(other).update(
+            _policy=policy,
+            _graces={role: policy.for_role(role).longest_grace for role in Role},
+            _reference_values=reference_values,
+            _appraisers=_appraisers(policy, reference_values),
+            _floor=floor,
+            _pins=pins,
+        )
+        return other
+
+    @property
+    def trust_anchors(self) -> TrustAnchors:
+        """The roots that it believes."""
+        return self._verified.trust_anchors
+
+    @property
+    def collateral_generation(self) -> int:
+        """Grows whenever collateral is replaced: what was judged at another generation may be judged otherwise now."""
+        return self._supply.generation
+
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD, stapled: bytes | None = None) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
         return self._establish(quote, role=role, patience=Patience.WAIT, stapled=stapled, recurs=False)[0]

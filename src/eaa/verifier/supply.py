@@ -81,13 +81,15 @@ class Supply:
             maximum=MAX_CACHED_COLLATERAL,
             clock=clock,
             vet=self._note,
-            replaced=verified.forget,
+            replaced=self._replaced,
         )
         self._chains: FetchCache[bytes, bytes | None] = FetchCache(
             what=lambda _: "the PCK certificate of a platform whose quotes do not carry it",
             maximum=MAX_CACHED_CHAINS,
             clock=clock,
         )
+        self.generation = 0
+        """How often collateral that was kept has been replaced."""
         self._own: tuple[bytes, Model] | None = None
         self._json: tuple[Collateral, bytes] | None = None
 
@@ -171,6 +173,11 @@ class Supply:
         with contextlib.suppress(EAAError):
             self._note(collateral)
         return collateral
+
+    def _replaced(self, before: Collateral) -> None:
+        """Let go of what there was before, now that something else is in its place."""
+        self._verified.forget(before)
+        self.generation += 1
 
     def _note(self, collateral: Collateral) -> None:
         """Verify fetched collateral, and remember how new it is. Raises MalformedInput, VerificationError."""
