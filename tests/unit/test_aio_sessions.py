@@ -138,7 +138,7 @@ def test_one_more_than_may_wait_for_a_quote_is_told_at_once(monkeypatch: pytest.
             first, second, third = [await stack.enter_async_context(hop(*ends)) for _ in range(3)]
             waiting = [asyncio.create_task(complete(ends)) for ends in (first, second)]
             server: Any = ends[1]
-            await until(lambda: server._desk._waiting == 2)
+            await until(lambda: server._desk._queue.waiting == 2)
             at_client, at_server = await asyncio.gather(
                 third.client.complete(), third.server.complete(), return_exceptions=True
             )
@@ -147,7 +147,7 @@ def test_one_more_than_may_wait_for_a_quote_is_told_at_once(monkeypatch: pytest.
             assert reason_of(at_client) is Reason.WORKLOAD_UNAVAILABLE
             workload.may_quote.set()
             await asyncio.gather(*waiting)
-            assert server._desk._waiting == 0
+            assert server._desk._queue.waiting == 0
 
     run(main())
 
@@ -162,11 +162,11 @@ def test_quotes_are_made_one_at_a_time_and_none_for_who_has_gone() -> None:
             first, second, third = [await stack.enter_async_context(hop(*ends)) for _ in range(3)]
             tasks = [asyncio.create_task(complete(ends)) for ends in (first, second, third)]
             server: Any = ends[1]
-            await until(lambda: server._desk._waiting == 3)
+            await until(lambda: server._desk._queue.waiting == 3)
             assert len(workload.asked) == 1
             tasks[1].cancel()
             await asyncio.wait([tasks[1]])
-            await until(lambda: server._desk._waiting == 2)
+            await until(lambda: server._desk._queue.waiting == 2)
             workload.may_quote.set()
             await asyncio.gather(tasks[0], tasks[2])
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from eaa.aio.counters import COUNTERS, Limit
+from eaa.aio.limits import MAX_REQUEST
 from eaa.aio.stream import PARTING_TIMEOUT, READ_SIZE, AttestedStream, Judgement, deadline
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Rejection
@@ -64,6 +66,8 @@ class Hop:
     """None where the operator wants no judgement: whatever a peer shows is then waved through."""
     now: datetime
     """The present, aware, for the dates of a peer's epoch."""
+    max_request: int = MAX_REQUEST
+    """Bytes that a peer may send before its session begins."""
 
 
 class Attestation:
@@ -78,6 +82,7 @@ class Attestation:
         self._exchange = Exchange(session=session, terms=hop.terms, nonce=secrets.token_bytes(NONCE_SIZE), now=hop.now)
         self.shown_level = BindingLevel.NONE
         """The binding at which this side has shown its own evidence; none where nobody asked, or there is none."""
+        self._received = 0
         self._holds_back = hop.terms.judges and hop.terms.is_asked_first
 
     @property
@@ -186,7 +191,16 @@ class Attestation:
 
     async def _receive(self) -> bytes:
         # As much as there is, and not message by message: what follows the last one is kept for the stream.
-        return await self._stream._receive_control(READ_SIZE)  # noqa: SLF001  one module
+        data = await self._stream._receive_control(READ_SIZE)  # noqa: SLF001  one module
+        self._received += len(data)
+        if self._received > self._hop.max_request:
+            COUNTERS.refused[Limit.REQUEST] += 1
+            raise PeerMisbehaved(
+                Reason.MESSAGE_TOO_LARGE,
+                f"the {self._hop.terms.peer_role} has sent {self._received} bytes before its session began, "
+                f"at most {self._hop.max_request} are allowed",
+            )
+        return data
 
     async def _on(self, event: Event) -> None:
         match event:

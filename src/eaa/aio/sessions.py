@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from OpenSSL import SSL
 
 from eaa.aio.attestation import Answer, Attestation, Hop, Judge
+from eaa.aio.counters import COUNTERS, Layer, Side
+from eaa.aio.limits import MAX_REQUEST, Origin, QuoteQueue, origin_of
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
 from eaa.aio.workers import Workers
 from eaa.appraise.appraisal import SessionBinding
-from eaa.appraise.result import BindingLevel, Role
-from eaa.errors import Reason, Unavailable
+from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
+from eaa.errors import EAAError
 from eaa.protocol.exchange import ALPN, ALPN_INNER, EpochSignature, EvidenceReceived, EvidenceWanted, Levels, Terms
 from eaa.tls.certificate import PrivateKey
 from eaa.tls.connection import Connection, make_context
 
 MAX_WAITING_QUOTES: Final = 256
-"""Peers that wait for a quote at one endpoint; one more is told at once that there is no room."""
+"""Peers that wait for a quote, of whatever address, where no queue is given; one more is told so at once."""
 
 _T = TypeVar("_T")
 
@@ -101,9 +104,12 @@ def judge_by(verifier: Verifier, role: Role) -> Judge:
     """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody."""
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        return await verifier.judge_async(
-            shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
-        )
+        with _counted(role) as verdict:
+            return verdict(
+                await verifier.judge_async(
+                    shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
+                )
+            )
 
     return judge
 
@@ -115,9 +121,31 @@ def judge_now_by(verifier: Verifier, role: Role) -> Judge:
     """
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        return verifier.judge_now(shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral)
+        with _counted(role) as verdict:
+            return verdict(
+                verifier.judge_now(shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral)
+            )
 
     return judge
+
+
+@contextmanager
+def _counted(role: Role) -> Iterator[Callable[[Judgement], Judgement]]:
+    """Count what becomes of evidence; what this yields is called with the judgement, where there is one."""
+
+    def verdict(judgement: Judgement) -> Judgement:
+        match judgement.result:
+            case Accepted():
+                COUNTERS.accepted(role)
+            case Rejected(root_cause=cause):
+                COUNTERS.not_accepted(role, cause.reason)
+        return judgement
+
+    try:
+        yield verdict
+    except EAAError as error:
+        COUNTERS.not_accepted(role, error.reason)
+        raise
 
 
 def _binding_of(shown: EvidenceReceived) -> SessionBinding | None:
@@ -132,12 +160,17 @@ class _Desk:
     A quote takes milliseconds on one host and seconds on the next, and platforms make one at a time.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, queue: QuoteQueue) -> None:
         self._identity = identity
-        self._waiting = 0
+        self._queue = queue
         self._quoting = Workers(1, "quoting")
         # While one caller waits for new credentials, the others go on with those there are.
         self._keeping = Workers(2, "credentials")
+
+    def start_threads(self) -> None:
+        """Start what would be started when it is needed."""
+        self._quoting.start_all()
+        self._keeping.start_all()
 
     async def credentials(self) -> Credentials:
         at_hand = self._identity.credentials_at_hand()
@@ -145,21 +178,24 @@ class _Desk:
             return at_hand
         return await asyncio.get_running_loop().run_in_executor(self._keeping, self._identity.credentials)
 
-    async def answer(self, wanted: EvidenceWanted, *, role: Role, credentials: Credentials) -> Answer | None:
+    async def answer(
+        self, wanted: EvidenceWanted, *, role: Role, credentials: Credentials, origin: Origin
+    ) -> Answer | None:
         """Return what shows this identity in that role. Raises Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE.
 
-        The credentials are those of the connection, which need not be the current ones any more.
+        The credentials are those of the connection, which need not be the current ones any more. `origin` is whom its
+        peer counts for where a quote has to be waited for.
         """
         quote: bytes | None
         signature = None
         if wanted.level is BindingLevel.CERT:
             quote = credentials.quote
         elif wanted.level is BindingLevel.FRESH:
-            quote = await self._wait_for(lambda: self._identity.quote(wanted.report_data))
+            quote = await self._wait_for(lambda: self._identity.quote(wanted.report_data), origin)
         else:
             epoch = self._identity.epoch_at_hand(role, credentials)
             if epoch is None:
-                epoch = await self._wait_for(lambda: self._identity.epoch(role, credentials))
+                epoch = await self._wait_for(lambda: self._identity.epoch(role, credentials), origin)
             if epoch is None:
                 return None
             quote = epoch.quote
@@ -168,20 +204,10 @@ class _Desk:
             return None
         return Answer(quote=quote, epoch=signature, collateral=self._identity.collateral())
 
-    async def _wait_for(self, make: Callable[[], _T]) -> _T:
-        """Have the platform quote, in turn. Raises Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE."""
-        if self._waiting >= MAX_WAITING_QUOTES:
-            raise Unavailable(
-                Reason.OVERLOADED,
-                f"{self._waiting} quotes are being waited for",
-                hint="try again later; this host makes quotes more slowly than they are asked for",
-            )
-        self._waiting += 1
-        try:
+    async def _wait_for(self, make: Callable[[], _T], origin: Origin) -> _T:
+        with self._queue.place(origin):
             # Whoever gives up waiting leaves the queue, so that no quote is made for nobody.
             return await asyncio.get_running_loop().run_in_executor(self._quoting, make)
-        finally:
-            self._waiting -= 1
 
 
 class Endpoint:
@@ -195,8 +221,24 @@ class Endpoint:
         clock: Callable[[], datetime],
         alpn: bytes | None = ALPN,
         demand_client_certificate: bool = False,
+        quotes: QuoteQueue | None = None,
+        max_request: int = MAX_REQUEST,
     ) -> None:
-        self._desk = None if identity is None else _Desk(identity)
+        """Make one.
+
+        Args:
+            identity: who this side is; None where it has no key.
+            server_side: whether it accepts connections.
+            clock: the present, an aware datetime.
+            alpn: the protocol's name on this kind of hop; None for peers of 2021.
+            demand_client_certificate: whether a peer has to show one.
+            quotes: where peers wait for quotes, shared by all endpoints of a service; one of its own where left out.
+            max_request: bytes that a peer may send before its session begins.
+        """
+        if quotes is None:
+            quotes = QuoteQueue(most=MAX_WAITING_QUOTES, most_per_address=MAX_WAITING_QUOTES)
+        self._desk = None if identity is None else _Desk(identity, quotes)
+        self._max_request = max_request
         self._server_side = server_side
         self._clock = clock
         # Without a name it is an endpoint for peers of 2021.
@@ -205,10 +247,16 @@ class Endpoint:
         self._context: SSL.Context | None = None
         self._credentials: Credentials | None = None
 
+    def start_threads(self) -> None:
+        """Start the threads of this endpoint now and not when they are needed: for where there can be no more later."""
+        if self._desk is not None:
+            self._desk.start_threads()
+
     async def secure(self, sock: socket.socket, hop_terms: Terms, judge: Judge | None) -> Attestation:
         """Handshake on a socket and be ready for the exchange. The socket is closed on failure."""
+        origin = origin_of(sock)
         stream, credentials = await self._secure(sock)
-        return Attestation(stream, self._hop(hop_terms, judge, credentials))
+        return Attestation(stream, self._hop(hop_terms, judge, credentials, origin))
 
     async def secure_unattested(self, sock: socket.socket) -> AttestedStream:
         """Handshake with a peer that will be told something and believed nothing. The socket is closed on failure."""
@@ -227,13 +275,19 @@ class Endpoint:
         except BaseException:
             sock.close()
             raise
-        return await secure(connection, sock), credentials
+        with self._counted(Layer.OUTER):
+            return await secure(connection, sock), credentials
 
     async def secure_inside(self, outer: AttestedStream, hop_terms: Terms, judge: Judge | None) -> Attestation:
         """Handshake inside an attested stream and be ready for the exchange."""
         connection, credentials = await self._connection(None)
-        stream = await secure_inside(connection, outer)
-        return Attestation(stream, self._hop(hop_terms, judge, credentials))
+        origin = origin_of(outer.get_extra_info("socket"))
+        with self._counted(Layer.INNER):
+            stream = await secure_inside(connection, outer)
+        return Attestation(stream, self._hop(hop_terms, judge, credentials, origin))
+
+    def _counted(self, layer: Layer) -> AbstractContextManager[None]:
+        return COUNTERS.handshake(Side.ACCEPTING if self._server_side else Side.CONNECTING, layer)
 
     async def _connection(self, sock: socket.socket | None) -> tuple[Connection, Credentials | None]:
         credentials = None if self._desk is None else await self._desk.credentials()
@@ -251,13 +305,13 @@ class Endpoint:
         )
         return connection, credentials
 
-    def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None) -> Hop:
+    def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None, origin: Origin) -> Hop:
         async def answer(wanted: EvidenceWanted) -> Answer | None:
             if self._desk is None or credentials is None:
                 return None
-            return await self._desk.answer(wanted, role=terms.own_role, credentials=credentials)
+            return await self._desk.answer(wanted, role=terms.own_role, credentials=credentials, origin=origin)
 
-        return Hop(terms=terms, quoter=answer, judge=judge, now=self._clock())
+        return Hop(terms=terms, quoter=answer, judge=judge, now=self._clock(), max_request=self._max_request)
 
 
 def inner_endpoint(clock: Callable[[], datetime], *, identity: Identity | None = None) -> Endpoint:
