@@ -26,8 +26,8 @@ from eaa.evidence.tagged import (
     QUOTE_TAG,
     Endorsements,
     TaggedEvidence,
+    binding_claims,
     claims_report_data,
-    encode_claims,
     pubkey_hash_claim,
 )
 from eaa.tls.certificate import Format, PrivateKey, create_certificate, legacy_report_data
@@ -290,7 +290,7 @@ class Identity:
 
     def _tagged(self, spki_der: bytes) -> TaggedEvidence | None:
         """Return evidence for a TLS key, as certificates carry it."""
-        claims = encode_claims({"pubkey-hash": pubkey_hash_claim(spki_der)})
+        claims = binding_claims(spki_der)
         quote = self.quote(claims_report_data(claims))
         return None if quote is None else TaggedEvidence(tag=QUOTE_TAG, evidence=quote, claims=claims)
 

@@ -21,6 +21,8 @@ MAX_ITEMS: Final = 64
 MAX_DEPTH: Final = 4
 """Containers and tags inside one another."""
 
+_ONE_BYTE_LENGTH, _TWO_BYTE_LENGTH = 0x58, 0x59
+"""How the head of a byte string begins that spells its length in one byte, or in two."""
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 0, 2, 3, 4, 5, 6
 
 
@@ -59,6 +61,25 @@ def decode_first(raw: bytes, *, what: str, tags: frozenset[int] = frozenset()) -
     except cbor2.CBORDecodeError as error:
         raise _malformed(f"{what} is not the CBOR that is expected: {error}") from error
     return value, raw[end:]
+
+
+def byte_string_at(raw: bytes, at: int) -> tuple[int, int]:
+    """Return where the content of a byte string begins and ends whose head is at `at`; nowhere (-1, -1) if none is.
+
+    Only those of 24 to 65,535 bytes are found, with a head of the shortest form, and all of it in `raw`.
+    """
+    head = raw[at : at + 3]
+    if len(head) == 3 and at >= 0:
+        if head[0] == _ONE_BYTE_LENGTH and head[1] >= 24:
+            begin, end = at + 2, at + 2 + head[1]
+        elif head[0] == _TWO_BYTE_LENGTH and head[1]:
+            begin = at + 3
+            end = begin + (head[1] << 8 | head[2])
+        else:
+            return -1, -1
+        if end <= len(raw):
+            return begin, end
+    return -1, -1
 
 
 def _item_size(raw: bytes, *, what: str, tags: frozenset[int]) -> int:

@@ -46,6 +46,10 @@ _HASHES: Final = {_SHA256: hashlib.sha256, 7: hashlib.sha384, 8: hashlib.sha512}
 """IANA "Named Information Hash Algorithm" numbers that certificates use."""
 _PUBKEY_HASH_HEAD: Final = b"\x82\x01\x58\x20"
 """CBOR [1, 32 bytes] up to the bytes."""
+_TAGGED_HEAD: Final = cbor2.dumps(cbor2.CBORTag(QUOTE_TAG, [b"", b""]))[:-2]
+"""The tag and the head of the array that follows it."""
+_BINDING_HEAD: Final = cbor.encode({PUBKEY_HASH: _PUBKEY_HASH_HEAD + bytes(32)})[:-32]
+"""The claims that name a key and nothing else, up to the hash of the key."""
 _ENDORSEMENT_FIELDS: Final = (
     "tcb_info",
     "tcb_info_issuer_chain",
@@ -76,14 +80,30 @@ class TaggedEvidence:
             MalformedInput: EVIDENCE_MALFORMED; TEE_TYPE_UNSUPPORTED for evidence of a kind that is not read here.
         """
         _within(raw, MAX_TAGGED_EVIDENCE_SIZE, "the tagged evidence")
-        return cls._from_item(cbor.decode(raw, what="the tagged evidence", tags=_KNOWN_TAGS))
+        return cls._split(raw) or cls._from_item(cbor.decode(raw, what="the tagged evidence", tags=_KNOWN_TAGS))
 
     @classmethod
     def parse_certificate_extension(cls, raw: bytes) -> TaggedEvidence:
         """Parse a certificate's evidence extension; bytes behind the first CBOR item are ignored. Raises as `parse`."""
         _within(raw, MAX_TAGGED_EVIDENCE_SIZE, "the evidence extension")
+        if found := cls._split(raw):
+            return found
         item, _ = cbor.decode_first(raw, what="the evidence extension", tags=_KNOWN_TAGS)
         return cls._from_item(item)
+
+    @classmethod
+    def _split(cls, raw: bytes) -> TaggedEvidence | None:
+        """Return what stands in the one deterministic encoding of a quote of ordinary size; None of anything else.
+
+        It is what all but a few peers send, and has nothing in it that a reader of all of CBOR is needed for.
+        """
+        if not raw.startswith(_TAGGED_HEAD):
+            return None
+        at, middle = cbor.byte_string_at(raw, len(_TAGGED_HEAD))
+        begin, end = cbor.byte_string_at(raw, middle)
+        if end != len(raw) or end - begin > MAX_CLAIMS_SIZE:
+            return None
+        return cls(tag=QUOTE_TAG, evidence=raw[at:middle], claims=raw[begin:end])
 
     @classmethod
     def _from_item(cls, item: Any) -> TaggedEvidence:
@@ -147,6 +167,11 @@ def parse_claims(raw: bytes, *, tolerant: bool) -> dict[str, bytes]:
 def pubkey_hash_claim(spki_der: bytes) -> bytes:
     """Return the value of the claim `pubkey-hash` for a key: CBOR [1, SHA-256(SubjectPublicKeyInfo)]."""
     return _PUBKEY_HASH_HEAD + hashlib.sha256(spki_der).digest()
+
+
+def binding_claims(spki_der: bytes) -> bytes:
+    """Return the claims of a certificate's evidence, encoded: `pubkey-hash` of this key, and nothing else."""
+    return _BINDING_HEAD + hashlib.sha256(spki_der).digest()
 
 
 def pubkey_hash_matches(claim: bytes, spki_der: bytes) -> bool:

@@ -41,6 +41,7 @@ from eaa.evidence.tagged import (
     REPORT_DATA_SIZE,
     Endorsements,
     TaggedEvidence,
+    binding_claims,
     parse_claims,
     pubkey_hash_matches,
 )
@@ -185,7 +186,8 @@ class RATLSCertificate:
                 "the certificate carries no evidence",
                 hint="the peer has to run with an attester; a null attester proves nothing",
             )
-        if self.tagged is None:
+        # What ours write is compared, and taken apart only where it is something else.
+        if self.tagged is None or self.tagged.claims == binding_claims(self.spki_der):
             return
         named = _key_named(self.tagged.claims, self.spki_der)
         if not named:
@@ -494,15 +496,15 @@ def _validity(element: der.Element) -> tuple[datetime, datetime]:
     times = der.read_all(element.content, what="the validity", maximum=2)
     if len(times) != 2:
         raise _malformed("the certificate's validity is not two dates")
-    return _time(times[0]), _time(times[1])
+    return parse_time(times[0].tag, times[0].content), parse_time(times[1].tag, times[1].content)
 
 
-def _time(element: der.Element) -> datetime:
-    """Read a UTCTime or GeneralizedTime in the one form that RFC 5280 allows."""
-    text = element.content.decode("ascii", errors="replace")
-    if element.tag == _UTC_TIME and len(text) == 13:
+def parse_time(tag: int, content: bytes) -> datetime:
+    """Read a UTCTime or GeneralizedTime in the one form that RFC 5280 allows. Raises MalformedInput."""
+    text = content.decode("ascii", errors="replace")
+    if tag == _UTC_TIME and len(text) == 13:
         text = ("19" if text >= "50" else "20") + text
-    elif element.tag != _GENERALIZED_TIME:
+    elif tag != _GENERALIZED_TIME:
         text = ""
     if len(text) != 15 or not text.isascii() or not text[:14].isdigit() or text[14] != "Z":
         raise _malformed("a date of the certificate is not written as RFC 5280 has it")

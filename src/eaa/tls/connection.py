@@ -148,7 +148,7 @@ def make_context(
     # `unknown_critical` judges instead.
     flags = crypto.X509StoreFlags
     store = cast("crypto.X509Store", context.get_cert_store())
-    store.set_flags(flags.CHECK_SS_SIGNATURE | flags.IGNORE_CRITICAL)
+    store.set_flags(flags.IGNORE_CRITICAL)
     if not server_side or demand_client_certificate:
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge_leaf)
     elif alpn:

@@ -23,10 +23,13 @@ from cryptography.x509.oid import NameOID
 from eaa import der
 from eaa.errors import MalformedInput, Reason
 from eaa.tls.certificate import RATLSCertificate
+from eaa.tls.shape import Shapes
 
 MAX_KNOWN_LEAVES: Final = 256
 """Certificates that are remembered as read, so that a peer that comes back is read once."""
 
+_SHAPES: Final = Shapes()
+"""Of certificates that both have read alike: another one of the same shape is taken apart once."""
 _MISNUMBERED: Final = 4
 _VERSION_FIELD: Final = bytes.fromhex("a003020102")
 _NULL: Final = bytes.fromhex("0500")
@@ -67,6 +70,10 @@ def read_leaf(raw: bytes, *, now: datetime, early: timedelta = timedelta(0)) -> 
 @functools.lru_cache(maxsize=MAX_KNOWN_LEAVES)
 def _read(raw: bytes) -> RATLSCertificate:
     """Do everything that is not of the moment. Failures are not remembered."""
+    return _SHAPES.read(raw) or _read_twice(raw)
+
+
+def _read_twice(raw: bytes) -> RATLSCertificate:
     certificate = RATLSCertificate.parse(raw)
     if certificate.unknown_critical:
         raise MalformedInput(
@@ -82,6 +89,7 @@ def _read(raw: bytes) -> RATLSCertificate:
         )
     verify_read_alike(certificate, raw)
     certificate.verify_unambiguous()
+    _SHAPES.learn(raw, certificate)
     return certificate
 
 
