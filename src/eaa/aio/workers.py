@@ -25,7 +25,11 @@ _Job = tuple[Future[Any], Callable[[], Any]]
 
 async def with_workers(main: Coroutine[Any, Any, _T], *, size: int = MAX_WORKERS) -> _T:
     """Run `main` so that the loop can end when it ends, whatever `asyncio.to_thread` still waits for."""
-    asyncio.get_running_loop().set_default_executor(Workers(size, "worker"))
+    workers = Workers(size, "worker")
+    if size != MAX_WORKERS:
+        # Who says how many there may be wants to know how many there are.
+        workers.start_all()
+    asyncio.get_running_loop().set_default_executor(workers)
     return await main
 
 
@@ -52,10 +56,20 @@ class Workers(ThreadPoolExecutor):
         self._jobs.put((future, functools.partial(fn, *args, **kwargs)))
         with self._starting:
             if not self._idle.acquire(blocking=False) and self._started < self._size:
-                self._started += 1
-                name = f"{self._name}-{self._started}"
-                threading.Thread(target=_work, args=(self._jobs, self._idle), name=name, daemon=True).start()
+                self._start()
         return future
+
+    def start_all(self) -> None:
+        """Start every thread now: for a place that has room for so many, and none for one more later."""
+        with self._starting:
+            while self._started < self._size:
+                self._start()
+                self._idle.release()
+
+    def _start(self) -> None:
+        self._started += 1
+        name = f"{self._name}-{self._started}"
+        threading.Thread(target=_work, args=(self._jobs, self._idle), name=name, daemon=True).start()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  its signature
         """Take no more work, and send each thread home when it has finished what it does. Waits for none."""

@@ -10,8 +10,10 @@ from typing import Final
 from eaa.aio.attestation import Attestation
 from eaa.aio.net import Service
 from eaa.aio.sessions import Endpoint, judge_now_by
+from eaa.aio.stream import READ_SIZE, AttestedStream
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
+from eaa.errors import PeerMisbehaved, Reason
 from eaa.identity import Identity
 from eaa.program.address import Address
 from eaa.program.metrics import service_metrics, serving_metrics
@@ -22,7 +24,13 @@ from eaa.verifier import Verifier, wall_clock
 from eaa.workload.application import Application, said_of_this_side
 
 WORKERS: Final = 2
-"""Threads for what may take long, beside those that quote and renew: a library OS has room for few, and never more."""
+"""Threads for what may take long, beside those that quote and renew."""
+MAX_THREADS: Final = 12
+"""Of this process, whatever it serves: its main thread, WORKERS, one that renews its certificate, two that fetch
+collateral from a PCCS, and for each of both hops one that quotes and two that wait for a certificate. A library OS sets
+room for them aside before it starts, so all are there from the beginning."""
+CHANNEL_PATIENCE: Final = 900.0
+"""Seconds for which a relay may keep a channel ready that nobody uses."""
 PROGRAM: Final = "enclave-tls-server"
 
 logger = logging.getLogger(__name__)
@@ -47,12 +55,20 @@ class Workload:
         self._inner_terms = Terms.workload_to_shelter(minimum_level=binding.minimum_level)
         self._application = application
 
+    def start_threads(self) -> None:
+        """Start every thread that sessions will need; see MAX_THREADS."""
+        self._outer.start_threads()
+        self._inner.start_threads()
+
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one channel: the relay's exchange, then one inner session, then the application."""
         channel = await self._outer.secure(sock, self._terms, self._judge)
         try:
             await channel.complete()
             logger.info("%s: channel open: %s, %s", peer, self._said_of_relay(channel), said_of_this_side(channel))
+            if not await _is_used(channel.stream):
+                logger.debug("%s: the channel was given back unused", peer)
+                return
             inner = await self._inner.secure_inside(channel.stream, self._inner_terms, None)
             await self._application.serve(inner, peer)
         finally:
@@ -60,6 +76,21 @@ class Workload:
 
     def _said_of_relay(self, channel: Attestation) -> str:
         return f"relay accepted at level {channel.stream.level.label}" if self._judge else "relay not judged"
+
+
+async def _is_used(channel: AttestedStream) -> bool:
+    """Wait for the first byte of a client's session; relays keep channels ready. False where none comes."""
+    first = b""
+    try:
+        async with asyncio.timeout(CHANNEL_PATIENCE):
+            first = await channel.read(READ_SIZE)
+    except TimeoutError:
+        return False
+    except PeerMisbehaved as error:
+        if error.reason is not Reason.PEER_CLOSED:
+            raise
+    channel.push_back(first)
+    return bool(first)
 
 
 def serve(
@@ -84,6 +115,9 @@ async def _serve(
 ) -> int:
     service = Service()
     names = service.listen(address, workload.handle)
+    workload.start_threads()
+    if verifier is not None:
+        verifier.start_refreshing()
     identity.keep_renewed()
     try:
         async with serving_metrics(metrics, service_metrics((identity,), verifier)) as more:
