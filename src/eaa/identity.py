@@ -140,6 +140,7 @@ class Identity:
         self._guard = threading.Lock()
         self._renewer: _Renewer | None = None
         self._failures_of_the_past = 0
+        self._renewals_of_the_past = 0
         self._credentials = _Renewed(
             "certificate", self._make, clock, life=lifetime, replaced_after=lifetime * _CERTIFICATE_SHARE
         )
@@ -159,6 +160,16 @@ class Identity:
     def renewal_failures(self) -> int:
         """How often a renewal has failed so far."""
         return sum(renewed.failures for renewed in self._all()) + self._failures_of_the_past
+
+    @property
+    def renewals(self) -> int:
+        """How often something was renewed so far; what was made first is not counted."""
+        return sum(renewed.renewals for renewed in self._all()) + self._renewals_of_the_past
+
+    @property
+    def made(self) -> datetime:
+        """When the current certificate was made, and the evidence in it."""
+        return self._credentials.made
 
     @property
     def next_renewal(self) -> datetime:
@@ -277,7 +288,9 @@ class Identity:
 
     def _forget(self, key: tuple[bytes, str]) -> None:
         gone = self._epochs.pop(key, None)
-        self._failures_of_the_past += gone.failures if gone else 0
+        if gone is not None:
+            self._failures_of_the_past += gone.failures
+            self._renewals_of_the_past += gone.renewals
 
     def _make(self, now: datetime) -> Credentials:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -331,11 +344,13 @@ class _Renewed(Generic[_T]):
         self._replaced_after = replaced_after
         self._making = threading.Lock()
         self._value: _T | None = None
-        self.expires = self.due = clock()
+        self.expires = self.due = self.made = clock()
         self._in_a_row = 0
         self._why = ""
         self.failures = 0
         """How often making it has failed."""
+        self.renewals = 0
+        """How often it was replaced."""
         self.used = False
         """Whether anybody has asked for it since it was made."""
 
@@ -403,8 +418,9 @@ class _Renewed(Generic[_T]):
             return
         if self._in_a_row:
             logger.info("the %s was renewed, after %d failures", self._what, self._in_a_row)
+        self.renewals += self._value is not None
         self._value, self._in_a_row, self.used = value, 0, False
-        self.expires, self.due = now + self._life, now + self._replaced_after
+        self.made, self.expires, self.due = now, now + self._life, now + self._replaced_after
 
     def _put_off(self, now: datetime, error: EAAError) -> None:
         self.failures += 1

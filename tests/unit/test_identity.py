@@ -214,6 +214,7 @@ def test_failed_renewals_are_counted_logged_and_tried_again_after_longer_and_lon
     attester: Attester, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     identity = Identity(attester, clock=clock)
+    assert (identity.renewals, identity.made) == (0, NOW)
     attester.answer = BUSY
     clock.now = NOW + RENEW_AFTER
     pauses = []
@@ -232,6 +233,7 @@ def test_failed_renewals_are_counted_logged_and_tried_again_after_longer_and_lon
     identity.renew_due()
     assert identity.next_renewal == clock.now + RENEW_AFTER
     assert identity.renewal_failures == 9
+    assert (identity.renewals, identity.made) == (1, clock.now)
 
 
 def test_nobody_waits_for_a_platform_that_has_just_failed_even_if_nothing_is_left(

@@ -52,6 +52,16 @@ def staple(edition: Edition, tee: TEEType = TEEType.SGX, vendor: Vendor = VENDOR
 # --- never waiting
 
 
+def test_when_what_is_kept_ends_is_known_by_document() -> None:
+    source = Source(NEW)
+    verifier = verifier_of(source, Clock())
+    assert verifier.collateral_expirations() == {}
+    judge(verifier)
+    ends = verifier.collateral_expirations()
+    assert {"root CRL", "PCK CRL", "TCB Info", "QE identity", "root certificate"} < set(ends)
+    assert all(end > NOW for end in ends.values())
+
+
 def test_what_is_missing_is_pending_and_fetched_behind_the_scenes() -> None:
     source = Source(NEW)
     verifier = verifier_of(source, Clock())

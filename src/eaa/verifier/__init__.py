@@ -15,6 +15,7 @@ from typing import Final
 
 from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
 from eaa.appraise.floor import FloorKeeper, evaluation_numbers
+from eaa.appraise.platform_checks import needs_lateness
 from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
@@ -22,13 +23,17 @@ from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
 from eaa.errors import Misuse, Reason, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.quote import Quote
+from eaa.collateral.bundle import Collateral
 from eaa.sources import CollateralSource
 from eaa.verifier.fetching import CLOSE_TIMEOUT, COLLATERAL_LIFETIME, FetchCounters
 from eaa.verifier.platforms import Model
-from eaa.verifier.supply import MAX_CACHED_CHAINS, MAX_CACHED_COLLATERAL, Patience, Supply
-from eaa.verify.cache import VerificationCache
+from eaa.verifier.supply import MAX_CACHED_CHAINS, MAX_CACHED_COLLATERAL, Patience, Supplied, Supply
+from eaa.verify.cache import VerificationCache, at_another_time
 from eaa.verify.chain import INTEL, TrustAnchors
 from eaa.verify.dcap import VerifiedCollateral, VerifiedQuote
+
+MAX_JUDGED: Final = 512
+"""Judgements that are remembered: as many peers as come back with the evidence of a certificate, or of an epoch."""
 
 _NO_GRACE: Final = timedelta(0)
 _RECURRING: Final = (BindingLevel.CERT, BindingLevel.SESSION)
@@ -72,6 +77,24 @@ class Judgement:
     def checks(self) -> tuple[Check, ...]:
         """Every check that ran, those that passed included."""
         return self.result.checks
+
+
+_Asked = tuple[bytes, Role, BindingLevel, bytes]
+"""Evidence, the role in which it appeared, its binding and the report data that it has to contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What was said of evidence that comes again, and all that it rests on but the evidence."""
+
+    judgement: Judgement
+    model: Model
+    collateral: Collateral
+    stapled: bytes | None
+    """What the peer brought along, and was not used."""
+    begins: datetime
+    ends: datetime
+    """Every document is valid from the one to the other."""
 
 
 class Verifier:
@@ -122,14 +145,19 @@ class Verifier:
         )
         self._reference_values = reference_values or ReferenceValues()
         self._appraisers = _appraisers(self._policy, self._reference_values)
+        self._judged: dict[_Asked, _Judged] = {}
 
     def now(self) -> datetime:
         """Return the present as this verifier's clock has it."""
         return self._clock()
 
+    def accepts_role(self, role: Role) -> bool:
+        """Whether there is any reference value of this role: without one, nothing could ever be accepted."""
+        return bool(self._reference_values.of_role(role))
+
     def require_values_for(self, role: Role) -> None:
         """Raise Misuse where no reference value of this role is there: nothing could ever be accepted."""
-        if not self._reference_values.of_role(role):
+        if not self.accepts_role(role):
             raise Misuse(
                 Reason.NO_VALUE_FOR_ROLE,
                 f"there is no reference value of role {role}, so no {role} could be accepted",
@@ -143,7 +171,7 @@ class Verifier:
         """
         other = copy.copy(self)
         appraisers = _appraisers(self._policy, reference_values)
-        vars(other).update(_reference_values=reference_values, _appraisers=appraisers, _pins=None)
+        vars(other).update(_reference_values=reference_values, _appraisers=appraisers, _pins=None, _judged={})
         return other
 
     def with_judgement_by(
@@ -163,6 +191,7 @@ class Verifier:
             _appraisers=_appraisers(policy, reference_values),
             _floor=floor,
             _pins=pins,
+            _judged={},
         )
         return other
 
@@ -182,8 +211,8 @@ class Verifier:
 
     def _establish(
         self, quote: Quote, *, role: Role, patience: Patience, stapled: bytes | None, recurs: bool
-    ) -> tuple[VerifiedQuote, bool]:
-        """Return the facts, and whether they rest on collateral of the peer's."""
+    ) -> tuple[VerifiedQuote, Supplied]:
+        """Return the facts, and the collateral that they rest on."""
         now = self._clock()
         supplied = self._supply.collateral_for(
             quote, now=now, patience=patience, stapled=stapled, admits=lambda brought: self._admits(brought, role=role)
@@ -197,7 +226,7 @@ class Verifier:
         except VerificationError:
             self._supply.reconsider(quote, supplied)
             raise
-        return verified, supplied.stapled
+        return verified, supplied
 
     def _admits(self, documents: VerifiedCollateral, *, role: Role) -> bool:
         """Whether evaluation numbers would pass: what policy or floor refuse is not taken from a peer to begin with."""
@@ -282,11 +311,53 @@ class Verifier:
         if evidence is None:
             return Judgement(verified=None, result=reject_missing_evidence(role=role))
         # A peer shows the evidence of its certificate, and of its epoch, again and again; any other only once.
-        recurs = session is not None and session.level in _RECURRING
-        quote = self._verified.recall(evidence) if recurs else Quote.parse(evidence)
-        verified, from_peer = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=recurs)
+        if session is not None and session.level in _RECURRING and session.evidence == evidence:
+            return self._judge_again(evidence, role=role, session=session, stapled=stapled, patience=patience)
+        quote = Quote.parse(evidence)
+        verified, supplied = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=False)
         judgement = self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
-        return replace(judgement, stapled=True) if from_peer else judgement
+        return replace(judgement, stapled=True) if supplied.stapled else judgement
+
+    def _judge_again(
+        self, evidence: bytes, *, role: Role, session: SessionBinding, stapled: bytes | None, patience: Patience
+    ) -> Judgement:
+        """Judge evidence that comes again, or recall what was said of it while all that this rests on is the same."""
+        asked: _Asked = evidence, role, session.level, session.report_data
+        if recalled := self._recall(asked, stapled):
+            return recalled
+        quote = self._verified.recall(evidence)
+        verified, supplied = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=True)
+        judgement = self.appraise(verified, role=role, session=session)
+        if supplied.stapled:
+            return replace(judgement, stapled=True)
+        # What a floor or pins say may be otherwise in a moment, and so what time says of a platform that is behind.
+        of_the_moment = self._floor is not None or self._pins is not None
+        if not of_the_moment and not needs_lateness(verified, self._policy.for_role(role)):
+            self._remember(asked, judgement, verified, supplied, stapled)
+        return judgement
+
+    def _recall(self, asked: _Asked, stapled: bytes | None) -> Judgement | None:
+        found = self._judged.get(asked)
+        if found is None or found.stapled != stapled:
+            return None
+        now = self._clock()
+        if not found.begins <= now <= found.ends or self._supply.kept(found.model, now) is not found.collateral:
+            return None
+        known = found.judgement.verified
+        return Judgement(
+            verified=None if known is None else at_another_time(known, now=now), result=found.judgement.result
+        )
+
+    def _remember(
+        self, asked: _Asked, judgement: Judgement, verified: VerifiedQuote, supplied: Supplied, stapled: bytes | None
+    ) -> None:
+        # Each step is one operation on the dictionary: threads at worst judge twice.
+        if len(self._judged) >= MAX_JUDGED:
+            self._judged.clear()
+        begins = max(first for _, first in verified.issued)
+        self._judged[asked] = _Judged(
+            judgement, supplied.model, supplied.collateral, stapled, begins, verified.earliest_expiration
+        )
 
     def appraise(
         self,
@@ -373,6 +444,10 @@ class Verifier:
         Never waits and never raises. The same object is returned until the collateral is renewed.
         """
         return self._supply.json_for(evidence)
+
+    def collateral_expirations(self) -> dict[str, datetime]:
+        """Return when the first document of each kind ends, of all collateral that is kept: names as in verdicts."""
+        return self._supply.expirations()
 
     @property
     def counters(self) -> FetchCounters:

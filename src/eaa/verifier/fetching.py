@@ -182,6 +182,11 @@ class FetchCache(Generic[Key, Value]):
                 last_success=self._last_success,
             )
 
+    def values(self) -> list[Value]:
+        """Return all that is there, whether it is still fresh or not."""
+        with self._guard:
+            return [entry.kept.value for entry in self._entries.values() if entry.kept is not None]
+
     # --- asking
 
     def find(self, key: Key, now: datetime) -> Kept[Value] | None:

@@ -92,6 +92,7 @@ class Supply:
         """How often collateral that was kept has been replaced."""
         self._own: tuple[bytes, Model] | None = None
         self._json: tuple[Collateral, bytes] | None = None
+        self._expirations: dict[bytes, tuple[tuple[str, datetime], ...]] = {}
 
     # --- for one piece of evidence
 
@@ -131,6 +132,11 @@ class Supply:
         if isinstance(own, Unavailable):
             raise own
         return Supplied(_with_chain(own, chain), pck, model, stapled=False)
+
+    def kept(self, model: Model, now: datetime) -> Collateral | None:
+        """Return what is kept for a model and may be used, the same object until it is renewed."""
+        found = self._models.find(model, now)
+        return None if found is None else found.value
 
     def reconsider(self, quote: Quote, supplied: Supplied) -> None:
         """Take note that a quote did not verify: the fault may lie in what was kept, and be mended since.
@@ -183,6 +189,9 @@ class Supply:
         """Verify fetched collateral, and remember how new it is. Raises MalformedInput, VerificationError."""
         documents = self._verified.verify_collateral(collateral, now=self._clock(), grace=self._grace)
         self._marks.raise_to(marks_of(documents))
+        while len(self._expirations) >= MAX_CACHED_COLLATERAL:
+            self._expirations.pop(next(iter(self._expirations)), None)
+        self._expirations[collateral.digest] = documents.expirations
 
     def _is_sound(self, collateral: Collateral) -> bool:
         try:
@@ -311,6 +320,14 @@ class Supply:
         """Fetch nothing ahead of time any more; wait for fetches that are under way, for so many seconds each."""
         self._models.close(timeout)
         self._chains.close(timeout)
+
+    def expirations(self) -> dict[str, datetime]:
+        """Return when the first document of each kind ends, of all collateral that is kept and verified when it came."""
+        first: dict[str, datetime] = {}
+        for collateral in self._models.values():
+            for name, end in self._expirations.get(collateral.digest, ()):
+                first[name] = min(end, first.get(name, end))
+        return first
 
     @property
     def counters(self) -> FetchCounters:
