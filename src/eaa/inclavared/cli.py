@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from eaa import __version__
-from eaa.appraise.result import Role
 from eaa.errors import Misuse, Reason
 from eaa.identity import LegacyIdentity
-from eaa.inclavared.service import DEFAULT_WORKLOAD, Doors, Relay, fetch_once, serve
-from eaa.program.address import ADDRESS, Address, NamedAddressType
+from eaa.inclavared.service import PROGRAM, Relay, fetch_once, serve
+from eaa.inclavared.settings import (
+    DEFAULT_WORKLOAD,
+    JUDGEMENT_LIFETIME,
+    MAX_WARM_CHANNELS,
+    WARM_CHANNELS,
+    OnBadVerdict,
+)
+from eaa.inclavared.wish import Doors, Fixed, Opened, Wish, WorkloadWish, default_among, wished_workloads
+from eaa.program.address import ADDRESS, Address, NamedAddressType, NamedPathType
+from eaa.program.config import (
+    ConfiguredCommand,
+    check_config_option,
+    config_tables,
+    is_reading_again,
+    print_plan,
+    reader_again,
+)
+from eaa.program.lifecycle import grace_option
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.metrics import metrics_option
 from eaa.program.options import (
+    NULL_ATTESTER,
     Attesting,
     Binding,
     Judging,
@@ -27,10 +46,12 @@ from eaa.program.run import run
 from eaa.tls.certificate import Format
 from eaa.verifier import wall_clock
 
-PROGRAM = "inclavared"
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(
+    cls=ConfiguredCommand,
+    tables=("workload",),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 @click.option("-l", "--listen", type=ADDRESS, metavar="ADDRESS", help="Listen for Shelter here.")
 @click.option(
@@ -41,6 +62,27 @@ PROGRAM = "inclavared"
     metavar="[NAME=]ADDRESS",
     help="Relay to the workload here; repeat with names for more. Without a name it is `default`.",
 )
+@click.option(
+    "--default-workload",
+    metavar="NAME",
+    help="Which workload is meant by a client that names none. Default: `default`, or the only one.",
+)
+@click.option(
+    "--workload-policy",
+    "workload_policies",
+    type=NamedPathType(),
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Judge this workload by an appraisal policy of its own, in place of --policy.",
+)
+@click.option(
+    "--workload-reference-values",
+    "workload_values",
+    type=NamedPathType(),
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Compare this workload with reference values of its own, in place of --reference-values.",
+)
 @click.option("-c", "--connect", type=ADDRESS, metavar="ADDRESS", help="Attest this workload once, print it, and end.")
 @click.option(
     "--legacy-listen",
@@ -50,74 +92,146 @@ PROGRAM = "inclavared"
 )
 @click.option("-m", "--mutual", is_flag=True, help="Show this relay's own evidence to the workload as well.")
 @click.option("--attest-clients", is_flag=True, help="Judge Shelter too: serve only clients with accepted evidence.")
+@click.option(
+    "--warm-channels",
+    type=click.IntRange(0, MAX_WARM_CHANNELS),
+    default=WARM_CHANNELS,
+    show_default=True,
+    metavar="N",
+    help="Keep so many attested channels to each workload ready for clients to come. 0 for none.",
+)
+@click.option(
+    "--judgement-lifetime",
+    type=click.IntRange(1, 86400),
+    default=JUDGEMENT_LIFETIME,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a judgement is relied upon: older warm channels are replaced, live sessions are judged again.",
+)
+@click.option(
+    "--on-bad-verdict",
+    type=click.Choice([each.value for each in OnBadVerdict]),
+    default=OnBadVerdict.CUT.value,
+    show_default=True,
+    help="What becomes of live sessions whose workload is acceptable no more: cut at once, or after --grace.",
+)
 @binding_options(serves=True)
 @attesting_options(enclave_names=("-e", "--enclave"))
 @judging_options(of_peers=True)
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
+@grace_option
 @metrics_option
 @log_level_option("info")
-@click.option("--json", "as_json", is_flag=True, help="With --connect: print the verdict as one JSON object.")
+@check_config_option
+@click.option("--json", "as_json", is_flag=True, help="With --connect or --check-config: print one JSON object.")
 def cli(
     *,
     listen: Address | None,
     xfer: tuple[tuple[str, Address], ...],
+    default_workload: str | None,
+    workload_policies: tuple[tuple[str, Path], ...],
+    workload_values: tuple[tuple[str, Path], ...],
     connect: Address | None,
     legacy_listen: Address | None,
     mutual: bool,
     attest_clients: bool,
+    warm_channels: int,
+    judgement_lifetime: int,
+    on_bad_verdict: str,
     binding: Binding,
     attesting: Attesting,
     judging: Judging,
     tls: str | None,
     crypto: str | None,
+    grace: float,
     metrics: Address | None,
     log_level: str,
+    check_config: bool,
     as_json: bool,
-) -> int:
-    """Relay attested sessions between Shelter and the workload of this node.
+) -> int | Wish:
+    """Relay attested sessions between Shelter and the workloads of this node.
 
-    Inclavared shows its own evidence to Shelter, judges the workload, and then only moves bytes: Shelter's own
-    session ends in the workload, and no key of it is ever here.
+    Inclavared shows its own evidence to Shelter, judges the workloads, and then only moves bytes: Shelter's own
+    session ends in the workload, and no key of it is ever here. SIGHUP reads files again, SIGTERM drains.
     """
-    set_up_logging(PROGRAM, log_level)
+    if not is_reading_again():
+        set_up_logging(PROGRAM, log_level)
     reference_engine(tls, crypto)
-    judging.require_known_verifier()
-    if (connect is None) == (listen is None and legacy_listen is None):
+    doors = Doors(listen=listen, legacy=legacy_listen, metrics=metrics)
+    _refuse_contradictions(doors, connect, judging, attest_clients=attest_clients)
+    workloads = wished_workloads(xfer, workload_policies, workload_values, config_tables())
+    wish = Wish(
+        fixed=Fixed(
+            doors=doors,
+            mutual=mutual,
+            attest_clients=attest_clients,
+            attesting=attesting,
+            workers=1,
+            log_level=log_level,
+        ),
+        judging=judging,
+        binding=binding,
+        workloads=workloads,
+        default=default_among(workloads, default_workload),
+        warm_channels=warm_channels,
+        judgement_lifetime=judgement_lifetime,
+        on_bad_verdict=OnBadVerdict(on_bad_verdict),
+        grace=grace,
+    )
+    if is_reading_again():
+        return wish
+    if check_config:
+        return _check(wish, as_json=as_json)
+    if connect is not None:
+        return _ask_once(wish, connect, as_json=as_json)
+    return serve(_make_relay(wish), reader_again())
+
+
+def _refuse_contradictions(doors: Doors, connect: Address | None, judging: Judging, *, attest_clients: bool) -> None:
+    if (connect is None) == (doors.listen is None and doors.legacy is None):
         raise Misuse(
             Reason.USAGE,
             "there is nothing to do",
             hint="--listen ADDRESS with --xfer ADDRESS serves, --connect ADDRESS asks once",
         )
-    if metrics is not None and connect is not None:
+    if doors.metrics is not None and connect is not None:
         raise Misuse(
             Reason.USAGE, "--metrics is for a relay that serves, and --connect asks once", hint="leave one out"
         )
-    if judging.judges_nobody and (legacy_listen or connect or attest_clients):
+    if judging.judges_nobody and (doors.legacy or connect or attest_clients):
         raise Misuse(
             Reason.USAGE,
             "--legacy-listen, --connect and --attest-clients report what was verified; nullverifier verifies nothing",
             hint="leave --verifier nullverifier out",
         )
-    workloads = dict(xfer)
-    if len(workloads) != len(xfer):
-        raise Misuse(Reason.USAGE, "--xfer names a workload twice", hint="give each its own NAME=ADDRESS")
-    roles = [role for role, judged in ((Role.WORKLOAD, xfer or connect), (Role.CLIENT, attest_clients)) if judged]
-    verifier = None if judging.judges_nobody else judging.open(*roles, flags_for=Role.WORKLOAD)
+
+
+def _check(wish: Wish, *, as_json: bool) -> int:
+    Opened.of(wish)
+    if wish.fixed.attesting.attester not in (None, "", NULL_ATTESTER) and wish.fixed.attesting.simulator:
+        # A TEE need not be where a configuration is checked; a software TEE is files like all others.
+        wish.fixed.attesting.open(default="sgx_ecdsa")
+    print_plan(wish.plan(), as_json=as_json)
+    return 0
+
+
+def _ask_once(wish: Wish, address: Address, *, as_json: bool) -> int:
+    asked = replace(wish, workloads={DEFAULT_WORKLOAD: WorkloadWish(address=address)}, default=DEFAULT_WORKLOAD)
+    relay = _make_relay(asked)
+    return fetch_once(relay, relay.settings.target(DEFAULT_WORKLOAD), as_json=as_json)
+
+
+def _make_relay(wish: Wish) -> Relay:
+    opened = Opened.of(wish)
+    attesting = wish.fixed.attesting
     attester = attesting.open(default="sgx_ecdsa")
     # Clients of 2021 read no other certificate than theirs, and it is made only for them: it wants an RSA key.
-    v1 = LegacyIdentity(attester, format=Format.ENCLAVE_TLS_V1, clock=wall_clock) if legacy_listen else None
-    relay = Relay.create(
-        identity=attesting.identity(attester, stapled_by=verifier),
-        verifier=verifier,
-        legacy_identity=v1,
-        mutual=mutual,
-        attest_clients=attest_clients,
-        binding=binding,
-    )
-    if connect is not None:
-        return fetch_once(relay, connect, as_json=as_json)
-    return serve(relay, Doors(listen=listen, legacy=legacy_listen, metrics=metrics), workloads)
+    v1 = None
+    if wish.fixed.doors.legacy:
+        v1 = LegacyIdentity(attester, format=Format.ENCLAVE_TLS_V1, clock=wall_clock)
+    identity = attesting.identity(attester, stapled_by=opened.verifier)
+    return Relay(opened, identity=identity, legacy_identity=v1)
 
 
 def main() -> NoReturn:

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 from eaa.aio.attestation import Attestation, Judge
-from eaa.aio.client import patiently
-from eaa.aio.net import Service, connect
+from eaa.aio.net import Service
 from eaa.aio.relay import Relayed, pump
 from eaa.aio.sessions import Endpoint, enter_workload, inner_endpoint, judge_by, judge_now_by
 from eaa.aio.stream import deadline
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
-from eaa.errors import EAAError, Reason, Unavailable
+from eaa.errors import EAAError, Misuse, Reason
 from eaa.identity import Identity
+from eaa.inclavared.channels import Channels, Opener
+from eaa.inclavared.counters import RelayCounters
+from eaa.inclavared.judged import Witness
 from eaa.inclavared.legacy import answer_legacy
-from eaa.program.address import Address
+from eaa.inclavared.live import TICK, LiveSessions, Session
+from eaa.inclavared.pool import Channel
+from eaa.inclavared.settings import DEFAULT_WORKLOAD, Settings, Target
+from eaa.inclavared.wish import Opened, Wish
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
+from eaa.program.lifecycle import live
 from eaa.program.loop import run_service
 from eaa.program.metrics import service_metrics, serving_metrics
-from eaa.program.options import Binding
 from eaa.program.output import print_reply, print_verdict
 from eaa.program.run import say
-from eaa.protocol.exchange import Levels, Terms
+from eaa.protocol.exchange import Terms
 from eaa.protocol.legacy import HELLO
 from eaa.verifier import Judgement, Verifier, wall_clock
 
 PROGRAM: Final = "inclavared"
-DEFAULT_WORKLOAD: Final = "default"
-"""The name of the only workload of a relay with a single --xfer."""
 GREETING_TIMEOUT: Final = 30.0
 """Seconds in which a workload's application has to answer a greeting."""
 MAX_GREETING: Final = 255
@@ -41,137 +44,131 @@ MAX_GREETING: Final = 255
 
 logger = logging.getLogger(__name__)
 
+ReadAgain = Callable[[], Any]
+"""Reads command line and files again, and returns the Wish. Raises EAAError."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Relay:
-    """What a relay is made of. `verifier` is None where it takes workloads as they come."""
+    """What a relay is made of. Its settings are replaced as a whole, in between two steps of the event loop."""
 
-    upstream: Endpoint
-    """Towards Shelter."""
-    downstream: Endpoint
-    """Towards the workload."""
-    inner: Endpoint
-    """Inside a channel, where this side asks the workload itself."""
-    legacy: Endpoint | None
-    """Towards clients of 2021: no protocol name, so TLS 1.2 is spoken too; and a certificate that they can read."""
-    identities: tuple[Identity, ...]
-    """Those to be kept renewed."""
-    verifier: Verifier | None
-    attest_clients: bool
-    binding: Binding
+    def __init__(self, opened: Opened, *, identity: Identity, legacy_identity: Identity | None = None) -> None:
+        """Make the endpoints.
 
-    @classmethod
-    def create(
-        cls,
-        *,
-        identity: Identity,
-        verifier: Verifier | None,
-        legacy_identity: Identity | None = None,
-        mutual: bool = True,
-        attest_clients: bool = False,
-        binding: Binding | None = None,
-    ) -> Relay:
-        """Make the endpoints."""
-        return cls(
-            upstream=Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=attest_clients),
-            # Without --mutual the workload sees a key and no evidence, as in the reference system.
-            downstream=Endpoint(identity if mutual else Identity(None), server_side=False, clock=wall_clock),
-            inner=inner_endpoint(wall_clock),
-            legacy=None
-            if legacy_identity is None
-            else Endpoint(legacy_identity, server_side=True, clock=wall_clock, alpn=None),
-            identities=(identity,) if legacy_identity is None else (identity, legacy_identity),
-            verifier=verifier,
-            attest_clients=attest_clients,
-            binding=binding or Binding(),
+        Args:
+            opened: what it goes by, until `adopt`.
+            identity: who it is.
+            legacy_identity: who it is to clients of 2021, whose certificate is another; None where it serves none.
+        """
+        fixed = opened.wish.fixed
+        self._opened = opened
+        self._first = opened
+        self.counters = RelayCounters(last_reload=wall_clock())
+        self.identities = (identity,) if legacy_identity is None else (identity, legacy_identity)
+        self.upstream = Endpoint(
+            identity, server_side=True, clock=wall_clock, demand_client_certificate=fixed.attest_clients
         )
+        # Without --mutual the workload sees a key and no evidence, as in the reference system.
+        self.downstream = Endpoint(identity if fixed.mutual else Identity(None), server_side=False, clock=wall_clock)
+        self.inner = inner_endpoint(wall_clock)
+        # Clients of 2021 offer no protocol name, so TLS 1.2 is spoken to them too.
+        self.legacy = (
+            None
+            if legacy_identity is None
+            else Endpoint(legacy_identity, server_side=True, clock=wall_clock, alpn=None)
+        )
+        self.opener = Opener(self.downstream, lambda: self.settings, self.counters)
+        self.channels = Channels(self.opener, self.counters)
+        self.live = LiveSessions(lambda: self.settings, self.counters)
 
     @property
-    def judge_of_clients(self) -> Judge | None:
-        """The judge of Shelter, where one was asked for. Any stranger may ask, so it never waits for a network."""
-        return judge_now_by(self.verifier, Role.CLIENT) if self.verifier and self.attest_clients else None
+    def settings(self) -> Settings:
+        """What it goes by just now."""
+        return self._opened.settings
 
     @property
-    def levels(self) -> Levels:
-        """What is asked of every peer, and what this side's own evidence is shown at."""
-        binding = self.binding
-        return {
-            "level": binding.level,
-            "minimum_level": binding.minimum_level,
-            "maximum_epoch": binding.maximum_epoch,
-        }
+    def opened(self) -> Opened:
+        """The wish behind its settings, with all that was opened for it."""
+        return self._opened
 
-    async def open_channel(self, workload: Address) -> Attestation:
-        """Do what `channel` does on a client's behalf, who is not told what its relay thinks of the workload.
+    @property
+    def verifiers(self) -> list[Verifier]:
+        """Those that fetch collateral."""
+        # The first ones keep this machine's own collateral, which is stapled to its evidence.
+        return list(dict.fromkeys((*self._first.families.values(), *self._opened.families.values())))
 
-        Raises:
-            Unavailable: WORKLOAD_UNAVAILABLE, whatever kept the channel from opening; the log has the cause.
-        """
-        try:
-            return await self.channel(workload)
-        except EAAError as error:
-            logger.warning("workload %s: %s [%s]", workload, error.message, error.reason)
-            raise Unavailable(
-                Reason.WORKLOAD_UNAVAILABLE,
-                f"no channel to the workload at {workload}: {error.message}",
-                hint=error.hint,
-            ) from error
+    def adopt(self, opened: Opened) -> None:
+        """Go by other settings from now on. Channels and sessions that they do not accept end."""
+        before = self.verifiers
+        self._opened = opened
+        self.channels.apply(opened.settings)
+        self.live.ask()
+        for verifier in before:
+            if verifier not in self.verifiers:
+                verifier.close(timeout=0)
 
-    async def channel(self, workload: Address) -> Attestation:
-        """Return a mutually attested channel to the workload, ready for one inner session. Raises EAAError.
-
-        A workload that is still fetching the collateral of this relay is tried again for a few seconds.
-        """
-        return await patiently(lambda: self._channel(workload))
-
-    async def _channel(self, workload: Address) -> Attestation:
-        sock = await connect(workload)
-        judge = judge_by(self.verifier, Role.WORKLOAD) if self.verifier else None
-        channel = await self.downstream.secure(sock, Terms.relay_to_workload(**self.levels), judge)
-        try:
-            await channel.complete()
-        except BaseException:
-            channel.stream.abort()
-            raise
-        return channel
+    def close(self) -> None:
+        """End what runs in the background."""
+        for identity in self.identities:
+            identity.close()
+        for verifier in self.verifiers:
+            verifier.close(timeout=0)
 
 
 class Upstream:
     """Serves Shelter: one exchange, one `open`, one channel."""
 
-    def __init__(self, relay: Relay, workloads: Mapping[str, Address]) -> None:
+    def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._workloads = workloads
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of Shelter's."""
-        judge = self._relay.judge_of_clients
-        terms = Terms.relay_to_shelter(judges=judge is not None, **self._relay.levels)
+        settings = self._relay.settings
+        judge = _judge_of_clients(settings)
+        terms = Terms.relay_to_shelter(judges=judge is not None, **settings.levels)
         client = await self._relay.upstream.secure(sock, terms, judge)
         try:
             channel = await self._open(client, await client.wait_for_open())
             try:
                 await client.opened()
-                logger.info("%s: relaying; %s", peer, _levels_of(client, channel))
-                _report(peer, await pump(client.stream, channel.stream))
+                logger.info("%s: relaying; %s", peer, _levels_of(client, channel.attestation))
+                await self._pump(peer, client, channel, judge)
             finally:
-                channel.stream.abort()
+                channel.abort()
         finally:
             client.stream.abort()
 
-    async def _open(self, client: Attestation, name: str) -> Attestation:
+    async def _open(self, client: Attestation, name: str) -> Channel:
         try:
-            workload = self._workloads.get(name)
-            if workload is None:
-                raise Unavailable(
-                    Reason.WORKLOAD_UNAVAILABLE,
-                    f"a client asked for the workload {name}, which is not configured here",
-                    hint="--xfer NAME=ADDRESS names one; without a name it is `default`",
-                )
-            return await client.until_open(self._relay.open_channel(workload))
+            # By the settings of now: they may have changed while this client was attested.
+            target = self._relay.settings.target(name)
+            return await client.until_open(self._relay.channels.take(target))
         except EAAError as error:
             await client.reject(error)
             raise
+
+    async def _pump(self, peer: str, client: Attestation, channel: Channel, judge: Witness | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        judged = (channel.judged, judge and judge.judged)
+        session = Session(
+            peer=peer, workload=channel.target.name, judged=tuple(each for each in judged if each), task=task
+        )
+        try:
+            with self._relay.live.entered(session):
+                _report(peer, await pump(client.stream, channel.attestation.stream))
+        except asyncio.CancelledError:
+            if session.verdict is None:
+                raise
+            # A bad verdict has cut it, and has been logged. Nobody else wants this task to end.
+            task.uncancel()
+
+
+def _judge_of_clients(settings: Settings) -> Witness | None:
+    """Return the judge of Shelter, where one was asked for. Any stranger may ask, so it never waits for a network."""
+    verifier = settings.clients_verifier
+    if verifier is None:
+        return None
+    return Witness(judge_now_by(verifier, Role.CLIENT), verifier=verifier, role=Role.CLIENT)
 
 
 def _levels_of(client: Attestation, channel: Attestation) -> str:
@@ -197,34 +194,31 @@ def _report(peer: str, relayed: Relayed) -> None:
 class Legacy:
     """Serves clients of 2021 with values from evidence that was verified just now."""
 
-    def __init__(self, relay: Relay, workload: Address | None) -> None:
+    def __init__(self, relay: Relay) -> None:
         assert relay.legacy is not None
         self._relay = relay
         self._endpoint = relay.legacy
-        self._workload = workload
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of a client of 2021."""
+        target = self._relay.settings.find(DEFAULT_WORKLOAD)
         stream = await self._endpoint.secure_unattested(sock)
         try:
-            await answer_legacy(stream, self._enclave_info if self._workload else None)
+            await answer_legacy(stream, None if target is None else lambda: ask_workload(self._relay, target))
             logger.warning("%s: answered a legacy client; its answer is bound to no session", peer)
             await stream.close()
         finally:
             stream.abort()
 
-    async def _enclave_info(self) -> tuple[Judgement, str]:
-        assert self._workload is not None
-        return await ask_workload(self._relay, self._workload)
 
-
-async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]:
+async def ask_workload(relay: Relay, target: Target) -> tuple[Judgement, str]:
     """Attest the workload end to end as a client would, and return the judgement and its greeting."""
-    assert relay.verifier is not None
-    judge = judge_by(relay.verifier, Role.WORKLOAD)
-    channel = (await relay.channel(workload)).stream
+    assert target.verifier is not None
+    judge: Judge = judge_by(target.verifier, Role.WORKLOAD)
+    channel = (await relay.opener(target)).attestation.stream
     try:
-        inner = await enter_workload(channel, judge=judge, clock=wall_clock, endpoint=relay.inner, **relay.levels)
+        levels = relay.settings.levels
+        inner = await enter_workload(channel, judge=judge, clock=wall_clock, endpoint=relay.inner, **levels)
         async with deadline(GREETING_TIMEOUT, "the workload's answer to a greeting"):
             await inner.write(HELLO)
             greeting = await inner.read(MAX_GREETING)
@@ -236,10 +230,10 @@ async def ask_workload(relay: Relay, workload: Address) -> tuple[Judgement, str]
     return judgement, greeting.decode(errors="replace")
 
 
-def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
+def fetch_once(relay: Relay, target: Target, *, as_json: bool) -> int:
     """Attest the workload once, print the verdict, and return its exit code."""
     try:
-        judgement, greeting = asyncio.run(with_workers(ask_workload(relay, workload)))
+        judgement, greeting = asyncio.run(with_workers(ask_workload(relay, target)))
         verdict = verdict_of_judgement(judgement)
     except EAAError as error:
         verdict, greeting = verdict_of_refusal(error), ""
@@ -249,37 +243,97 @@ def fetch_once(relay: Relay, workload: Address, *, as_json: bool) -> int:
     return verdict.exit_code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doors:
-    """Where a relay can be reached; at least one of the first two."""
-
-    listen: Address | None
-    """By Shelter."""
-    legacy: Address | None
-    """By clients of 2021."""
-    metrics: Address | None
-    """By Prometheus."""
-
-
-def serve(relay: Relay, doors: Doors, workloads: Mapping[str, Address]) -> int:
+def serve(relay: Relay, read_again: ReadAgain) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
-    return run_service(with_workers(_serve(relay, doors, workloads)))
+    return run_service(with_workers(_serve(relay, read_again)))
 
 
-async def _serve(relay: Relay, doors: Doors, workloads: Mapping[str, Address]) -> int:
+async def _serve(relay: Relay, read_again: ReadAgain) -> int:
     service = Service()
-    names = [] if doors.listen is None else service.listen(doors.listen, Upstream(relay, workloads).handle)
+    doors = relay.opened.wish.fixed.doors
+    names = [] if doors.listen is None else service.listen(doors.listen, Upstream(relay).handle)
     if doors.legacy is not None:
-        handler = Legacy(relay, workloads.get(DEFAULT_WORKLOAD)).handle
-        names += [f"{name} (legacy)" for name in service.listen(doors.legacy, handler)]
+        names += [f"{name} (legacy)" for name in service.listen(doors.legacy, Legacy(relay).handle)]
     for identity in relay.identities:
         identity.keep_renewed()
     try:
-        async with serving_metrics(doors.metrics, service_metrics(relay.identities, relay.verifier)) as more:
-            return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"))
+        async with (
+            serving_metrics(doors.metrics, service_metrics(relay.identities, relay.opened.verifier)) as more,
+            _watching(relay),
+        ):
+            return await live(
+                service,
+                announce=lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"),
+                grace=lambda: relay.settings.grace,
+                on_reload=Reload(relay, read_again),
+                on_stop=relay.channels.close,
+            )
     finally:
         service.close()
-        for identity in relay.identities:
-            identity.close()
-        if relay.verifier is not None:
-            relay.verifier.close(timeout=0)
+        relay.close()
+
+
+@contextlib.asynccontextmanager
+async def _watching(relay: Relay) -> AsyncIterator[None]:
+    """Keep channels ready and an eye on live sessions for the duration of a block."""
+    relay.channels.apply(relay.settings)
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            relay.channels.sweep()
+
+    tasks = [asyncio.create_task(sweep()), asyncio.create_task(relay.live.watch())]
+    try:
+        yield
+    finally:
+        relay.channels.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Reload:
+    """Reads everything again when it is called. What is bad in any part changes nothing at all."""
+
+    def __init__(self, relay: Relay, read_again: ReadAgain) -> None:
+        self._relay = relay
+        self._read_again = read_again
+
+    async def __call__(self) -> None:
+        """Take other settings over, or say why not. Raises nothing that operators can cause."""
+        counters = self._relay.counters
+        try:
+            # Files may lie on a network; live connections must not wait for it.
+            opened = await asyncio.to_thread(self._open)
+        except BaseException as error:
+            counters.reload_failures += 1
+            if not isinstance(error, EAAError):
+                raise
+            logger.error(  # noqa: TRY400  one line, and no trace of where a file is wrong
+                "nothing is reloaded, all is as it was: %s [%s]",
+                "; ".join(filter(None, (error.message, error.hint))),
+                error.reason,
+                extra={"event": "reload.refused"},
+            )
+            return
+        self._relay.adopt(opened)
+        counters.reloads += 1
+        counters.last_reload = wall_clock()
+        self._announce(opened)
+
+    def _open(self) -> Opened:
+        wish = self._read_again()
+        if not isinstance(wish, Wish):
+            raise Misuse(Reason.USAGE, "the command line asks for something else than before")
+        return Opened.of(wish, former=self._relay.opened)
+
+    def _announce(self, opened: Opened) -> None:
+        logger.info(
+            "reloaded: workloads are %s",
+            ", ".join(opened.wish.workloads) or "none",
+            extra={"event": "reload.done"},
+        )
+        for target in opened.settings.targets.values():
+            if target.verifier is not None and not target.verifier.accepts_role(Role.WORKLOAD):
+                logger.warning("workload %s: no reference value is left, so nothing is accepted there", target)

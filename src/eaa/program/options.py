@@ -207,6 +207,14 @@ class Judging:
         """Return where collateral comes from: a file, a named PCCS, or the one of sgx_default_qcnl.conf."""
         return open_source(pccs=self.pccs, ca_file=self.pccs_ca, file=self.collateral, environ=os.environ, clock=clock)
 
+    def floor(self) -> FloorFile | None:
+        """Return who remembers evaluation numbers, if that was asked for. Raises Misuse."""
+        return None if self.evaluation_floor is None else FloorFile(self.evaluation_floor)
+
+    def pins(self) -> PinFile | None:
+        """Return who remembers machines, if that was asked for. Raises Misuse."""
+        return None if self.pin_platforms is None else PinFile(self.pin_platforms, warn=_warning())
+
     def open(
         self,
         *roles: Role,
@@ -230,8 +238,8 @@ class Judging:
             policy=policy,
             reference_values=self.values() if values is None else values,
             clock=clock,
-            floor=None if self.evaluation_floor is None else FloorFile(self.evaluation_floor),
-            pins=None if self.pin_platforms is None else PinFile(self.pin_platforms, warn=_warning()),
+            floor=self.floor(),
+            pins=self.pins(),
             accept_stapled_collateral=self.accept_stapled_collateral,
         )
         for role in roles:
