@@ -27,6 +27,7 @@ class Part(StrEnum):
 
     VERIFY = "verify"
     HANDSHAKE = "handshake"
+    PCCS = "pccs"
 
     @property
     def begin(self) -> str:
@@ -34,7 +35,7 @@ class Part(StrEnum):
         return f"<!-- results: bench/{self.value}.py -->"
 
 
-_THEIRS: Final = {Part.VERIFY: "dcap-qvl", Part.HANDSHAKE: "nginx"}
+_THEIRS: Final = {Part.VERIFY: "dcap-qvl", Part.HANDSHAKE: "nginx", Part.PCCS: "theirs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

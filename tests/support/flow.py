@@ -47,7 +47,16 @@ def filled_pccs(site: Site, folder: Path, *, port: int = 0) -> Iterator[str]:
     token.touch(mode=0o600)
     token.write_text("an administrator's token for tests\n")
     assert run("eaa", "simulator", "collateral", site.tee, "--output", body).code == 0
-    serve = ("serve", "--listen", f"127.0.0.1:{port}", "--db", folder / "pccs.sqlite", "--admin-token-file", token)
+    serve = (
+        "serve",
+        "--plain-http",
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--db",
+        folder / "pccs.sqlite",
+        "--admin-token-file",
+        token,
+    )
     with running("eaa-pccs", *serve, "--trust-anchor", site.tee / "root.pem") as service:
         url = service.address()
         uploaded = run("eaa-pccs", "upload", body, "--url", url, "--admin-token-file", token)

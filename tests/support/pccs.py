@@ -248,6 +248,8 @@ def running_pccs(folder: Path, *arguments: str, token: str | None = TOKEN) -> It
     options += ["--trust-anchor", str(root_file(folder))]
     if token is not None:
         options += ["--admin-token-file", str(token_file)]
+    if not any(argument.startswith("--tls-") for argument in arguments):
+        options += ["--plain-http"]
     log = folder / "pccs.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(

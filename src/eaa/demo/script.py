@@ -42,7 +42,7 @@ class Setting:
 
     def serve_pccs(self) -> list[str]:
         """Start the PCCS."""
-        options = ("--listen", self.pccs, "--db", "pccs.sqlite", "--admin-token-file", TOKEN_FILE)
+        options = ("--listen", self.pccs, "--plain-http", "--db", "pccs.sqlite", "--admin-token-file", TOKEN_FILE)
         return ["eaa-pccs", "serve", *options, "--trust-anchor", f"{TEE}/root.pem"]
 
     def issue_collateral(self) -> list[str]:

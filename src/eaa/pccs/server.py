@@ -1,45 +1,41 @@
-"""The HTTP engine: granian, embedded, one process from start to end; see docs/adr/0006-pccs-server.md.
+"""The service on the wire: engines on a socket, requests carried to `Service` and answers back.
 
-The engine's usual form forks a worker for each process and shares the port between them, which leaves an orphan where
-the parent is killed, and lets a second server take the same port without a word. Here it is handed a socket that is
-bound and listening already, so that every failure to get the address surfaces before anything starts, and port 0
-means what it means elsewhere.
+A request whose answer is ready gets it on the engine's own thread, see `eaa.pccs.hot`. Any other comes to the event
+loop, which hands to threads what waits for the database, for the upstream or for a slow hash. A certificate that was
+replaced is taken by a new engine on the same socket, while the old one goes on with the connections that it has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from granian._granian import RSGIProtocolClosed, RSGIProtocolError, SocketHolder
-from granian.constants import HTTPModes, Interfaces, SSLProtocols
-from granian.http import HTTP1Settings
-from granian.server.embed import Server as EmbeddedServer
+from granian._granian import RSGIProtocolClosed, RSGIProtocolError
+from sqlalchemy.exc import SQLAlchemyError
 
-from eaa.errors import Misuse, Reason, Unavailable
+from eaa.pccs.hot import CLOSING, KEPT_OPEN, HotAnswers
+from eaa.pccs.http_engine import KEEP_ALIVE, Engine, TLSFiles, bind, engine_failure
+from eaa.pccs.metrics import route_of
 from eaa.pccs.service import Service
 from eaa.pccs.wire import Request, Response, Status
 from eaa.program.loop import run_service
 
-BACKLOG: Final = 1024
-MAX_CONNECTIONS: Final = 4096
-MAX_HEAD: Final = 64 * 1024
-"""Bytes of a request's head."""
-KEEP_ALIVE: Final = 60
-"""Seconds that an idle connection, or one whose head is not complete, is kept; the reference announces the same."""
+__all__ = ["Background", "TLSFiles", "base_url", "bind", "leave_if_engine_lingers", "serve"]
+
 BODY_TIMEOUT: Final = 15.0
 """Seconds for the body of one request."""
 MAX_DISCARDED: Final = 8 * 1024 * 1024
@@ -47,8 +43,12 @@ MAX_DISCARDED: Final = 8 * 1024 * 1024
 DRAIN_TIMEOUT: Final = 0.7
 """Seconds that requests in progress get when the service is stopped."""
 START_TIMEOUT: Final = 10.0
-_OWN_DESCRIPTORS: Final = 64
-"""Set aside for the database and everything else."""
+LOOK_INTERVAL: Final = 1.0
+"""Seconds after which another process's upload is seen at the latest."""
+SWEEP_EVERY: Final = 60
+"""Looks after which answers that are never given any more are let go of."""
+RETIRED_FOR: Final = KEEP_ALIVE + 15.0
+"""Seconds after which an engine whose certificate was replaced is stopped: no connection is idle for longer."""
 _LINGER: Final = 0.1
 _FETCH: Final = "fetch"
 _REQUEST_TIMEOUT: Final = 408
@@ -61,59 +61,17 @@ WORKERS: Final = 4
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLSFiles:
-    """A certificate chain and its key, PEM."""
-
-    certificate: Path
-    key: Path
-
-    def require_usable(self) -> None:
-        """Raise Misuse (FILE_UNREADABLE) unless the engine will be able to use them; it never asks for a password."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key, password=lambda: b"")
-        except (OSError, ssl.SSLError, ValueError) as error:
-            detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise Misuse(
-                Reason.FILE_UNREADABLE,
-                f"the TLS certificate {self.certificate} with key {self.key} cannot be used: {detail}",
-                hint="give a PEM certificate chain and its own PEM key, not encrypted and readable by this user",
-            ) from error
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at this address.
-
-    Raises:
-        OSError: what the operating system says, a port that is taken for instance.
-        Unavailable: ADDRESS_UNRESOLVED.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise Unavailable(
-            Reason.ADDRESS_UNRESOLVED,
-            f"the host name {host} is not known: {error.strerror}",
-            hint="check the spelling and this machine's name service, or give a number",
-        ) from error
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        # Not SO_REUSEPORT, with which two servers would share a port and nobody would be told.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003  the library's own signature
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+Background = Callable[["Serving"], contextlib.AbstractAsyncContextManager[Any]]
+"""What runs beside the service for as long as it serves: a listener for operators, a look at the certificate."""
 
 
 def serve(
-    service: Service, listener: socket.socket, *, tls: TLSFiles | None, ready: Callable[[str], None]
+    service: Service,
+    listener: socket.socket,
+    *,
+    tls: TLSFiles | None,
+    ready: Callable[[str], None],
+    beside: Background | None = None,
 ) -> signal.Signals:
     """Serve until SIGTERM or SIGINT, let requests in progress finish, and return which signal it was.
 
@@ -122,17 +80,22 @@ def serve(
         listener: bound and listening.
         tls: serve https with these, or plain http.
         ready: called with the base URL once a request has been answered there.
+        beside: runs for as long; what it raises before it is entered ends the service.
 
     Raises:
         Unavailable: the engine does not start.
     """
     if tls is not None:
         tls.require_usable()
-    return run_service(_serve(service, listener, tls, ready))
+    return run_service(_serve(service, listener, tls, ready, beside))
 
 
 async def _serve(
-    service: Service, listener: socket.socket, tls: TLSFiles | None, ready: Callable[[str], None]
+    service: Service,
+    listener: socket.socket,
+    tls: TLSFiles | None,
+    ready: Callable[[str], None],
+    beside: Background | None,
 ) -> signal.Signals:
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
@@ -144,43 +107,93 @@ async def _serve(
     for handled in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(handled, stop, handled)
     fetching = ThreadPoolExecutor(max_workers=FETCHERS, thread_name_prefix=_FETCH)
-    with ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="answer") as pool:
-        application = _Application(service, pool, fetching)
-        engine = _Engine(application, listener, tls)
-        running = loop.create_task(engine.serve())
-        starting = loop.create_task(_first_answer(listener, is_tls=tls is not None))
+    async with contextlib.AsyncExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="answer"))
+        serving = Serving(listener, _Application(service, pool, fetching))
+        if beside is not None:
+            await stack.enter_async_context(beside(serving))
         try:
-            await asyncio.wait({running, starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            serving.start(tls)
+            looking = loop.create_task(serving.look())
+            starting = loop.create_task(_first_answer(listener, is_tls=tls is not None))
+            await _any_of(serving.ended, starting, stopped)
             if starting.done() and not stopped.done():
                 starting.result()
                 ready(base_url(listener, is_tls=tls is not None))
-                await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                await _any_of(serving.ended, stopped)
             if not stopped.done():
-                raise _engine_failure("it stopped by itself")
+                raise engine_failure("it stopped by itself")
+            looking.cancel()
         finally:
             starting.cancel()
             listener.close()
-            await _drain(engine, application, running)
+            await serving.drain()
             fetching.shutdown(wait=False, cancel_futures=True)
     return stopped.result()
 
 
-async def _drain(engine: _Engine, application: _Application, running: asyncio.Task[None]) -> None:
-    """Let requests in progress come to their end, for a while."""
-    engine.finish()
-    idle = asyncio.create_task(application.idle())
-    await asyncio.wait({running, idle}, timeout=DRAIN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-    idle.cancel()
-    # Idle, or out of patience: what was answered last may still be on its way out.
-    await asyncio.wait({running}, timeout=_LINGER)
+async def _any_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _engine_failure(why: str) -> Unavailable:
-    return Unavailable(
-        Reason.CONNECTION_FAILED,
-        f"the HTTP engine does not serve: {why}",
-        hint="what it printed before this line says more; check the TLS files, if there are any",
-    )
+class Serving:
+    """The engines on one socket: the present one, and those that only finish what they have begun."""
+
+    def __init__(self, listener: socket.socket, application: _Application) -> None:
+        self._listener = listener
+        self._application = application
+        self._lanes: list[_Lane] = []
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Is done where the present engine ends though nobody told it to."""
+
+    @property
+    def answered(self) -> Counter[tuple[str, int]]:
+        """How many requests were answered, by route and status."""
+        return self._application.answered
+
+    def start(self, tls: TLSFiles | None) -> None:
+        """Serve with this certificate from now on; connections that are there keep theirs until they end.
+
+        Raises:
+            Misuse: FILE_UNREADABLE; the present certificate is served on.
+            Unavailable: the engine does not start.
+        """
+        lane = _Lane(engine=Engine(self._listener, tls), application=self._application)
+        lane.engine.start(lane.answer_at_once, lane)
+        former, self._lanes = self._lanes[-1:], [*self._lanes, lane]
+        lane.engine.ended.add_done_callback(lambda _: self._left(lane))
+        for old in former:
+            old.is_closing = True
+            old.engine.retire()
+            asyncio.get_running_loop().call_later(RETIRED_FOR, old.engine.finish)
+
+    def _left(self, lane: _Lane) -> None:
+        self._lanes = [each for each in self._lanes if each is not lane]
+        if not self._lanes and not self.ended.done():
+            self.ended.set_result(None)
+
+    async def look(self) -> None:
+        """Look every second whether the store has changed, for as long as anybody asks."""
+        for number in range(sys.maxsize):
+            await self._application.look()
+            if number % SWEEP_EVERY == 0:
+                self._application.hot.sweep()
+            await asyncio.sleep(LOOK_INTERVAL)
+
+    async def drain(self) -> None:
+        """Let requests in progress come to their end, for a while."""
+        engines = [lane.engine for lane in self._lanes]
+        for engine in engines:
+            engine.finish()
+        if not engines:
+            return
+        ended = asyncio.ensure_future(asyncio.wait({engine.ended for engine in engines}))
+        idle = asyncio.create_task(self._application.idle())
+        await asyncio.wait({ended, idle}, timeout=DRAIN_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # Idle, or out of patience: what was answered last may still be on its way out.
+        await asyncio.wait({ended}, timeout=_LINGER)
+        ended.cancel()
 
 
 def base_url(listener: socket.socket, *, is_tls: bool) -> str:
@@ -207,60 +220,36 @@ async def _first_answer(listener: socket.socket, *, is_tls: bool) -> None:
             finally:
                 writer.close()
     except (OSError, TimeoutError) as error:
-        raise _engine_failure(str(error) or "no answer in time") from error
+        raise engine_failure(str(error) or "no answer in time") from error
     if not answer.startswith(b"HTTP/1.1 "):
-        raise _engine_failure("it closes connections without an answer")
+        raise engine_failure("it closes connections without an answer")
 
 
-class _Engine(EmbeddedServer):
-    """The library's in-process server, on a socket of ours."""
+class _Lane:
+    """One engine, and what its connections have in common."""
 
-    def __init__(self, application: _Application, listener: socket.socket, tls: TLSFiles | None) -> None:
-        super().__init__(
-            application,
-            interface=Interfaces.RSGI,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=KEEP_ALIVE * 1000, max_buffer_size=MAX_HEAD),
-            websockets=False,
-            backlog=BACKLOG,
-            backpressure=_connections_allowed(),
-            log_enabled=False,
-            ssl_cert=None if tls is None else tls.certificate,
-            ssl_key=None if tls is None else tls.key,
-            ssl_protocol_min=SSLProtocols.tls12,
-        )
-        self._listener = listener
+    def __init__(self, *, engine: Engine, application: _Application) -> None:
+        self.engine = engine
+        self.is_closing = False
+        """Whether each answer is the last of its connection."""
+        self._application = application
 
-    def _init_shared_socket(self) -> None:
-        # The one step that is replaced: the library would bind here, with SO_REUSEPORT.
-        make_holder: Any = SocketHolder  # its stub leaves out the arguments: descriptor, whether unix, backlog
-        # The engine closes the descriptor that it is given: it gets one of its own.
-        holder = make_holder(os.dup(self._listener.fileno()), False, BACKLOG)  # noqa: FBT003  the library's own signature
-        vars(self).update(_ssp=None, _shd=holder, _sfd=holder.get_fd())
+    def answer_at_once(self, scope: Any, protocol: Any) -> bool:
+        """Answer a request whose answer is ready."""
+        return self._application.hot.give(scope, protocol, is_closing=self.is_closing)
 
-    def finish(self) -> None:
-        """Stop accepting, and let requests in progress come to their end."""
-        self.stop()  # type: ignore[no-untyped-call]
-
-
-def _connections_allowed() -> int:
-    """Return how many connections may be open at once, having asked for as many descriptors as we may have.
-
-    Past it, new ones wait in the kernel's queue; out of descriptors, nothing else of ours could open a file either.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + _OWN_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    allowed = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
-    return max(allowed - _OWN_DESCRIPTORS, 1)
+    async def __call__(self, scope: Any, protocol: Any) -> None:
+        """Answer any other."""
+        answered = await self._application.answer(scope, protocol)
+        if answered is not None:
+            _send(protocol, *answered, scope.http_version, is_closing=self.is_closing)
 
 
 class _Application:
     """Carries requests from the engine to the service and answers back."""
 
     def __init__(self, service: Service, pool: ThreadPoolExecutor, fetching: ThreadPoolExecutor) -> None:
+        self.hot = HotAnswers(service)
         self._service = service
         self._pool = pool
         self._fetching = fetching
@@ -269,13 +258,32 @@ class _Application:
         self._in_progress = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+        self._answered: Counter[tuple[str, int]] = Counter()
+
+    @property
+    def answered(self) -> Counter[tuple[str, int]]:
+        """How many requests were answered, by route and status."""
+        return self._answered + Counter({(route, 200): count for route, count in self.hot.given.copy().items()})
 
     async def idle(self) -> None:
         """Return once no request is in progress."""
         await self._is_idle.wait()
 
-    async def __call__(self, scope: Any, protocol: Any) -> None:
-        """Answer one request (the engine's RSGI interface)."""
+    async def look(self) -> None:
+        """Look whether the store has changed, if anybody has asked since the last look."""
+        if not self.hot.was_asked:
+            return
+        self.hot.was_asked = False
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._service.look)
+        except SQLAlchemyError as error:
+            # Whoever asks gets no ready answer then, and the answer that he gets says so.
+            _log.error("the database fails: %s", getattr(error, "orig", error))
+        else:
+            self.hot.looked()
+
+    async def answer(self, scope: Any, protocol: Any) -> tuple[Request, Response] | None:
+        """Return the answer to one request; None where the client went away."""
         request = Request(
             method=scope.method,
             path=scope.path,
@@ -290,7 +298,7 @@ class _Application:
             response = Response(status=_REQUEST_TIMEOUT, headers=(("Connection", "close"), ("Content-Length", "0")))
         except (RSGIProtocolClosed, RSGIProtocolError):
             _log.debug("%s: the client went away", request)
-            return
+            return None
         except Exception:  # noqa: BLE001  a bug of ours costs this request, and is logged as what it is
             _log.exception("%s: an error of ours", request)
             response = self._service.refused(request, Status.INTERNAL_ERROR)
@@ -298,7 +306,8 @@ class _Application:
             self._in_progress -= 1
             if not self._in_progress:
                 self._is_idle.set()
-        _send(protocol, request, scope.http_version, response)
+        self._answered[route_of(request.path), response.status] += 1
+        return request, response
 
     async def _weigh(self, request: Request) -> bool:
         """Have the tokens of a request hashed, slowly and one at a time; too many guesses are not even hashed."""
@@ -315,6 +324,7 @@ class _Application:
     async def _respond(self, request: Request, protocol: Any) -> Response:
         kept = self._service.kept(request)
         if kept is not None:
+            self._keep(request, kept, self._service.generation)
             return kept
         if not self._service.is_weighed(request) and not await self._weigh(request):
             return self._service.refused(request, Status.UNAVAILABLE)
@@ -326,11 +336,16 @@ class _Application:
                 return self._service.refused(request, Status.CONTENT_TOO_LARGE)
             request = replace(request, body=body)
         loop = asyncio.get_running_loop()
+        generation = self._service.generation
         response = await loop.run_in_executor(self._pool, self._service.attempt, request)
         if response is None:
             # Whoever waits for the upstream keeps nobody waiting whose answer is here.
             response = await loop.run_in_executor(self._fetching, self._service.answer, request)
+        self._keep(request, response, generation)
         return response
+
+    def _keep(self, request: Request, response: Response, generation: int) -> None:
+        self.hot.keep(request, response, generation=generation, route=route_of(request.path))
 
 
 async def _read_body(request: Request, protocol: Any, limit: int) -> bytes | None:
@@ -356,13 +371,15 @@ async def _discard_body(protocol: Any) -> None:
             return
 
 
-def _send(protocol: Any, request: Request, http_version: str, response: Response) -> None:
+def _send(protocol: Any, request: Request, response: Response, http_version: str, *, is_closing: bool) -> None:
     headers = [(name.lower(), value) for name, value in response.headers]
     # The engine would put its own name here.
     headers.append(("server", "eaa-pccs"))
-    is_closing = "close" in request.headers.get("connection", "").lower()
-    if http_version == "1.1" and not is_closing and response.status != _REQUEST_TIMEOUT:
-        headers += [("connection", "keep-alive"), ("keep-alive", f"timeout={KEEP_ALIVE}")]
+    closes = "close" in request.headers.get("connection", "").lower()
+    if is_closing:
+        headers += CLOSING
+    elif http_version == "1.1" and not closes and response.status != _REQUEST_TIMEOUT:
+        headers += KEPT_OPEN
     if response.body:
         protocol.response_bytes(response.status, headers, response.body)
     else:
