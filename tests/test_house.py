@@ -88,7 +88,7 @@ THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     "https": frozenset({"cryptography", "hypercorn", "requests"}),
     "program": frozenset({"click", "rich", "uvloop", "cryptography"}),
     **dict.fromkeys(PROGRAMS, frozenset({"click", "rich", "cryptography"})),
-    "pccs": frozenset({"click", "rich", "cryptography", "granian", "sqlalchemy", "urllib3", "uvloop"}),
+    "pccs": frozenset({"click", "rich", "cryptography", "granian", "sqlalchemy", "alembic", "urllib3", "uvloop"}),
 }
 """Room -> the distributions' packages it may import. Only `pccs` uses what the extra of that name installs.
 

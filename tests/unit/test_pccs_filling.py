@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from eaa.pccs.filling import Filler, Flights, Mode
+from eaa.pccs.filling import Filler, Mode
+from eaa.pccs.flights import Flights
 from eaa.pccs.service import Service
 from eaa.pccs.store import Store
 from eaa.pccs.tokens import Token

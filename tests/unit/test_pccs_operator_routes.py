@@ -241,7 +241,7 @@ def test_readiness_names_the_database(served: Service) -> None:
 def test_a_database_that_is_gone_is_not_ready_but_the_process_lives(served: Service, tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "pccs.sqlite")
     with connection:
-        connection.execute("DROP TABLE schema_info")
+        connection.execute("DROP TABLE alembic_version")
     connection.close()
     response = get(served, "/healthz/ready")
     answer = json.loads(response.body)

@@ -70,7 +70,7 @@ def test_another_ca_is_refused(text: str) -> None:
     ],
 )
 def test_these_are_places_where_intel_publishes_crls(uri: str) -> None:
-    assert query.is_intel_crl(uri)
+    assert query.is_known_crl(uri)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_these_are_places_where_intel_publishes_crls(uri: str) -> None:
     ],
 )
 def test_these_are_not(uri: str) -> None:
-    assert not query.is_intel_crl(uri)
+    assert not query.is_known_crl(uri)
     with pytest.raises(Refusal):
         query.crl_uri({"uri": "x" * 2049})

@@ -456,7 +456,7 @@ def test_a_change_of_the_pki_that_is_served_is_told(tmp_path: Path, caplog: pyte
     with service(tmp_path, uploads=(upload_body(),), trust_anchors=anchors(other)) as served:
         caplog.clear()
         assert put(served, other.platform_collaterals(now=NOW)).status == 200
-        assert "is served from now on" in caplog.text
+        assert "is the default from now on" in caplog.text
 
 
 def test_a_database_that_fails_is_our_fault_and_the_log_says_how(
@@ -464,8 +464,8 @@ def test_a_database_that_fails_is_our_fault_and_the_log_says_how(
 ) -> None:
     with service(tmp_path, uploads=(upload_body(),)) as served:
         with sqlite3.connect(tmp_path / "pccs.sqlite") as connection:
-            connection.execute("DROP TABLE root_crls")
+            connection.execute("DROP TABLE documents")
         connection.close()
         response = get(served, f"{V4}/rootcacrl")
     assert (response.status, response.body.decode()) == (500, SENTENCES[Status.INTERNAL_ERROR])
-    assert "no such table: root_crls" in caplog.text
+    assert "no such table: documents" in caplog.text

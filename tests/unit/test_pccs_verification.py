@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from eaa.pccs.service import WARN_BEFORE, Service
+from eaa.pccs.reading import WARN_BEFORE
+from eaa.pccs.service import Service
 from eaa.pccs.wire import Response
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
@@ -278,18 +279,23 @@ def tamper(folder: Path, statement: str) -> None:
     connection.close()
 
 
+def replaced(old: str, new: str) -> str:
+    return f"CAST(replace(CAST(document AS TEXT), '\"{old}\"', '\"{new}\"') AS BLOB)"
+
+
+def kept(kind: str) -> str:
+    return f"SELECT document FROM documents WHERE kind = '{kind}' LIMIT 1"
+
+
 @pytest.mark.parametrize(
     ("statement", "target"),
     [
-        ("UPDATE tcb_infos SET document = CAST(replace(CAST(document AS TEXT), 'UpToDate', 'OutOfDate') AS BLOB)", TCB),
-        (
-            "UPDATE identities SET document = CAST(replace(CAST(document AS TEXT), '\"QE\"', '\"QX\"') AS BLOB)",
-            READS[1],
-        ),
-        ("UPDATE pck_crls SET document = (SELECT crl FROM root_crls)", READS[4]),
-        ("UPDATE root_crls SET crl = (SELECT document FROM pck_crls LIMIT 1)", f"{V4}/rootcacrl"),
-        ("UPDATE crls SET crl = (SELECT document FROM pck_crls LIMIT 1)", "CRL"),
-        ("UPDATE pck_certs SET pem = replace(pem, 'M', 'N')", "PCK"),
+        (f"UPDATE documents SET document = {replaced('UpToDate', 'OutOfDate')} WHERE kind = 'TCB_INFO'", TCB),
+        (f"UPDATE documents SET document = {replaced('QE', 'QX')} WHERE kind = 'IDENTITY'", READS[1]),
+        (f"UPDATE documents SET document = ({kept('ROOT_CRL')}) WHERE kind = 'PCK_CRL'", READS[4]),
+        (f"UPDATE documents SET document = ({kept('PCK_CRL')}) WHERE kind = 'ROOT_CRL'", f"{V4}/rootcacrl"),
+        (f"UPDATE documents SET document = ({kept('PCK_CRL')}) WHERE kind = 'ROOT_CRL'", "CRL"),
+        ("UPDATE pck_certs SET certificate = CAST(substr(certificate, 1, 999) || x'00' AS BLOB)", "PCK"),
     ],
 )
 def test_what_was_changed_in_the_database_is_not_served(tmp_path: Path, statement: str, target: str) -> None:
@@ -314,7 +320,7 @@ def test_what_was_stored_under_a_root_that_is_no_longer_trusted_is_not_served(tm
 
 def served_from_memory(served: Service, folder: Path, target: str) -> bool:
     """Whether an answer survives the loss of its table."""
-    tamper(folder, "DELETE FROM tcb_infos")
+    tamper(folder, "DELETE FROM documents")
     return get(served, target).status == 200
 
 

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 import logging
-import random
-import threading
-from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from eaa.errors import EAAError
+from eaa.pccs.admission import admit
+from eaa.pccs.flights import Missing, SharedFlights
+from eaa.pccs.records import DocumentKey, Kind
 from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import (
     CAS,
+    EMPTY_UPLOAD,
     IDENTITY,
     TCB_INFO,
     RawTCB,
@@ -33,7 +34,7 @@ from eaa.pccs.uploads import (
     read_chain,
 )
 from eaa.pccs.upstream import Answer, Upstream
-from eaa.pccs.verification import Vouched, told, verify_upload
+from eaa.pccs.verification import Vouched, told
 from eaa.pccs.wire import Refusal, Status
 from eaa.verifier import TrustAnchors
 
@@ -43,20 +44,9 @@ IDENTITIES: Final[Mapping[str, tuple[str, str]]] = {
     "TD_QE": ("tdx", "qe/identity"),
 }
 """Where each identity lies upstream."""
-MAX_WAIT: Final = 120.0
-"""Seconds that a client waits for a fetch which another one began."""
+RENEW_CRL: Final = timedelta(days=7)
+"""How long before its end a CRL that vouches is fetched anew, with whatever is fetched below it."""
 _NOT_AVAILABLE: Final = "not available"
-_EMPTY: Final = Upload(
-    api_version=4,
-    root=None,
-    platforms=(),
-    tcb_infos=(),
-    identities=(),
-    pck_crls={},
-    chains={},
-    root_crl=None,
-    root_crl_uri=None,
-)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -72,35 +62,6 @@ class Mode(StrEnum):
     """For a read that misses, too."""
 
 
-@dataclass(slots=True)
-class Flights:
-    """Work in progress by what it is for: whoever asks for the same waits for it and shares its outcome."""
-
-    _futures: dict[Hashable, Future[Any]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def run(self, key: Hashable, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises, done once for all who ask at the time."""
-        with self._lock:
-            future = self._futures.get(key)
-            is_first = future is None
-            if future is None:
-                future = self._futures[key] = Future()
-        if not is_first:
-            result: T = future.result(timeout=MAX_WAIT)
-            return result
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-            raise
-        finally:
-            with self._lock:
-                del self._futures[key]
-        done: T = future.result()
-        return done
-
-
 class Filler:
     """Brings documents from the upstream into the store. Thread-safe."""
 
@@ -112,18 +73,39 @@ class Filler:
         self._store = store
         self._trust_anchors = trust_anchors
         self._clock = clock
-        self._flights = Flights()
+        self._flights = SharedFlights(store, clock=clock)
+        self._missing = Missing()
+        self._root: str | None = None
 
-    def once(self, key: Hashable, work: Callable[[], T]) -> T:
-        """Do something once for all who ask for it at the same time."""
-        return self._flights.run(key, work)
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        """Do something once for all who ask for it at the same time, here or in another process on this database."""
+        return self._flights.run(name, work)
+
+    def takes_turn(self, name: str, *, length: timedelta) -> bool:
+        """Whether no other process on this database has done it for so long; then it is this one's."""
+        return self._flights.take(name, length=length)
+
+    def fetch(self, name: str, work: Callable[[], None]) -> None:
+        """Do the work of a fetch, unless the upstream had not a moment ago what it would bring.
+
+        Raises:
+            Refusal: as the work.
+        """
+        if name in self._missing:
+            raise Refusal(Status.NO_CACHE_DATA, "the upstream had none a moment ago")
+        try:
+            work()
+        except Refusal as refusal:
+            if refusal.status is Status.NO_CACHE_DATA:
+                self._missing.add(name)
+            raise
 
     # Each of these raises Refusal: 404, the upstream has none; 502, it fails, or what it sends does not verify.
 
     def tcb_info(self, *, tee: str, fmspc: str, update: str) -> None:
-        """Fetch TCB Info of a model (12 hex digits), SGX or TDX, STANDARD or EARLY."""
+        """Fetch TCB Info of a model (12 hex digits), SGX or TDX; STANDARD, EARLY, or # and an evaluation number."""
         document, chain = self._tcb_info(tee, fmspc, update)
-        self._keep(replace(_EMPTY, tcb_infos=(document,), chains={TCB_INFO: chain}))
+        self._keep(replace(EMPTY_UPLOAD, tcb_infos=(document,), chains={TCB_INFO: chain}))
 
     def identity(self, *, name: str, update: str) -> None:
         """Fetch the identity of QE, QVE or TD_QE."""
@@ -131,21 +113,21 @@ class Filler:
         answer = self._upstream.get(product, route, {"update": update.lower()})
         document = UploadedDocument(name=name, tee=product.upper(), update=update, text=answer.body)
         chain = answer.header("SGX-Enclave-Identity-Issuer-Chain")
-        self._keep(replace(_EMPTY, identities=(document,), chains={IDENTITY: chain}))
+        self._keep(replace(EMPTY_UPLOAD, identities=(document,), chains={IDENTITY: chain}))
 
-    def pck_crl(self, *, ca: str) -> None:
-        """Fetch the CRL of the PROCESSOR or PLATFORM CA."""
+    def pck_crl(self, *, ca: str, uri: str | None = None) -> None:
+        """Fetch the CRL of the PROCESSOR or PLATFORM CA, and remember the address by which a client knows it."""
         answer = self._upstream.get("sgx", "pckcrl", {"ca": ca.lower(), "encoding": "der"})
         chain = answer.header("SGX-PCK-CRL-Issuer-Chain")
-        self._keep(replace(_EMPTY, pck_crls={ca: answer.body}, chains={ca: chain}))
+        self._keep(replace(EMPTY_UPLOAD, pck_crls={ca: answer.body}, chains={ca: chain}, root_crl_uri=uri))
 
     def root_crl(self, *, uri: str | None = None) -> None:
-        """Fetch the root's CRL, and with it, where no chain names the root yet, the QE identity."""
-        if not self._store.supplement().chains:
+        """Fetch the root's CRL; before it, where no document has named the upstream's root yet, the QE identity."""
+        if self._root is None or not self._store.supplement(self._root).chains:
             self.identity(name="QE", update="STANDARD")
-        chains = self._store.supplement().chains
-        name, chain = next(iter(chains.items()))
-        self._keep(replace(_EMPTY, chains={name: chain}, root_crl=self._upstream.root_crl(), root_crl_uri=uri))
+        name, chain = next(iter(self._store.supplement(self._root).chains.items()))
+        crl = self._upstream.root_crl()
+        self._keep(replace(EMPTY_UPLOAD, chains={name: chain}, root_crl=crl, root_crl_uri=uri))
 
     def platform(self, platform: Registration, *, raises_queue: bool = False) -> None:
         """Fetch the certificates of a platform, and all TCB Info of its model.
@@ -187,10 +169,11 @@ class Filler:
             tcb_info=inner,
         )
         fetched = replace(fetched, raw_tcbs=_fitting(fetched, platform))
-        if not self._has_crl(None, ca=ca):
-            self.once(("pckcrl", ca), partial(self.pck_crl, ca=ca))
+        root = _believed(lambda: read_chain(chain))[-1].fingerprint.hex()
+        if not self._has_crl(root, ca=ca):
+            self.once(f"ca crl/{ca}", partial(self._add_ca_crl, root, ca))
         chains = {TCB_INFO: chain, ca: answer.header("SGX-PCK-Certificate-Issuer-Chain")}
-        self._keep(replace(_EMPTY, platforms=(fetched,), tcb_infos=documents, chains=chains))
+        self._keep(replace(EMPTY_UPLOAD, platforms=(fetched,), tcb_infos=documents, chains=chains))
 
     def refresh(self) -> int:
         """Fetch anew whatever is in the store, but for certificates; return how many documents could not be."""
@@ -206,7 +189,7 @@ class Filler:
     def refresh_platforms(self, fmspcs: tuple[str, ...]) -> int:
         """Fetch anew the certificates of all platforms of these models, or of all; return how many could not be."""
         failures = 0
-        for row in self._store.cached_platforms(fmspcs):
+        for row in self._store.cached_platforms(fmspcs, root=self._upstream_root()):
             platform = Registration(**{name: row[name] for name in Registration.__dataclass_fields__})
             try:
                 self.platform(platform)
@@ -218,14 +201,16 @@ class Filler:
     def complete(self, updates: tuple[str, ...]) -> None:
         """Fetch what a verifier needs beside TCB Info, as far as it is missing: CRLs and identities."""
         for ca in CAS:
-            if self._store.pck_crl(ca=ca) is None:
-                fetch = partial(self.once, ("pckcrl", ca), partial(self.pck_crl, ca=ca))
+            if not self._store.find(DocumentKey(kind=Kind.PCK_CRL, name=ca)):
+                fetch = partial(self.once, f"pckcrl/{ca}", partial(self.pck_crl, ca=ca))
                 self._optional(fetch, is_optional=True)
         for name in IDENTITIES:
             for update in updates:
-                if self._store.identity(name=name, api_version=4, update=update) is None:
+                key = DocumentKey(kind=Kind.IDENTITY, name=name, api_version=4, update_type=update)
+                if not self._store.find(key):
+                    fetch = partial(self.identity, name=name, update=update)
                     self._optional(
-                        partial(self.identity, name=name, update=update),
+                        partial(self.once, f"identity/{name}/{update}", fetch),
                         is_optional=update == "EARLY" or name != "QE",
                     )
 
@@ -237,16 +222,36 @@ class Filler:
                 raise
 
     def _everything(self) -> list[Callable[[], None]]:
-        kept = self._store.documents()
+        """Return what fetches each document of the upstream's PKI anew, CRLs first: they vouch for the rest."""
+        root = self._upstream_root()
+        keys = [document.key for document in self._store.catalogue(root=root)] if root else []
+        names = {kind: [key for key in keys if key.kind is kind] for kind in Kind}
+        current = [key for kind in (Kind.TCB_INFO, Kind.IDENTITY) for key in names[kind] if key.api_version == 4]
         return [
-            *(partial(self.pck_crl, ca=ca) for ca in kept.cas),
-            *(partial(self.root_crl, uri=uri) for uri in kept.crl_uris or (None,)),
-            *(partial(self.tcb_info, tee=tee, fmspc=fmspc, update=update) for fmspc, tee, update in kept.tcb_infos),
-            *(partial(self.identity, name=name, update=update) for name, update in kept.identities),
+            *([self.root_crl] if names[Kind.ROOT_CRL] else []),
+            *(partial(self.pck_crl, ca=key.name) for key in names[Kind.PCK_CRL]),
+            *(
+                partial(self.tcb_info, tee=key.tee, fmspc=key.name, update=key.update_type)
+                if key.kind is Kind.TCB_INFO
+                else partial(self.identity, name=key.name, update=key.update_type)
+                for key in current
+            ),
         ]
 
+    def _upstream_root(self) -> str | None:
+        """Return by which root the upstream's documents are known: as the last one said, or the only PKI there is."""
+        if self._root is None:
+            known = self._store.pkis()
+            if len(known) != 1:
+                if known:
+                    self._optional(partial(self.identity, name="QE", update="STANDARD"), is_optional=True)
+                return self._root
+            return known[0].root
+        return self._root
+
     def _tcb_info(self, tee: str, fmspc: str, update: str) -> tuple[UploadedDocument, str]:
-        answer = self._upstream.get(tee.lower(), "tcb", {"fmspc": fmspc, "update": update.lower()})
+        which = {"tcbEvaluationDataNumber": update[1:]} if update.startswith("#") else {"update": update.lower()}
+        answer = self._upstream.get(tee.lower(), "tcb", {"fmspc": fmspc, **which})
         document = UploadedDocument(name=fmspc, tee=tee, update=update, text=answer.body)
         return document, answer.header("TCB-Info-Issuer-Chain")
 
@@ -282,26 +287,40 @@ class Filler:
             raise _lie("the upstream's chains end in several roots")
         (root,) = roots
         upload = replace(upload, root=root)
-        if upload.root_crl is None and not self._has_crl(root):
-            self.once(("root crl", root), lambda: self._add_root_crl(upload, root))
-        now = self._clock()
-        known = self._store.supplement(root)
-        _believed(lambda: verify_upload(upload, known, trust_anchors=self._trust_anchors, now=now))
-        _believed(lambda: self._store.apply(upload, now=now))
+        if upload.root_crl is None and not self._has_crl(root, spare=RENEW_CRL):
+            self.once(f"root crl/{root}", lambda: self._add_root_crl(upload, root))
+        _believed(
+            lambda: admit(
+                upload, self._store, trust_anchors=self._trust_anchors, now=self._clock(), becomes_default=False
+            )
+        )
+        self._root = root
 
-    def _has_crl(self, root: str | None, *, ca: str | None = None) -> bool:
-        """Whether the CRL of a root, or of a PCK CA below it, is there and current."""
+    def _has_crl(self, root: str, *, ca: str | None = None, spare: timedelta = timedelta(0)) -> bool:
+        """Whether the CRL of a root, or of a PCK CA below it, is there, current, and so for a while."""
         try:
             vouched = Vouched.under(self._store.supplement(root), trust_anchors=self._trust_anchors)
-            (vouched.root if ca is None else vouched.ca(ca)).require_current(now=self._clock())
+            verified = vouched.root if ca is None else vouched.ca(ca)
+            verified.require_current(now=self._clock())
         except (Refusal, EAAError):
             return False
-        return True
+        return verified.expires - spare > self._clock()
+
+    def _add_ca_crl(self, root: str, ca: str) -> None:
+        if not self._has_crl(root, ca=ca):
+            self.pck_crl(ca=ca)
 
     def _add_root_crl(self, upload: Upload, root: str) -> None:
-        if not self._has_crl(root):
-            name, chain = next(iter(upload.chains.items()))
-            self._keep(replace(_EMPTY, chains={name: chain}, root_crl=self._upstream.root_crl()))
+        if self._has_crl(root, spare=RENEW_CRL):
+            return
+        name, chain = next(iter(upload.chains.items()))
+        try:
+            self._keep(replace(EMPTY_UPLOAD, chains={name: chain}, root_crl=self._upstream.root_crl()))
+        except Refusal as refusal:
+            # One that still holds for a while will do.
+            if not self._has_crl(root):
+                raise
+            _log.warning("the root's CRL is not renewed: %s", refusal.cause)
 
 
 def _certificate_entries(answer: Answer) -> list[dict[str, Any]]:
@@ -340,27 +359,3 @@ def _believed(work: Callable[[], T]) -> T:
 
 def _lie(why: str) -> Refusal:
     return Refusal(Status.BAD_GATEWAY, f"what the upstream sent is not kept: {why}", alarms=True)
-
-
-class Refresher:
-    """A thread that refreshes the store every so often, until it is closed; whoever reads waits for none of it."""
-
-    def __init__(self, filler: Filler, *, every: timedelta) -> None:
-        """Start it. The first refresh comes after one interval, give or take a tenth: not all caches at once."""
-        self._filler = filler
-        self._seconds = every.total_seconds()
-        self._closed = threading.Event()
-        threading.Thread(target=self._run, name="refresh", daemon=True).start()
-
-    def close(self) -> None:
-        """Begin no other refresh."""
-        self._closed.set()
-
-    def _run(self) -> None:
-        while not self._closed.wait(self._seconds * random.uniform(0.9, 1.1)):  # noqa: S311  spreads load
-            try:
-                failures = self._filler.refresh()
-            except Exception:  # noqa: BLE001  the next one may do better, and operators read of this one
-                _log.exception("the refresh failed")
-            else:
-                _log.log(logging.WARNING if failures else logging.INFO, "refreshed, but for %d documents", failures)

@@ -39,7 +39,7 @@ def trust_anchor_option(help_text: str) -> Any:
     )
 
 
-class _Database(click.ParamType):
+class _Database(click.ParamType[Path | str]):
     """A SQLite file, or the URL of a PostgreSQL database."""
 
     name = "database"

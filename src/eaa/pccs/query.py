@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from eaa.pccs.wire import Refusal, Status
 
@@ -105,11 +106,24 @@ def crl_uri(parameters: Mapping[str, str]) -> str:
     return value
 
 
-def is_intel_crl(uri: str) -> bool:
-    """Whether this is where Intel publishes a CRL."""
-    return _INTEL_CRL.fullmatch(uri) is not None
+def is_known_crl(uri: str, hosts: Collection[str] = ()) -> bool:
+    """Whether a CRL is published at such an address: the vendor's, or one of the hosts that an operator named."""
+    return _INTEL_CRL.fullmatch(uri) is not None or _host(uri) in hosts
 
 
-def is_intel_root_crl(uri: str) -> bool:
-    """Whether this is where Intel publishes the root's CRL."""
-    return is_intel_crl(uri) and "/IntelSGXRootCA." in uri
+def ca_of_crl(uri: str, hosts: Collection[str] = ()) -> str | None:
+    """Return whose CRL lies at such an address, PROCESSOR or PLATFORM; None for the root's and for unknown ones."""
+    if not is_known_crl(uri, hosts):
+        return None
+    path, _, parameters = uri.partition("?")
+    ca = dict(reversed(parse_qsl(parameters, max_num_fields=16))).get("ca", "").upper()
+    return ca if path.lower().endswith("/pckcrl") and ca in _CAS else None
+
+
+def _host(uri: str) -> str | None:
+    """Return the host of an http(s) address in lower case, with the port where one is named."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None
+    return parts.netloc.lower() if parts.scheme in ("http", "https") and "@" not in parts.netloc else None

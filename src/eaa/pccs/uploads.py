@@ -114,6 +114,7 @@ class Upload:
     """Percent-encoded PEM by PROCESSOR, PLATFORM, TCB_INFO and IDENTITY, as the header carries it."""
     root_crl: bytes | None
     root_crl_uri: str | None
+    """At which address clients know the root's CRL, or where there is none, the PCK CA's."""
 
     @property
     def is_empty(self) -> bool:
@@ -121,6 +122,20 @@ class Upload:
         return not (
             self.platforms or self.tcb_infos or self.identities or self.pck_crls or self.chains or self.root_crl
         )
+
+
+EMPTY_UPLOAD: Final = Upload(
+    api_version=4,
+    root=None,
+    platforms=(),
+    tcb_infos=(),
+    identities=(),
+    pck_crls={},
+    chains={},
+    root_crl=None,
+    root_crl_uri=None,
+)
+"""Begins one that is put together from elsewhere than a body."""
 
 
 def parse_upload(body: bytes, *, api_version: int) -> Upload:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from eaa.collateral.x509 import Certificate, parse_pem_chain
 from eaa.errors import EAAError, MalformedInput, VerificationError
-from eaa.pccs.store import Supplement
+from eaa.pccs.records import Supplement
 from eaa.pccs.uploads import CAS, IDENTITY, TCB_INFO, Upload, UploadedDocument
 from eaa.pccs.wire import Refusal, Status
 from eaa.verifier import TrustAnchors
@@ -121,8 +121,11 @@ def verify_upload(upload: Upload, stored: Supplement, *, trust_anchors: TrustAnc
         return
     # 1.
     with _refusing("the root"):
+        # Of the CRL that is stored and the one that comes, the newer vouches: an old one brings nobody back.
         vouched = Vouched.under(stored.with_upload(upload), trust_anchors=trust_anchors)
         vouched.root.require_current(now=now)
+        if upload.root_crl is not None:
+            vouched.root_crl(upload.root_crl).require_current(now=now)
     # 2.
     for name in upload.chains:
         verify_chain = verify_ca_chain if name in CAS else verify_signer_chain
@@ -133,6 +136,8 @@ def verify_upload(upload: Upload, stored: Supplement, *, trust_anchors: TrustAnc
         with _refusing(f"the CRL of the {name} CA"):
             cas[name] = vouched.ca(name)
             cas[name].require_current(now=now)
+            if name in upload.pck_crls:
+                vouched.pck_crl(upload.pck_crls[name], chain=vouched.chain(name)).require_current(now=now)
     # 3. and 4.
     for platform in upload.platforms:
         with _refusing(f"a PCK certificate of FMSPC {platform.fmspc}"):

@@ -120,6 +120,8 @@ class Response:
     """Whether it gets an entity tag; Express's own error page has none."""
     keep_until: datetime | None = None
     """Until when the same request may get this answer again; None where it must be found anew."""
+    is_aging: bool = False
+    """Whether what is in it should be renewed soon, though it still may be given."""
 
 
 def sentence(status: Status) -> Response:

@@ -1,0 +1,110 @@
+"""Everything of one PKI as uploads again, for whoever carries it elsewhere; there it is verified once more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from eaa.collateral.intel import PCKCertificate
+from eaa.collateral.x509 import parse_pem_chain
+from eaa.pccs.pem import unpacked
+from eaa.pccs.records import Document, Kind
+from eaa.pccs.selection import Candidate
+from eaa.pccs.tables import pck_certs, platform_tcbs, platforms
+from eaa.pccs.uploads import EMPTY_UPLOAD, IDENTITY, TCB_INFO, RawTCB, Upload, UploadedDocument, UploadedPlatform
+
+if TYPE_CHECKING:
+    from eaa.pccs.store import Store
+
+_CHAIN_NAMES = {Kind.TCB_INFO: TCB_INFO, Kind.IDENTITY: IDENTITY}
+
+
+def contents(engine: sa.Engine, store: Store, root: str, *, batch: int) -> Iterator[Upload]:
+    """Yield one upload for each API version and set of chains, then the platforms in batches."""
+    documents = store.catalogue(root=root)
+    yield from _document_uploads(documents, store, root)
+    levels = _levels(documents)
+    last = ("", "")
+    while rows := _page(engine, root, last, batch):
+        last = (rows[-1]["qe_id"], rows[-1]["pce_id"])
+        found = tuple(_platform(engine, row, levels) for row in rows if row["fmspc"] in levels)
+        if found:
+            yield replace(EMPTY_UPLOAD, root=root, platforms=found)
+
+
+def _document_uploads(documents: tuple[Document, ...], store: Store, root: str) -> Iterator[Upload]:
+    """What vouches comes first, then each document with the very chain it is kept with."""
+    supplement = store.supplement(root)
+    uris = store.crl_addresses(root)
+    chains = dict(supplement.chains)
+    yield replace(
+        EMPTY_UPLOAD,
+        root=root,
+        chains=chains,
+        root_crl=supplement.root_crl,
+        root_crl_uri=uris[0] if uris else None,
+        pck_crls=dict(supplement.pck_crls),
+    )
+    for document in documents:
+        name = _CHAIN_NAMES.get(document.key.kind)
+        if name is None or document.chain is None:
+            continue
+        key = document.key
+        kept = UploadedDocument(
+            name=key.name,
+            tee="TDX" if key.name == "TD_QE" else key.tee or "SGX",
+            update=key.update_type,
+            text=document.body,
+        )
+        member = "tcb_infos" if key.kind is Kind.TCB_INFO else "identities"
+        own: dict[str, Any] = {member: (kept,), "chains": {name: document.chain}}
+        yield replace(EMPTY_UPLOAD, root=root, api_version=key.api_version, **own)
+
+
+def _levels(documents: tuple[Document, ...]) -> dict[str, dict[str, Any]]:
+    """Return by FMSPC the SGX TCB Info by which certificates are chosen, the early one where there is one."""
+    found: dict[str, dict[str, Any]] = {}
+    for update in ("STANDARD", "EARLY"):
+        for document in documents:
+            key = document.key
+            if (key.kind, key.tee, key.api_version, key.update_type) == (Kind.TCB_INFO, "SGX", 4, update):
+                found[key.name] = json.loads(document.body)["tcbInfo"]
+    return found
+
+
+def _page(engine: sa.Engine, root: str, last: tuple[str, str], batch: int) -> list[Any]:
+    table = platforms
+    after = sa.tuple_(table.c.qe_id, table.c.pce_id) > sa.tuple_(*map(sa.literal, last))
+    query = sa.select(table).where(table.c.root == root, after).order_by(table.c.qe_id, table.c.pce_id).limit(batch)
+    with engine.connect() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def _platform(engine: sa.Engine, row: Any, levels: dict[str, dict[str, Any]]) -> UploadedPlatform:
+    def same(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        return tuple(table.c[name] == row[name] for name in ("qe_id", "pce_id", "root"))
+
+    with engine.connect() as connection:
+        certificates = connection.execute(sa.select(pck_certs).where(*same(pck_certs))).all()
+        tcbs = connection.execute(sa.select(platform_tcbs).where(*same(platform_tcbs))).all()
+    return UploadedPlatform(
+        qe_id=row["qe_id"],
+        pce_id=row["pce_id"],
+        fmspc=row["fmspc"],
+        ca=row["ca"],
+        enc_ppid=row["enc_ppid"].hex().upper(),
+        platform_manifest=row["platform_manifest"].hex().upper(),
+        is_listed=True,
+        raw_tcbs=tuple(RawTCB(cpu_svn=each.cpu_svn, pce_svn=each.pce_svn) for each in tcbs),
+        certificates=tuple(_candidate(each.tcbm, unpacked(each.certificate)) for each in certificates),
+        tcb_info=levels[row["fmspc"]],
+    )
+
+
+def _candidate(tcbm: str, pem: str) -> Candidate:
+    (der,) = parse_pem_chain(pem.encode(), maximum=1)
+    return Candidate(tcbm=tcbm, pem=pem, certificate=PCKCertificate.parse(der))
