@@ -76,7 +76,8 @@ class Node:
     def come_to_rest(self) -> None:
         """Wait until both servers hold no descriptor and no task of any peer's."""
         servers = (self.workload, self.relay)
-        eventually(lambda: [server.tasks for server in servers] == [2, 2], what="an end of all tasks of peers")
+        # One that waits to accept, one that serves it; a relay has one more, which watches over its sessions.
+        eventually(lambda: [server.tasks for server in servers] == [2, 3], what="an end of all tasks of peers")
         if not self.rest:
             self.rest.extend(server.descriptors for server in servers)
         assert [server.descriptors for server in servers] == self.rest
@@ -87,7 +88,8 @@ class Node:
 def running_node(site: Site, at_workload: str, at_relay: str, *, patience: float | None = None) -> Iterator[Node]:
     server = ("enclave-tls-server", "--listen", at_workload, "--mutual", *site.attested("workload"), *site.judging)
     with observed(*server, patience=patience) as workload:
-        hops = ("--listen", at_relay, "--xfer", workload.address, "--mutual")
+        # What is told apart here is what each peer leaves behind, so nothing is kept ready beside.
+        hops = ("--listen", at_relay, "--xfer", workload.address, "--mutual", "--warm-channels", "0")
         with observed("inclavared", *hops, *site.attested("relay"), *site.judging, patience=patience) as relay:
             node = Node(
                 workload=workload,
@@ -570,7 +572,7 @@ def test_endless_bytes_before_a_channel_is_open_are_not_taken(site: Site) -> Non
     """The workload takes connections and says nothing: the relay waits for it, and takes a first flight and no more."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         at = f"127.0.0.1:{silent.getsockname()[1]}"
-        hops = ("--listen", "127.0.0.1:0", "--xfer", at, "--mutual")
+        hops = ("--listen", "127.0.0.1:0", "--xfer", at, "--mutual", "--warm-channels", "0")
         with observed("inclavared", *hops, *site.attested("relay"), *site.judging, patience=PATIENCE) as relay:
             wire = Wire.to(relay.address)
             session = TLSSession(wire).handshake()

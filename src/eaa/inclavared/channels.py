@@ -90,8 +90,9 @@ class Channels:
             self._pools[name] = pool = Pool(
                 target, self._opener, counters=self._counters.of(name), lifetime=settings.judgement_lifetime
             )
-            if not self._stopped:
-                pool.start()
+            if self._stopped:
+                pool.close()
+            pool.start()
 
     async def take(self, target: Target) -> Channel:
         """Return a channel for one session with this workload. Raises Unavailable: WORKLOAD_UNAVAILABLE."""

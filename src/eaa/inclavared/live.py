@@ -94,9 +94,10 @@ class LiveSessions:
         """Judge again at once whatever is due."""
         self._asked.set()
 
-    async def watch(self) -> None:
-        """Judge sessions again whenever that is due. Never returns."""
+    async def watch(self, at_each_tick: Callable[[], object]) -> None:
+        """Judge sessions again whenever that is due, and call `at_each_tick` each time it looks. Never returns."""
         while True:
+            at_each_tick()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK):
                     await self._asked.wait()

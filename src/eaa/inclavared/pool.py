@@ -41,8 +41,8 @@ QUICK: Final = 2.0
 """Seconds that such a client waits for the outcome. The pool itself has more patience."""
 _TORN: Final = frozenset({Reason.PEER_CLOSED, Reason.TLS_RECORD})
 """What a channel fails with that was cut off while it was opened: once more is worth it, and nothing was lost."""
-YOUNG: Final = 5.0
-"""Seconds. A warm channel that the workload closes before it is so old is replaced after a pause, as a failure is."""
+YOUNG: Final = 1.0
+"""Seconds. A warm channel that is of no use before it is so old is replaced after a pause, as a failure is."""
 _OURS: Final = frozenset({Reason.OVERLOADED, Reason.QUOTE_UNAVAILABLE})
 """What says nothing of the workload."""
 
@@ -156,6 +156,7 @@ class Pool:
         self._not_before = 0.0
         self._wake = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def target(self) -> Target:
@@ -295,8 +296,9 @@ class Pool:
     # --- keeping some ready
 
     def start(self) -> None:
-        """Begin to keep channels ready, in the event loop that runs."""
-        self._keeper = asyncio.create_task(self._keep())
+        """Begin to keep channels ready, in the event loop that runs, if any are to be kept."""
+        if self._keeper is None and self._target.pool_size and not self._closed:
+            self._keeper = asyncio.create_task(self._keep())
 
     async def _keep(self) -> None:
         while True:
@@ -341,7 +343,7 @@ class Pool:
         )
 
     def _discard(self, warm: _Warm, reason: str) -> None:
-        if reason == "closed":
+        if reason not in ("reload", "stopping"):
             self._note_death(warm)
         self._counters.discarded[reason] += 1
         logger.debug("workload %s: a warm channel is closed unused: %s", self._target, reason)
@@ -366,11 +368,14 @@ class Pool:
         self._lifetime = lifetime
         # Other settings may mend what has failed, and break what has not.
         self._outage = self._counters.unavailable_since = None
+        self._deaths, self._not_before = 0, 0.0
         self.sweep()
         self._wake.set()
+        self.start()
 
     def close(self) -> None:
         """Keep nothing ready any more. Who still asks is given new channels."""
+        self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
         while self._warm:

@@ -22,7 +22,7 @@ from eaa.inclavared.channels import Channels, Opener
 from eaa.inclavared.counters import RelayCounters
 from eaa.inclavared.judged import Witness
 from eaa.inclavared.legacy import answer_legacy
-from eaa.inclavared.live import TICK, LiveSessions, Session
+from eaa.inclavared.live import LiveSessions, Session
 from eaa.inclavared.pool import Channel
 from eaa.inclavared.settings import DEFAULT_WORKLOAD, Settings, Target
 from eaa.inclavared.wish import Opened, Wish
@@ -277,20 +277,13 @@ async def _serve(relay: Relay, read_again: ReadAgain) -> int:
 async def _watching(relay: Relay) -> AsyncIterator[None]:
     """Keep channels ready and an eye on live sessions for the duration of a block."""
     relay.channels.apply(relay.settings)
-
-    async def sweep() -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            relay.channels.sweep()
-
-    tasks = [asyncio.create_task(sweep()), asyncio.create_task(relay.live.watch())]
+    watch = asyncio.create_task(relay.live.watch(relay.channels.sweep))
     try:
         yield
     finally:
         relay.channels.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
 class Reload:

@@ -102,28 +102,44 @@ async def _reloading(reload: Reload | None, notifier: Notifier) -> AsyncIterator
         yield
         return
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
-    task = asyncio.create_task(_reload_when(asked, reload, notifier))
+    reloads = _Reloads(reload, notifier)
+    loop.add_signal_handler(signal.SIGHUP, reloads.ask)
     try:
         yield
     finally:
         # Who is about to end has nothing to read again, and a late SIGHUP must not end it in the middle of that.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await reloads.end()
 
 
-async def _reload_when(asked: asyncio.Event, reload: Reload, notifier: Notifier) -> None:
-    while True:
-        await asked.wait()
-        asked.clear()
-        notifier.reloading()
-        try:
-            await reload()
-        except Exception:
-            logger.exception("a bug of ours ended a reload; what there was before goes on")
-        notifier.ready("Serving")
+class _Reloads:
+    """Reloads one at a time; however often it is asked meanwhile, there is one more after it."""
+
+    def __init__(self, reload: Reload, notifier: Notifier) -> None:
+        self._reload = reload
+        self._notifier = notifier
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        self._asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    async def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._asked:
+            self._asked = False
+            self._notifier.reloading()
+            try:
+                await self._reload()
+            except Exception:
+                logger.exception("a bug of ours ended a reload; what there was before goes on")
+            self._notifier.ready("Serving")
 
 
 @contextlib.asynccontextmanager
