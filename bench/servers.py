@@ -174,13 +174,14 @@ def admit_by_certificate(connection: Connection, verifier: Verifier) -> None:
     """Judge a client by the evidence in its certificate, and open the gate."""
     peer = connection.peer
     assert peer is not None
-    assert peer.evidence is not None
-    assert peer.expected_report_data is not None
+    evidence, report_data = peer.evidence, peer.expected_report_data
+    assert evidence is not None
+    assert report_data is not None
     peer.verify_binding()
-    session = SessionBinding(evidence=peer.evidence, report_data=peer.expected_report_data, level=BindingLevel.CERT)
-    result = verifier.judge_now(peer.evidence, role=Role.CLIENT, session=session).result
+    session = SessionBinding(evidence=evidence, report_data=report_data, level=BindingLevel.CERT)
+    result = verifier.judge_now(evidence, role=Role.CLIENT, session=session).result
     assert isinstance(result, Accepted)
-    connection.expect(hashlib.sha256(peer.evidence).digest(), session.report_data)
+    connection.expect(hashlib.sha256(evidence).digest(), report_data)
     connection.accept(result)
 
 
@@ -270,13 +271,13 @@ def nginx(world: World) -> Iterator[Server]:
     """Run nginx as a server of plain mutual TLS: it asks for a certificate, takes whichever comes, and greets."""
     program, module = find_nginx()
     with tempfile.TemporaryDirectory(prefix="eaa-bench-") as name:
-        folder, port = Path(name), _free_port()
+        folder, port = Path(name), free_port()
         pem = write_pem(folder / "server.pem", world.identity().credentials())
         configuration = folder / "nginx.conf"
         configuration.write_text(
             _CONFIGURATION.format(module=module, folder=folder, address=f"{HOST}:{port}", pem=pem), encoding="ascii"
         )
-        user = _unprivileged(folder)
+        user = unprivileged(folder)
         command = [program, "-e", "stderr", "-p", name, "-c", str(configuration)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, user=user)  # noqa: S603
         try:
@@ -318,7 +319,7 @@ stream {{
 """
 
 
-def _unprivileged(folder: Path) -> str | None:
+def unprivileged(folder: Path) -> str | None:
     """Return whom to run a server as where this is root, and give them the folder; else None."""
     if os.geteuid() != 0:
         return None
@@ -327,7 +328,8 @@ def _unprivileged(folder: Path) -> str | None:
     return _NOBODY
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port at which nobody listens."""
     with socket.create_server((HOST, 0)) as listening:
         return int(listening.getsockname()[1])
 

@@ -12,14 +12,11 @@ import pytest
 
 from eaa.appraise import appraisal
 from eaa.appraise.appraisal import Appraiser, SessionBinding, appraise
-from eaa.appraise.floor import EvaluationFloor
-from eaa.appraise.platforms import PlatformID, PlatformIDKind, PlatformPins
 from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, BindingLevel, Role
 from eaa.collateral.intel import TCBStatus
 from eaa.errors import Misuse, Reason
-from eaa.evidence.eventlog import EventLog
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
 from eaa.verify.dcap import VerifiedQuote
@@ -151,44 +148,10 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert appraiser.appraise(quote, session=None) == fresh
         assert len(appraiser._of_reports) <= 4
         assert len(appraiser._of_platforms) <= 4
-        appraiser.appraise(quote, session=bound(quote, BindingLevel.CERT))
-        assert len(appraiser._of_sessions) <= 4
 
 
 def bound(quote: VerifiedQuote, level: BindingLevel) -> SessionBinding:
     return SessionBinding(evidence=quote.quote.encode(), report_data=quote.report_data, level=level)
-
-
-A_MACHINE: Final = PlatformID(PlatformIDKind.PPID, b"\x01" * 16)
-
-
-@pytest.mark.parametrize(
-    ("level", "more", "policy", "once"),
-    [
-        pytest.param(BindingLevel.CERT, {}, {}, 1, id="a certificate's"),
-        pytest.param(BindingLevel.SESSION, {}, {}, 1, id="an epoch's"),
-        pytest.param(BindingLevel.FRESH, {}, {}, 0, id="fresh evidence comes once"),
-        pytest.param(BindingLevel.CERT, {"event_log": EventLog(events=())}, {}, 0, id="an event log"),
-        pytest.param(BindingLevel.CERT, {"floor": EvaluationFloor()}, {}, 0, id="a floor"),
-        pytest.param(BindingLevel.CERT, {"pins": PlatformPins()}, {}, 0, id="pins"),
-        pytest.param(
-            BindingLevel.CERT,
-            {},
-            {"platforms": (A_MACHINE,)},
-            False,
-            id="machines by name",
-        ),
-    ],
-)
-def test_evidence_that_recurs_is_judged_once_where_nothing_else_counts(
-    level: BindingLevel, more: dict[str, Any], policy: dict[str, Any], once: int
-) -> None:
-    appraiser = Appraiser(policy=Policy(**policy), reference_values=VALUES, role=Role.WORKLOAD)
-    quote = verified(enclave_report())
-    answers = [appraiser.appraise(quote, session=bound(quote, level), **more) for _ in range(2)]
-    assert answers[0] == answers[1]
-    assert (answers[0] is answers[1]) == once
-    assert len(appraiser._of_sessions) == once
 
 
 def test_what_has_changed_of_a_platform_is_judged_anew() -> None:

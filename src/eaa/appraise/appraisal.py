@@ -48,8 +48,6 @@ MAX_REMEMBERED: Final = 512
 MAX_LISTED: Final = 8
 """Reference values that one check names."""
 
-_RECURRING: Final = (BindingLevel.CERT, BindingLevel.SESSION)
-"""Levels whose evidence is shown in one handshake after another."""
 
 _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
@@ -113,8 +111,7 @@ class Appraiser:
 
     Fleets show the same few reports on platforms in the same few states, so what was found of a report and of a
     platform is remembered. A check sees only what its finding is remembered by: all of a report but its report data,
-    and PlatformFacts. Peers show the evidence of a certificate or an epoch in every handshake: where nothing else
-    counts, the whole answer is remembered by that evidence. Threads may share an Appraiser.
+    and PlatformFacts. Threads may share an Appraiser.
     """
 
     def __init__(self, *, policy: Policy, reference_values: ReferenceValues, role: Role) -> None:
@@ -123,7 +120,6 @@ class Appraiser:
         self._role = role
         self._of_reports: dict[tuple[object, ...], _Finding] = {}
         self._of_platforms: dict[PlatformFacts, _Finding] = {}
-        self._of_sessions: dict[tuple[SessionBinding, bytes, PlatformFacts], Accepted | Rejected] = {}
         # With the facts themselves, so that no other object gets their identity meanwhile.
         self._of_late_platforms: dict[tuple[int, PlatformFacts], tuple[TCBFacts, _Finding]] = {}
 
@@ -139,29 +135,22 @@ class Appraiser:
     ) -> Accepted | Rejected:
         """Do what the function `appraise` does."""
         evidence = verified.quote.raw or verified.quote.encode()
-        if session is not None and session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
-            raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
-
-        def find() -> Accepted | Rejected:
-            return self._appraise(
-                verified,
-                session=session,
-                evidence=evidence if session is None else session.evidence,
-                expected_report_data=session.report_data if session else expected_report_data,
-                event_log=event_log,
-                floor=floor,
-                pins=pins,
-            )
-
-        else_counts = (
-            any(item is not None for item in (event_log, floor, pins))
-            or bool(self._policy.platforms)
-            or needs_lateness(verified, self._policy)
+        if session is not None:
+            shown = session.evidence
+            if shown is not evidence and shown.rstrip(b"\0") != evidence.rstrip(b"\0"):
+                raise Misuse(
+                    Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown"
+                )
+            evidence, expected_report_data = shown, session.report_data
+        return self._appraise(
+            verified,
+            session=session,
+            evidence=evidence,
+            expected_report_data=expected_report_data,
+            event_log=event_log,
+            floor=floor,
+            pins=pins,
         )
-        if session is None or session.level not in _RECURRING or else_counts:
-            return find()
-        key = session, verified.trust_anchor, PlatformFacts.of(verified)
-        return _remembered(self._of_sessions, key, lambda _: find())
 
     def _appraise(
         self,

@@ -79,8 +79,9 @@ class Descriptor(Protocol):
 class _Leaf:
     """What the verify callback learns about the peer's certificate."""
 
-    def __init__(self, *, now: datetime) -> None:
+    def __init__(self, *, now: datetime, names_protocols: bool) -> None:
         self.now = now
+        self.names_protocols = names_protocols
         self.early = timedelta(0)
         self.self_signed = False
         self.der: bytes | None = None
@@ -116,6 +117,10 @@ class _Leaf:
             return False
         self.der = der
         return True
+
+
+_FORGOTTEN: Final = _Leaf(now=datetime.min.replace(tzinfo=UTC), names_protocols=True)
+"""Of peers whose certificate nobody needs any more. None can come later: nothing here allows for it."""
 
 
 def make_context(
@@ -190,7 +195,7 @@ _TIMES: Final[weakref.WeakKeyDictionary[SSL.Context, int]] = weakref.WeakKeyDict
 
 def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
     leaf: _Leaf = ssl.get_app_data()
-    if not ssl.get_alpn_proto_negotiated():
+    if leaf.der is None and not (leaf.names_protocols and ssl.get_alpn_proto_negotiated()):
         # Where a name had to be agreed on the peer will be refused for what it is, and not for its clock.
         leaf.early = LEGACY_CLOCK_TOLERANCE
     return leaf.judge(certificate, error, depth)
@@ -234,7 +239,7 @@ class Connection:
         """
         self._server_side = server_side
         self._alpn = alpn
-        self._leaf = _Leaf(now=now)
+        self._leaf = _Leaf(now=now, names_protocols=bool(alpn))
         _set_time(context, now)
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
@@ -416,11 +421,18 @@ class Connection:
         self._require_open_gate()
         return self._attempt(lambda: self._ssl.recv_into(buffer, min(len(buffer), RECORD_SIZE)), at_end=0)
 
+    def forget_peer(self) -> None:
+        """Keep the peer's certificate no longer; `peer`, `peer_certificate` and `peer_spki` are None from now on."""
+        self._require_open_gate()
+        self._leaf = _FORGOTTEN
+        self._expected = None
+        self._ssl.set_app_data(_FORGOTTEN)
+
     # How it is done.
 
     def _conclude_handshake(self) -> None:
         """Check what OpenSSL leaves to us: the agreed protocol, and that the peer sent one certificate only."""
-        agreed = self._ssl.get_alpn_proto_negotiated()
+        agreed = self._ssl.get_alpn_proto_negotiated() if self._alpn else b""
         chain = self._ssl.get_peer_cert_chain(as_cryptography=False) or []
         failure: EAAError | None = None
         if self._alpn and agreed not in self._alpn:

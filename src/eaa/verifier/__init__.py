@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Final
 
 from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
@@ -20,10 +21,10 @@ from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
+from eaa.collateral.bundle import Collateral
 from eaa.errors import Misuse, Reason, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.quote import Quote
-from eaa.collateral.bundle import Collateral
 from eaa.sources import CollateralSource
 from eaa.verifier.fetching import CLOSE_TIMEOUT, COLLATERAL_LIFETIME, FetchCounters
 from eaa.verifier.platforms import Model
@@ -325,13 +326,14 @@ class Verifier:
         asked: _Asked = evidence, role, session.level, session.report_data
         if recalled := self._recall(asked, stapled):
             return recalled
-        quote = self._verified.recall(evidence)
-        verified, supplied = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=True)
+        # What a floor or pins say may be otherwise in a moment: then nothing but the facts is remembered.
+        of_the_moment = self._floor is not None or self._pins is not None
+        quote = self._verified.recall(evidence) if of_the_moment else Quote.parse(evidence)
+        verified, supplied = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=of_the_moment)
         judgement = self.appraise(verified, role=role, session=session)
         if supplied.stapled:
             return replace(judgement, stapled=True)
-        # What a floor or pins say may be otherwise in a moment, and so what time says of a platform that is behind.
-        of_the_moment = self._floor is not None or self._pins is not None
+        # And so is what is said of a platform that is behind, or of a document in its grace.
         if not of_the_moment and not needs_lateness(verified, self._policy.for_role(role)):
             self._remember(asked, judgement, verified, supplied, stapled)
         return judgement
@@ -354,7 +356,7 @@ class Verifier:
         # Each step is one operation on the dictionary: threads at worst judge twice.
         if len(self._judged) >= MAX_JUDGED:
             self._judged.clear()
-        begins = max(first for _, first in verified.issued)
+        begins = max(map(itemgetter(1), verified.issued))
         self._judged[asked] = _Judged(
             judgement, supplied.model, supplied.collateral, stapled, begins, verified.earliest_expiration
         )

@@ -467,3 +467,8 @@ def _facts_of(facts: tuple[object, ...], *, quote: Quote, now: datetime) -> Veri
     for write, value in zip(_writers, (quote, now, *facts), strict=True):
         write(verified, value)
     return verified  # type: ignore[no-any-return]
+
+
+def at_another_time(verified: VerifiedQuote, *, now: datetime) -> VerifiedQuote:
+    """Return the same facts as of `now`: for who knows that every document is valid then as well."""
+    return _facts_of(_read_facts(verified), quote=verified.quote, now=now)
