@@ -1,20 +1,24 @@
 """Applications behind a workload: plain servers that know nothing of TLS, each in a process of its own.
 
-    python -m support.applications echo|digest|source ADDRESS JOURNAL
+    python -m support.applications echo|digest|source|moody ADDRESS JOURNAL
 
 `echo` sends back what comes. `digest` reads to the end and answers with what it has read, as a line of JSON. `source`
-reads one line with a number and sends that many bytes of a known pattern, whoever listens. Each writes one line of JSON
-into the journal for every connection: bytes in, their SHA-256, and how it ended, `end` or `reset`.
+reads one line with a number and sends that many bytes of a known pattern, whoever listens. `moody` is an echo whose
+first byte says when it hangs up. Each writes one line of JSON into the journal for every connection: bytes in, their
+SHA-256, and how it ended: `end`, `reset`, or `hung up` where it did that itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import hashlib
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,11 +47,26 @@ class Journal:
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
 
+class Mood(bytes, enum.Enum):
+    """When a moody echo hangs up, with a reset."""
+
+    NEVER = b"n"
+    AT_ONCE = b"a"
+    HALFWAY = b"h"
+    """After the first piece that is not the first."""
+    AT_THE_END = b"e"
+    """When everything has come, in place of its own goodbye."""
+
+
+class HungUp(Exception):
+    """This application is in no mood to go on."""
+
+
 class Application:
     """One mode of serving."""
 
     def __init__(self, mode: str, journal: Journal) -> None:
-        self._serve = {"echo": self._echo, "digest": self._digest, "source": self._source}[mode]
+        self._serve = {"echo": self._echo, "digest": self._digest, "source": self._source, "moody": self._moody}[mode]
         self._journal = journal
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,6 +74,9 @@ class Application:
         how = "end"
         try:
             await self._serve(reader, writer, seen)
+        except HungUp:
+            how = "hung up"
+            _reset(writer)
         except OSError:
             how = "reset"
         finally:
@@ -66,6 +88,19 @@ class Application:
             seen.take(data)
             writer.write(data)
             await writer.drain()
+        writer.write_eof()
+
+    async def _moody(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
+        mood = None
+        while data := await reader.read(PIECE):
+            first, mood = mood is None, mood or Mood(data[:1])
+            seen.take(data)
+            if mood is Mood.AT_ONCE or (mood is Mood.HALFWAY and not first):
+                raise HungUp
+            writer.write(data)
+            await writer.drain()
+        if mood is Mood.AT_THE_END:
+            raise HungUp
         writer.write_eof()
 
     async def _digest(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Seen) -> None:
@@ -83,6 +118,14 @@ class Application:
             writer.write(data[start : start + PIECE])
             await writer.drain()
         writer.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Hang up with a reset."""
+    sock = writer.get_extra_info("socket")
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class Seen:
