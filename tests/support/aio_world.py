@@ -83,6 +83,7 @@ async def stream_inside(outer: AttestedStream, *, server_side: bool) -> Attested
 async def streams(place: Place = "socket") -> AsyncIterator[tuple[AttestedStream, AttestedStream]]:
     """A client and a server whose gates are open."""
     one, other = tcp_pair()
+    numbers = {one.fileno(), other.fileno()}
     client, server = await asyncio.gather(stream_on(one, server_side=False), stream_on(other, server_side=True))
     if place == "inside":
         client, server = await asyncio.gather(
@@ -93,7 +94,7 @@ async def streams(place: Place = "socket") -> AsyncIterator[tuple[AttestedStream
     finally:
         client.abort()
         server.abort()
-        assert not watched()
+        assert numbers.isdisjoint(key.fd for key in watched())
 
 
 def watched() -> list[Any]:
@@ -137,3 +138,10 @@ def is_waiting(stream: AttestedStream) -> bool:
     """Whether a task waits for bytes on this stream's socket."""
     link: Any = stream._link
     return bool(link._reading._waiting)
+
+
+def watches(stream: AttestedStream) -> str:
+    """What the event loop watches of this stream's socket: nothing, read, write, or read and write."""
+    number = socket_of(stream).fileno()
+    events = next((key.events for key in watched() if key.fd == number), 0)
+    return " and ".join(name for name, bit in (("read", 1), ("write", 2)) if events & bit) or "nothing"

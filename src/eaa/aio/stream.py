@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -86,6 +86,10 @@ class _Readiness:
         for future in self._take():
             future.set_exception(_closed_here())
 
+    def release(self) -> None:
+        """Let somebody else watch the socket. Nobody waits here now; who does so later watches it again."""
+        self._unwatch(self._number)
+
     def _wake(self) -> None:
         for future in self._take():
             future.set_result(None)
@@ -109,6 +113,18 @@ class _SocketLink:
         self.socket = sock
         self._reading = _Readiness(sock, loop.add_reader, loop.remove_reader)
         self._writing = _Readiness(sock, loop.add_writer, loop.remove_writer)
+        self._on_close: Callable[[], None] | None = None
+
+    def take_over(self, on_close: Callable[[], None]) -> int:
+        """Return the descriptor to who watches it from now on, and is told before it is closed."""
+        self._reading.release()
+        self._writing.release()
+        self._on_close = on_close
+        return self.socket.fileno()
+
+    def give_back(self) -> None:
+        """Take the descriptor back: whoever watched it does so no longer."""
+        self._on_close = None
 
     async def readable(self, _connection: Connection) -> None:
         await self._reading.wait()
@@ -141,6 +157,8 @@ class _SocketLink:
                 dropped += len(data)
 
     def close(self) -> None:
+        if self._on_close is not None:
+            self._on_close()
         self._reading.close()
         self._writing.close()
         self.socket.close()
@@ -171,6 +189,12 @@ class _StreamLink:
     def push(self, connection: Connection) -> None:
         if data := connection.take():
             self.outer.write(data)
+
+    def take_over(self, on_close: Callable[[], None]) -> int:
+        return self.outer._link.take_over(on_close)  # noqa: SLF001  one module
+
+    def give_back(self) -> None:
+        self.outer._link.give_back()  # noqa: SLF001  one module
 
     async def drain(self) -> None:
         await self.outer.drain()
@@ -518,13 +542,50 @@ class AttestedStream:
         if self._closed:
             raise _closed_here()
 
+    # For the pump, which watches the descriptor itself, and calls neither of the above meanwhile.
+
+    def settle(self) -> None:
+        """Forget what was needed to judge the peer: its evidence, the verdict, its certificate.
+
+        A relayed session may be idle for hours, and there are thousands of them. What is left of `peer` is its level.
+        """
+        self.judgement = None
+        self._connection.forget_peer()
+
+    def take_over(self, on_close: Callable[[], None]) -> int:
+        """Return the descriptor under this stream to who watches it from now on, and is told before it is closed."""
+        self._require_open()
+        return self._link.take_over(on_close)
+
+    def give_back(self) -> None:
+        """Take it back: whoever watched it does so no longer."""
+        self._link.give_back()
+
+    def take_early(self) -> bytes:
+        """Hand out what was put in front of what is read next."""
+        early, self._early = self._early, b""
+        return early
+
+    @property
+    def outer(self) -> AttestedStream | None:
+        """The stream in which this one is carried; None where it has a socket of its own."""
+        return self._link.outer if isinstance(self._link, _StreamLink) else None
+
     # For this room.
 
     async def _handshake(self) -> None:
         async with deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
             await self._step(self._connection.handshake)
 
-    async def _send_control(self, data: bytes) -> None:
+    def _send_control_now(self, data: bytearray) -> int:
+        """Send what there is room for, and return how much that was. Raises PeerMisbehaved."""
+        self._require_open()
+        # A copy: what was given to OpenSSL may not change until it has taken it.
+        sent = self._connection.send_control(bytes(data)) if data else 0
+        self._link.push(self._connection)
+        return sent if isinstance(sent, int) else 0
+
+    async def _send_control(self, data: bytes | bytearray) -> None:
         view = memoryview(data)
         while view:
             sent = await self._step(lambda part=view: self._connection.send_control(part))  # type: ignore[misc]
@@ -586,20 +647,28 @@ async def _handshaken(stream: AttestedStream) -> AttestedStream:
     return stream
 
 
-@contextlib.asynccontextmanager
-async def deadline(seconds: float | None, what: str) -> AsyncIterator[None]:
+class deadline:  # noqa: N801  used as a function is, as `asyncio.timeout`
     """Bound a step in time, or not where there are no seconds. Raises PeerMisbehaved (PEER_TIMEOUT) naming the step."""
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise PeerMisbehaved(
-            Reason.PEER_TIMEOUT,
-            f"{what} did not finish in {seconds:g} seconds",
-            hint="the peer stalls or is overloaded; check what runs at that address",
-        ) from error
+
+    __slots__ = ("_limit", "_seconds", "_what")
+
+    def __init__(self, seconds: float | None, what: str) -> None:
+        self._seconds = seconds
+        self._what = what
+        self._limit = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as expired:
+            raise PeerMisbehaved(
+                Reason.PEER_TIMEOUT,
+                f"{self._what} did not finish in {self._seconds:g} seconds",
+                hint="the peer stalls or is overloaded; check what runs at that address",
+            ) from expired
 
 
 def _closed_here() -> PeerMisbehaved:

@@ -14,7 +14,7 @@ import click
 
 from eaa.aio.net import Service
 from eaa.aio.plain import PlainStream
-from eaa.aio.relay import IDLE_TIMEOUT, Relayed, pump
+from eaa.aio.relay import IDLE_TIMEOUT, Limits, Relayed, pump
 from eaa.aio.stream import AttestedStream
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
@@ -146,7 +146,7 @@ class LocalPort:
             return
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
-            _report(peer, await pump(PlainStream(sock), session, idle_timeout=self.idle_timeout))
+            _report(peer, await pump(PlainStream(sock), session, limits=Limits(idle=self.idle_timeout)))
         finally:
             session.abort()
 

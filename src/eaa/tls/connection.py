@@ -173,6 +173,7 @@ def make_context(
 
 def _use_identity(context: SSL.Context, certificate: bytes, private_key: PrivateKey) -> None:
     try:
+        _OWN_KEYS[context] = _spki_of(certificate)
         context.use_certificate(x509.load_der_x509_certificate(certificate))
         context.use_privatekey(private_key)
         context.check_privatekey()
@@ -191,6 +192,8 @@ def _set_time(context: SSL.Context, now: datetime) -> None:
 
 _TIMES: Final[weakref.WeakKeyDictionary[SSL.Context, int]] = weakref.WeakKeyDictionary()
 """Of each context, the second that OpenSSL was told."""
+_OWN_KEYS: Final[weakref.WeakKeyDictionary[SSL.Context, bytes]] = weakref.WeakKeyDictionary()
+"""Of each context with a certificate, its SubjectPublicKeyInfo."""
 
 
 def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
@@ -241,6 +244,7 @@ class Connection:
         self._alpn = alpn
         self._leaf = _Leaf(now=now, names_protocols=bool(alpn))
         _set_time(context, now)
+        self._own_spki = _OWN_KEYS.get(context)
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
         self._ssl.set_app_data(self._leaf)
@@ -313,10 +317,7 @@ class Connection:
     @property
     def own_spki(self) -> bytes | None:
         """This side's SubjectPublicKeyInfo, None where it has no certificate; servers of eaa/2 always ask."""
-        certificate = self._ssl.get_certificate(as_cryptography=False)
-        if certificate is None:
-            return None
-        return _spki_of(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+        return self._own_spki
 
     def exporter(self) -> bytes:
         """Return the 32 bytes that name this session: RFC 9266, with an empty context."""

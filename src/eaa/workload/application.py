@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from eaa.aio.attestation import Attestation
 from eaa.aio.net import connect
 from eaa.aio.plain import PlainStream
-from eaa.aio.relay import IDLE_TIMEOUT, Relayed, pump
+from eaa.aio.relay import IDLE_TIMEOUT, Limits, Relayed, pump
 from eaa.aio.stream import AttestedStream, deadline
 from eaa.errors import EAAError, Reason, Unavailable
 from eaa.program.address import Address
@@ -83,7 +83,7 @@ class Forwarding:
                 # A verdict may take as long as its collateral, and applications have time limits of their own.
                 sock.close()
                 sock = await self._reach()
-            _report(peer, await pump(session.stream, PlainStream(sock), idle_timeout=self.idle_timeout))
+            _report(peer, await pump(session.stream, PlainStream(sock), limits=Limits(idle=self.idle_timeout)))
         finally:
             sock.close()
 
