@@ -127,9 +127,16 @@ class _Rate:
 class Gate:
     """Who may connect, by one service's limits."""
 
-    def __init__(self, limits: ServiceLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make one; `clock` is monotonic, seconds."""
+    def __init__(
+        self,
+        limits: ServiceLimits,
+        *,
+        refused: Counter[Limit] = COUNTERS.refused,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make one that counts in `refused` whom it keeps out; `clock` is monotonic, seconds."""
         self._limits = limits
+        self._refused = refused
         self._clock = clock
         self._live: Counter[Origin] = Counter()
         self._total = 0
@@ -147,7 +154,7 @@ class Gate:
         """Let somebody in, who has to `leave` again, or return what keeps them out."""
         limit = self._refusal(origin)
         if limit is not None:
-            COUNTERS.refused[limit] += 1
+            self._refused[limit] += 1
             return limit
         self._total += 1
         self._live[origin] += 1

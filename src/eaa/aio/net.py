@@ -285,7 +285,7 @@ class Service:
         self._limits = ServiceLimits.of_connections(most) if limits is None else limits
         # Who serves inside somebody else's program leaves that program's limits alone.
         self._is_whole_program = limits is not None
-        self._gate = Gate(self._limits)
+        self._gate = Gate(self._limits, refused=COUNTERS.refused if limits is not None else Counter())
         self._farewell = farewell
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Task[None]] = []
@@ -325,6 +325,11 @@ class Service:
     def live(self) -> int:
         """Connections that it serves."""
         return self._gate.live
+
+    @property
+    def max_connections(self) -> int:
+        """Connections that it serves at once, as the system allows it."""
+        return self._gate.most
 
     @property
     def accepted(self) -> int:

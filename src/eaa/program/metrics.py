@@ -1,100 +1,217 @@
-"""What a service says of itself to Prometheus: a listener of its own, off unless an operator names its address.
+"""What a service says of itself: numbers for Prometheus, and whether it lives and is ready.
 
-Names are a closed set and there are no labels: nothing that a peer has said is ever in an answer.
-
-Source: the Prometheus text format, version 0.0.4.
+Names and labels are closed sets: nothing that a peer has said is ever in an answer. `eaa.program.listener` serves it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import click
 
-from eaa.aio.address import Address
+from eaa import __version__
+from eaa.aio.counters import ACCEPTED, COMPLETED, COUNTERS, Layer, Limit, Side
 from eaa.aio.net import Service
+from eaa.appraise.result import Role
 from eaa.identity import Identity
 from eaa.program.address import ADDRESS
-from eaa.verifier import Verifier
+from eaa.program.exposition import Labels, Metric, Value, exposition, merge_expositions
+from eaa.program.health import Health, not_holding
+from eaa.program.listener import Page, serving_metrics
+from eaa.verifier import Verifier, wall_clock
 
-MAX_REQUEST: Final = 8 * 1024
-"""Bytes of a request, headers included."""
-MAX_UNREAD: Final = 64 * 1024
-"""Bytes past that which are dropped while the answer is on its way."""
-REQUEST_TIMEOUT: Final = 5.0
-"""Seconds for a request and its answer."""
-MAX_SCRAPERS: Final = 16
-"""Connections at once."""
+__all__ = [
+    "Health",
+    "Labels",
+    "Metric",
+    "Observed",
+    "Page",
+    "Traffic",
+    "Value",
+    "exposition",
+    "merge_expositions",
+    "metrics_option",
+    "service_health",
+    "service_metrics",
+    "serving_metrics",
+]
+
+DOCUMENTS: Final = (
+    "root_certificate",
+    "root_crl",
+    "pck_crl_issuer_certificate",
+    "pck_crl",
+    "tcb_info_signing_certificate",
+    "tcb_info",
+    "qe_identity_signing_certificate",
+    "qe_identity",
+)
+"""Kinds of documents, as the label has them."""
+_PROCESS: Final = Path("/proc/self")
 
 
 def metrics_option(function: Any) -> Any:
-    """Add `--metrics`: where this service's metrics are served."""
+    """Add `--metrics`: where this service's metrics and its health are served."""
     return click.option(
         "--metrics",
         type=ADDRESS,
         metavar="ADDRESS",
-        help="Serve metrics for Prometheus here, over plain HTTP at /metrics. Off by default.",
+        help="Serve metrics for Prometheus (/metrics) and health (/livez, /readyz) here, over plain HTTP. Off by "
+        "default.",
     )(function)
 
 
+class Traffic(Protocol):
+    """Bytes that were moved, in both directions."""
+
+    @property
+    def forth(self) -> int:
+        """From clients."""
+
+    @property
+    def back(self) -> int:
+        """To clients."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One number."""
+class Observed:
+    """What of a service is observed. Functions, because a reload may change what they return."""
 
-    name: str
-    kind: Literal["counter", "gauge"]
-    meaning: str
-    read: Callable[[], float | None]
-    """Returns the number; None where there is none yet, which leaves the metric out."""
+    identities: Callable[[], Sequence[Identity]]
+    """Who it is; the first is who it is towards peers of today."""
+    verifiers: Callable[[], Sequence[Verifier]] = tuple
+    """Who judges for it."""
+    service: Service | None = None
+    """Where it listens for peers."""
+    traffic: Traffic | None = None
 
 
-def service_metrics(identities: Sequence[Identity], verifier: Verifier | None) -> list[Metric]:
+# --- numbers
+
+
+def service_metrics(observed: Observed | Sequence[Identity], verifier: Verifier | None = None) -> list[Metric]:
     """Return what a service that has evidence, and perhaps judges, says of itself. Times are seconds since 1970."""
-    metrics = [
+    if not isinstance(observed, Observed):
+        identities = tuple(observed)
+        verifiers = () if verifier is None else (verifier,)
+        observed = Observed(identities=lambda: identities, verifiers=lambda: verifiers)
+    return [
+        *_evidence_metrics(observed.identities),
+        *_collateral_metrics(observed.verifiers),
+        *_peer_metrics(),
+        *([] if observed.service is None else _connection_metrics(observed.service)),
+        *([] if observed.traffic is None else _traffic_metrics(observed.traffic)),
+        *process_metrics(),
+    ]
+
+
+def _evidence_metrics(identities: Callable[[], Sequence[Identity]]) -> list[Metric]:
+    def of_all(combine: Callable[[list[Any]], Any], read: Callable[[Identity], Any]) -> Callable[[], float | None]:
+        def value() -> float | None:
+            found = [read(identity) for identity in identities()]
+            return _number(combine(found)) if found else None
+
+        return value
+
+    return [
+        Metric(
+            name="eaa_renewals_total",
+            kind="counter",
+            meaning="How often a certificate or an epoch was renewed.",
+            read=of_all(sum, lambda identity: identity.renewals),
+        ),
         Metric(
             name="eaa_renewal_failures_total",
             kind="counter",
             meaning="How often renewing a certificate or an epoch has failed.",
-            read=lambda: sum(identity.renewal_failures for identity in identities),
+            read=of_all(sum, lambda identity: identity.renewal_failures),
         ),
         Metric(
             name="eaa_next_renewal_timestamp_seconds",
             kind="gauge",
             meaning="When a certificate or an epoch is renewed next, or that is tried again.",
-            read=lambda: min(identity.next_renewal for identity in identities).timestamp(),
+            read=of_all(min, lambda identity: identity.next_renewal),
         ),
         Metric(
             name="eaa_certificate_expiry_timestamp_seconds",
             kind="gauge",
             meaning="When the certificate in use ends.",
-            read=lambda: min(identity.expires for identity in identities).timestamp(),
+            read=of_all(min, lambda identity: identity.expires),
+        ),
+        Metric(
+            name="eaa_evidence_timestamp_seconds",
+            kind="gauge",
+            meaning="When the evidence in the certificate in use was made.",
+            read=of_all(min, lambda identity: identity.made),
+        ),
+        Metric(
+            name="eaa_evidence_age_seconds",
+            kind="gauge",
+            meaning="How old that evidence is.",
+            read=of_all(max, lambda identity: (identity.now() - identity.made).total_seconds()),
         ),
     ]
-    return metrics if verifier is None else [*metrics, *_collateral_metrics(verifier)]
 
 
-def _collateral_metrics(verifier: Verifier) -> list[Metric]:
+def _number(value: float | datetime) -> float:
+    return value.timestamp() if isinstance(value, datetime) else float(value)
+
+
+def _collateral_metrics(verifiers: Callable[[], Sequence[Verifier]]) -> list[Metric]:
+    def total(read: Callable[[Verifier], float]) -> Callable[[], float | None]:
+        return lambda: sum(map(read, verifiers())) if verifiers() else None
+
     def last_success() -> float | None:
-        moment = verifier.counters.last_success
-        return None if moment is None else moment.timestamp()
+        moments = [verifier.counters.last_success for verifier in verifiers()]
+        return max((moment.timestamp() for moment in moments if moment), default=None)
+
+    def expiries() -> dict[Labels, float]:
+        first: dict[Labels, float] = {}
+        for verifier in verifiers():
+            for name, end in verifier.collateral_expirations().items():
+                kind = name.lower().replace(" ", "_")
+                if kind in DOCUMENTS:
+                    labels = (("document", kind),)
+                    first[labels] = min(end.timestamp(), first.get(labels, end.timestamp()))
+        return first
 
     return [
         Metric(
             name="eaa_collateral_fetches_total",
             kind="counter",
             meaning="How often collateral was asked for, failures included.",
-            read=lambda: verifier.counters.fetches,
+            read=total(lambda verifier: verifier.counters.fetches),
         ),
         Metric(
             name="eaa_collateral_fetch_failures_total",
             kind="counter",
             meaning="How often it could not be had.",
-            read=lambda: verifier.counters.failures,
+            read=total(lambda verifier: verifier.counters.failures),
+        ),
+        Metric(
+            name="eaa_collateral_misses_total",
+            kind="counter",
+            meaning="How often a peer was told to come back because it was not here.",
+            read=total(lambda verifier: verifier.counters.misses),
+        ),
+        Metric(
+            name="eaa_collateral_models",
+            kind="gauge",
+            meaning="Platform models and platforms whose documents are kept.",
+            read=total(lambda verifier: verifier.counters.kept),
+        ),
+        Metric(
+            name="eaa_collateral_pending_models",
+            kind="gauge",
+            meaning="Those that are waited for.",
+            read=total(lambda verifier: verifier.counters.pending),
         ),
         Metric(
             name="eaa_collateral_last_success_timestamp_seconds",
@@ -102,87 +219,218 @@ def _collateral_metrics(verifier: Verifier) -> list[Metric]:
             meaning="When collateral was last had.",
             read=last_success,
         ),
+        Metric(
+            name="eaa_collateral_expiry_timestamp_seconds",
+            kind="gauge",
+            meaning="When the first document of a kind ends, of all collateral that is kept.",
+            read=expiries,
+        ),
     ]
 
 
-def exposition(metrics: Iterable[Metric]) -> str:
-    """Return the numbers in Prometheus's text format."""
-    lines = []
-    for metric in metrics:
-        value = metric.read()
-        if value is not None:
-            lines += [f"# HELP {metric.name} {metric.meaning}", f"# TYPE {metric.name} {metric.kind}"]
-            lines.append(f"{metric.name} {value:.15g}")
-    return "".join(line + "\n" for line in lines)
+def _peer_metrics() -> list[Metric]:
+    def handshakes() -> dict[Labels, float]:
+        begun = {(side, layer, COMPLETED): 0 for side in Side for layer in Layer}
+        return {
+            (("side", side), ("layer", layer), ("outcome", str(outcome))): count
+            for (side, layer, outcome), count in sorted({**begun, **COUNTERS.handshakes}.items())
+        }
+
+    def verdicts() -> dict[Labels, float]:
+        begun = {(role, ACCEPTED): 0 for role in Role}
+        return {
+            (("role", role), ("reason", str(reason))): count
+            for (role, reason), count in sorted({**begun, **COUNTERS.verdicts}.items())
+        }
+
+    def sessions() -> dict[Labels, float]:
+        counts = {COMPLETED: 0, **COUNTERS.sessions}
+        return {(("outcome", str(outcome)),): count for outcome, count in sorted(counts.items())}
+
+    return [
+        Metric(
+            name="eaa_handshakes_total",
+            kind="counter",
+            meaning="TLS handshakes by who began, on a socket or inside another connection, and how they ended.",
+            read=handshakes,
+        ),
+        Metric(
+            name="eaa_verdicts_total",
+            kind="counter",
+            meaning="Verdicts on peers by role and reason, ACCEPTED where they were good.",
+            read=verdicts,
+        ),
+        Metric(
+            name="eaa_last_accepted_verdict_timestamp_seconds",
+            kind="gauge",
+            meaning="When evidence of a peer was last accepted, by role.",
+            read=_AcceptedAt(),
+        ),
+        Metric(
+            name="eaa_sessions_total",
+            kind="counter",
+            meaning="Sessions that have ended, by how.",
+            read=sessions,
+        ),
+        Metric(
+            name="eaa_refused_total",
+            kind="counter",
+            meaning="Peers that were refused by a limit.",
+            read=lambda: {(("limit", limit),): COUNTERS.refused[limit] for limit in Limit},
+        ),
+    ]
 
 
-@contextlib.asynccontextmanager
-async def serving_metrics(address: Address | None, metrics: Sequence[Metric]) -> AsyncIterator[list[str]]:
-    """Serve metrics for the duration of a block, if an address is named; yield the names that it is bound to.
+class _AcceptedAt:
+    """Turns moments of the monotonic clock into dates, each once: a date that is scraped twice has to be the same."""
 
-    Raises:
-        Unavailable: it cannot be had.
+    def __init__(self) -> None:
+        self._dates: dict[Role, tuple[float, float]] = {}
+
+    def __call__(self) -> Value:
+        for role, moment in COUNTERS.accepted_at.items():
+            if self._dates.get(role, (None, 0.0))[0] != moment:
+                self._dates[role] = moment, wall_clock().timestamp() - (time.monotonic() - moment)
+        return {(("role", role),): date for role, (_, date) in sorted(self._dates.items())}
+
+
+def _connection_metrics(service: Service) -> list[Metric]:
+    return [
+        Metric(
+            name="eaa_connections",
+            kind="gauge",
+            meaning="Connections that are being served.",
+            read=lambda: service.live,
+        ),
+        Metric(
+            name="eaa_connections_limit",
+            kind="gauge",
+            meaning="How many there may be at once.",
+            read=lambda: service.max_connections,
+        ),
+        Metric(
+            name="eaa_connections_accepted_total",
+            kind="counter",
+            meaning="Connections that were served, those included that still are.",
+            read=lambda: service.accepted,
+        ),
+    ]
+
+
+def _traffic_metrics(traffic: Traffic) -> list[Metric]:
+    return [
+        Metric(
+            name="eaa_relayed_bytes_total",
+            kind="counter",
+            meaning="Application bytes that were carried, from clients or to them.",
+            read=lambda: {
+                (("direction", "from_clients"),): traffic.forth,
+                (("direction", "to_clients"),): traffic.back,
+            },
+        )
+    ]
+
+
+def process_metrics() -> list[Metric]:
+    """Return what any service says of its process, under the names that Prometheus's own libraries use."""
+    return [
+        Metric(
+            name="eaa_build_info",
+            kind="gauge",
+            meaning="Always 1; the version is in the label.",
+            read=lambda: {(("version", __version__),): 1},
+        ),
+        Metric(
+            name="process_start_time_seconds",
+            kind="gauge",
+            meaning="When the process was started.",
+            read=_started,
+        ),
+        Metric(
+            name="process_cpu_seconds_total",
+            kind="counter",
+            meaning="Processor time that it has used.",
+            read=lambda: sum(os.times()[:2]),
+        ),
+        Metric(
+            name="process_resident_memory_bytes",
+            kind="gauge",
+            meaning="Memory that it has.",
+            read=_resident,
+        ),
+        Metric(
+            name="process_open_fds",
+            kind="gauge",
+            meaning="File descriptors that it has open.",
+            read=_open_descriptors,
+        ),
+        Metric(
+            name="process_max_fds",
+            kind="gauge",
+            meaning="File descriptors that it may have open.",
+            read=_allowed_descriptors,
+        ),
+    ]
+
+
+_IMPORTED: Final = time.monotonic()
+
+
+def _started() -> float:
+    # A system without /proc has no better moment.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        ticks = int((_PROCESS / "stat").read_text().rpartition(")")[2].split()[19])
+        return _booted() + ticks / os.sysconf("SC_CLK_TCK")
+    return wall_clock().timestamp() - (time.monotonic() - _IMPORTED)
+
+
+def _booted() -> float:
+    lines = Path("/proc/stat").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("btime ")))
+
+
+def _resident() -> float | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((_PROCESS / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _open_descriptors() -> float | None:
+    with contextlib.suppress(OSError):
+        return len(list((_PROCESS / "fd").iterdir())) - 1
+    return None
+
+
+def _allowed_descriptors() -> float | None:
+    import resource  # noqa: PLC0415  a library OS may have none of it, and needs it for nothing else
+
+    with contextlib.suppress(OSError, ValueError):
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None
+
+
+# --- health
+
+
+def service_health(observed: Observed, **conditions: Callable[[], bool]) -> Health:
+    """Return the health of a service.
+
+    Args:
+        observed: it is ready when its service accepts connections, its evidence is valid and, where it judges anybody
+            by evidence of its own kind, the collateral of its own platform is here.
+        conditions: what else has to hold for it to be ready, by names of a closed set.
     """
-    if address is None:
-        yield []
-        return
-    # A service of its own, so that a flood of peers does not hide what it does.
-    service = Service(max_connections=MAX_SCRAPERS)
-    names = service.listen(address, _Scraped(metrics).handle)
-    service.start()
-    try:
-        yield [f"{name} (metrics)" for name in names]
-    finally:
-        await service.stop()
 
+    def has_evidence() -> bool:
+        return all(identity.now() < identity.expires for identity in observed.identities())
 
-class _Scraped:
-    """Answers whoever asks."""
+    def has_collateral() -> bool:
+        own = next((identity for identity in observed.identities() if identity.has_evidence), None)
+        # Without evidence it has no platform that could be known.
+        return own is None or not observed.verifiers() or own.collateral() is not None
 
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
-
-    async def handle(self, sock: socket.socket, _peer: str) -> None:
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(TimeoutError):
-            # A scraper that stalls hears nothing: it costs its own connection.
-            async with asyncio.timeout(REQUEST_TIMEOUT):
-                await loop.sock_sendall(sock, self._answer(await _read_request(sock)))
-                await _part(sock)
-
-    def _answer(self, request: bytes) -> bytes:
-        words = request.split(b"\r\n", 1)[0].split(b" ")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return _response("400 Bad Request", "this is no request of HTTP/1\n")
-        if words[1].split(b"?")[0] != b"/metrics":
-            return _response("404 Not Found", "metrics are at /metrics\n")
-        if words[0] != b"GET":
-            return _response("405 Method Not Allowed", "metrics can be read, and nothing else\n", "Allow: GET\r\n")
-        return _response("200 OK", exposition(self._metrics))
-
-
-async def _read_request(sock: socket.socket) -> bytes:
-    """Return what came up to the end of the headers, MAX_REQUEST bytes at most."""
-    request = b""
-    while b"\r\n\r\n" not in request and len(request) < MAX_REQUEST:
-        data = await asyncio.get_running_loop().sock_recv(sock, MAX_REQUEST - len(request))
-        if not data:
-            break
-        request += data
-    return request if b"\r\n\r\n" in request else b""
-
-
-async def _part(sock: socket.socket) -> None:
-    """Say no more, and drop what still comes: closing over unread bytes would take the answer from who sent them."""
-    sock.shutdown(socket.SHUT_WR)
-    dropped = 0
-    while dropped < MAX_UNREAD and (data := await asyncio.get_running_loop().sock_recv(sock, MAX_REQUEST)):
-        dropped += len(data)
-
-
-def _response(status: str, body: str, more: str = "") -> bytes:
-    kind = "text/plain; version=0.0.4; charset=utf-8"
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n"
-    )
-    return (head + body).encode()
+    holding: dict[str, Callable[[], bool]] = {"evidence": has_evidence, "collateral": has_collateral, **conditions}
+    if observed.service is not None:
+        service = observed.service
+        holding = {"listening": lambda: service.is_accepting, **holding}
+    return Health(ready=not_holding(holding))
