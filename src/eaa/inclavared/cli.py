@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from eaa import __version__
+from eaa.aio.limits import ServiceLimits
 from eaa.errors import Misuse, Reason
 from eaa.identity import LegacyIdentity
 from eaa.inclavared.service import PROGRAM, Relay, fetch_once, serve
@@ -30,6 +31,7 @@ from eaa.program.config import (
     reader_again,
 )
 from eaa.program.lifecycle import grace_option
+from eaa.program.limits import limits_options
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.metrics import metrics_option
 from eaa.program.options import (
@@ -121,6 +123,7 @@ from eaa.verifier import wall_clock
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
 @grace_option
+@limits_options
 @metrics_option
 @log_level_option("info")
 @check_config_option
@@ -145,6 +148,7 @@ def cli(
     tls: str | None,
     crypto: str | None,
     grace: float,
+    limits: ServiceLimits,
     metrics: Address | None,
     log_level: str,
     check_config: bool,
@@ -167,6 +171,7 @@ def cli(
             mutual=mutual,
             attest_clients=attest_clients,
             attesting=attesting,
+            limits=limits,
             workers=1,
             log_level=log_level,
         ),

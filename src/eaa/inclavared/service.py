@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from eaa.aio.attestation import Attestation, Judge
-from eaa.aio.net import Service
-from eaa.aio.relay import Relayed, pump
+from eaa.aio.counters import COMPLETED, COUNTERS
+from eaa.aio.limits import QuoteQueue
+from eaa.aio.net import TLS_OVERLOADED, Service
+from eaa.aio.relay import Limits, Relayed, Traffic, pump
 from eaa.aio.sessions import Endpoint, enter_workload, inner_endpoint, judge_by, judge_now_by
-from eaa.aio.stream import deadline
+from eaa.aio.stream import AttestedStream, deadline
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, Misuse, Reason
@@ -23,13 +25,14 @@ from eaa.inclavared.counters import RelayCounters
 from eaa.inclavared.judged import Witness
 from eaa.inclavared.legacy import answer_legacy
 from eaa.inclavared.live import LiveSessions, Session
+from eaa.inclavared.metrics import relay_metrics
 from eaa.inclavared.pool import Channel
 from eaa.inclavared.settings import DEFAULT_WORKLOAD, Settings, Target
 from eaa.inclavared.wish import Opened, Wish
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.lifecycle import live
 from eaa.program.loop import run_service
-from eaa.program.metrics import service_metrics, serving_metrics
+from eaa.program.metrics import Observed, service_health, service_metrics, serving_metrics
 from eaa.program.output import print_reply, print_verdict
 from eaa.program.run import say
 from eaa.protocol.exchange import Terms
@@ -64,18 +67,19 @@ class Relay:
         self._first = opened
         self.counters = RelayCounters(last_reload=wall_clock())
         self.identities = (identity,) if legacy_identity is None else (identity, legacy_identity)
-        self.upstream = Endpoint(
-            identity, server_side=True, clock=wall_clock, demand_client_certificate=fixed.attest_clients
-        )
+        limits = fixed.limits
+        # One queue: it is one platform that makes all quotes.
+        queue: Any = {"quotes": QuoteQueue.of(limits), "max_request": limits.max_request, "clock": wall_clock}
+        self.limits = Limits(idle=limits.idle_timeout, lifetime=limits.max_lifetime)
+        self.traffic = Traffic()
+        self.upstream = Endpoint(identity, server_side=True, demand_client_certificate=fixed.attest_clients, **queue)
         # Without --mutual the workload sees a key and no evidence, as in the reference system.
-        self.downstream = Endpoint(identity if fixed.mutual else Identity(None), server_side=False, clock=wall_clock)
+        self.downstream = Endpoint(identity if fixed.mutual else Identity(None), server_side=False, **queue)
         self.inner = inner_endpoint(wall_clock)
-        # Clients of 2021 offer no protocol name, so TLS 1.2 is spoken to them too.
-        self.legacy = (
-            None
-            if legacy_identity is None
-            else Endpoint(legacy_identity, server_side=True, clock=wall_clock, alpn=None)
-        )
+        self.legacy = None
+        if legacy_identity is not None:
+            # Clients of 2021 offer no protocol name, so TLS 1.2 is spoken to them too.
+            self.legacy = Endpoint(legacy_identity, server_side=True, alpn=None, **queue)
         self.opener = Opener(self.downstream, lambda: self.settings, self.counters)
         self.channels = Channels(self.opener, self.counters)
         self.live = LiveSessions(lambda: self.settings, self.counters)
@@ -95,6 +99,14 @@ class Relay:
         """Those that fetch collateral."""
         # The first ones keep this machine's own collateral, which is stapled to its evidence.
         return list(dict.fromkeys((*self._first.families.values(), *self._opened.families.values())))
+
+    async def pump(self, client: AttestedStream, workload: AttestedStream) -> Relayed:
+        """Move bytes until both sides have said goodbye, or one of them is gone."""
+        for stream in (client, workload):
+            stream.settle()
+        relayed = await pump(client, workload, limits=self.limits, traffic=self.traffic)
+        COUNTERS.sessions[COMPLETED if relayed.failure is None else relayed.failure.reason] += 1
+        return relayed
 
     def adopt(self, opened: Opened) -> None:
         """Go by other settings from now on. Channels and sessions that they do not accept end."""
@@ -155,7 +167,7 @@ class Upstream:
         )
         try:
             with self._relay.live.entered(session):
-                _report(peer, await pump(client.stream, channel.attestation.stream))
+                _report(peer, await self._relay.pump(client.stream, channel.attestation.stream))
         except asyncio.CancelledError:
             if session.verdict is None:
                 raise
@@ -249,18 +261,23 @@ def serve(relay: Relay, read_again: ReadAgain) -> int:
 
 
 async def _serve(relay: Relay, read_again: ReadAgain) -> int:
-    service = Service()
+    service = Service(limits=relay.opened.wish.fixed.limits, farewell=TLS_OVERLOADED)
     doors = relay.opened.wish.fixed.doors
     names = [] if doors.listen is None else service.listen(doors.listen, Upstream(relay).handle)
     if doors.legacy is not None:
         names += [f"{name} (legacy)" for name in service.listen(doors.legacy, Legacy(relay).handle)]
     for identity in relay.identities:
         identity.keep_renewed()
+    observed = Observed(
+        identities=lambda: relay.identities,
+        verifiers=lambda: relay.verifiers,
+        service=service,
+        traffic=relay.traffic,
+    )
+    metrics = [*service_metrics(observed), *relay_metrics(relay.counters)]
+    health = service_health(observed, workload=lambda: relay.channels.are_reachable)
     try:
-        async with (
-            serving_metrics(doors.metrics, service_metrics(relay.identities, relay.opened.verifier)) as more,
-            _watching(relay),
-        ):
+        async with serving_metrics(doors.metrics, metrics, health=health) as more, _watching(relay):
             return await live(
                 service,
                 announce=lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from eaa.aio.limits import ServiceLimits
 from eaa.appraise.result import Role
 from eaa.appraise.tables import Table
 from eaa.errors import Misuse, Reason
@@ -57,12 +58,17 @@ class Fixed:
     mutual: bool
     attest_clients: bool
     attesting: Attesting
+    limits: ServiceLimits
     workers: int
     log_level: str
 
     def difference(self, other: Fixed) -> str | None:
         """Return the name of the first option that differs, or None."""
-        names = {"doors": "listen, legacy-listen or metrics", "attesting": "the attester or its enclave"}
+        names = {
+            "doors": "listen, legacy-listen or metrics",
+            "attesting": "the attester or its enclave",
+            "limits": "a limit",
+        }
         return next(
             (
                 names.get(name, name.replace("_", "-"))
