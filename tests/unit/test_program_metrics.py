@@ -161,7 +161,7 @@ def test_labels_are_of_closed_sets() -> None:
     COUNTERS.sessions[Reason.PEER_CLOSED] += 1
     verifier = Verifier()
     verifier.ends = {"TCB Info": NOW, "a peer's word": NOW}
-    closed = {
+    closed: dict[str, set[Any]] = {
         "side": set(Side),
         "layer": set(Layer),
         "role": set(Role),

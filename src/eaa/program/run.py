@@ -12,6 +12,7 @@ from typing import NoReturn, TextIO
 import click
 
 from eaa.errors import EAAError, Misuse, Reason, Unavailable
+from eaa.program import logs
 
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 128 + signal.SIGINT
@@ -21,13 +22,24 @@ _CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What writing an answer into a file may fail with; files that we write for others have errors of their own."""
 
 
+_LEVELS = {"summary": "info", "hint": "info"}
+"""Levels of what is said under other names."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived; raised in the main thread so that clean-up runs."""
 
 
-def say(program: str, message: str, *, kind: str = "error", hint: str | None = None) -> None:
-    """Speak on stderr as `program: kind: message`, with the hint on a line of its own."""
+def say(program: str, message: str, *, kind: str = "error", hint: str | None = None, **fields: object) -> None:
+    """Speak on stderr as `program: kind: message`, with the hint on a line of its own; or in one JSON object.
+
+    Both are one line each, whatever a peer, or a file, has put into them.
+    """
     try:
+        if logs.speaks_json():
+            click.echo(logs.record_of(program, _LEVELS.get(kind, kind), message, hint=hint, **fields), err=True)
+            return
+        message, hint = logs.escaped(message), hint and logs.escaped(hint)
         click.echo(f"{program}: {kind}: {message}", err=True)
         if hint:
             click.echo(f"{program}: hint: {hint}", err=True)
@@ -74,7 +86,7 @@ def _exit_code(name: str, error: BaseException) -> int:
         case click.ClickException():
             code = _report_usage(name, error)
         case EAAError():
-            say(name, f"{error.message} [{error.reason}]", hint=error.hint)
+            say(name, f"{error.message} [{error.reason}]", hint=error.hint, reason=error.reason, event="program.failed")
             code = error.exit_code
         case BrokenPipeError():
             # The reader of our answer went away (`shelter … | head`). An answer that nobody got is never a success.
@@ -95,7 +107,15 @@ def _report_usage(name: str, error: click.ClickException) -> int:
         return Misuse.exit_code
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else name
-    say(name, f"{error.format_message().rstrip('.')} [{Reason.USAGE}]", hint=f"`{path} --help` lists the options")
+    # Where it offers a choice it writes a list, over several lines.
+    message = " ".join(error.format_message().split()).rstrip(".")
+    say(
+        name,
+        f"{message} [{Reason.USAGE}]",
+        hint=f"`{path} --help` lists the options",
+        reason=Reason.USAGE,
+        event="program.failed",
+    )
     return Misuse.exit_code
 
 
@@ -104,6 +124,8 @@ def _report_bug(name: str, error: BaseException) -> int:
         name,
         f"{type(error).__name__}: {error} [{Reason.INTERNAL}]",
         hint="this is a bug of ours; run again with EAA_TRACEBACK=1 and report what it prints",
+        reason=Reason.INTERNAL,
+        event="program.failed",
     )
     if os.environ.get("EAA_TRACEBACK") == "1":
         traceback.print_exception(error)
@@ -134,6 +156,8 @@ def _report_full(name: str, error: OSError) -> int:
         name,
         f"the answer cannot be written: {error.strerror} [{Reason.OUTPUT_FAILED}]",
         hint="make room where standard output goes to",
+        reason=Reason.OUTPUT_FAILED,
+        event="program.failed",
     )
     return Unavailable.exit_code
 
