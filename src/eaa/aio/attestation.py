@@ -83,6 +83,7 @@ class Attestation:
         self.shown_level = BindingLevel.NONE
         """The binding at which this side has shown its own evidence; none where nobody asked, or there is none."""
         self._received = 0
+        self._outgoing = bytearray()
         self._holds_back = hop.terms.judges and hop.terms.is_asked_first
 
     @property
@@ -182,12 +183,19 @@ class Attestation:
             await self._on(event)
 
     async def _first_bytes(self) -> bytes:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HELD_BACK):
-                return await self._receive()
+        asking = asyncio.get_running_loop().call_later(HELD_BACK, self._ask_meanwhile)
+        try:
+            return await self._receive()
+        finally:
+            asking.cancel()
+
+    def _ask_meanwhile(self) -> None:
+        """Say what is due, as far as there is room for it; the rest goes with what is said next."""
         self._holds_back = False
-        await self._flush()
-        return await self._receive()
+        self._outgoing += self._exchange.data_to_send()
+        # Whoever waits for the peer hears of it.
+        with contextlib.suppress(EAAError):
+            del self._outgoing[: self._stream._send_control_now(self._outgoing)]  # noqa: SLF001  one module
 
     async def _receive(self) -> bytes:
         # As much as there is, and not message by message: what follows the last one is kept for the stream.
@@ -223,14 +231,11 @@ class Attestation:
 
     async def _quote(self, wanted: EvidenceWanted) -> Answer | None:
         """Have a quote made; where that takes its time, ask the peer meanwhile, so that both ends quote at once."""
-        quoting = asyncio.ensure_future(self._hop.quoter(wanted))
+        asking = asyncio.get_running_loop().call_later(HELD_BACK, self._ask_meanwhile)
         try:
-            done, _ = await asyncio.wait((quoting,), timeout=HELD_BACK)
-            if not done:
-                await self._flush()
-            return await quoting
+            return await self._hop.quoter(wanted)
         finally:
-            quoting.cancel()
+            asking.cancel()
 
     async def _judge(self, shown: EvidenceReceived) -> None:
         if self._hop.judge is None:
@@ -252,8 +257,10 @@ class Attestation:
             )
 
     async def _flush(self) -> None:
-        if data := self._exchange.data_to_send():
-            await self._stream._send_control(data)  # noqa: SLF001  one module
+        self._outgoing += self._exchange.data_to_send()
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, bytearray()
+            await self._stream._send_control(outgoing)  # noqa: SLF001  one module
 
     def _enter(self) -> None:
         """Turn the stream over to raw bytes: the exchange is finished."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar, Unpack
 
@@ -104,12 +104,14 @@ def judge_by(verifier: Verifier, role: Role) -> Judge:
     """Return a judge of peers of one role who fetches collateral that is missing: for who connects to somebody."""
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        with _counted(role) as verdict:
-            return verdict(
-                await verifier.judge_async(
-                    shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
-                )
+        try:
+            judgement = await verifier.judge_async(
+                shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
             )
+        except EAAError as error:
+            COUNTERS.not_accepted(role, error.reason)
+            raise
+        return _counted(judgement, role)
 
     return judge
 
@@ -121,31 +123,26 @@ def judge_now_by(verifier: Verifier, role: Role) -> Judge:
     """
 
     async def judge(shown: EvidenceReceived) -> Judgement:
-        with _counted(role) as verdict:
-            return verdict(
-                verifier.judge_now(shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral)
+        try:
+            judgement = verifier.judge_now(
+                shown.evidence, role=role, session=_binding_of(shown), stapled=shown.collateral
             )
+        except EAAError as error:
+            COUNTERS.not_accepted(role, error.reason)
+            raise
+        return _counted(judgement, role)
 
     return judge
 
 
-@contextmanager
-def _counted(role: Role) -> Iterator[Callable[[Judgement], Judgement]]:
-    """Count what becomes of evidence; what this yields is called with the judgement, where there is one."""
-
-    def verdict(judgement: Judgement) -> Judgement:
-        match judgement.result:
-            case Accepted():
-                COUNTERS.accepted(role)
-            case Rejected(root_cause=cause):
-                COUNTERS.not_accepted(role, cause.reason)
-        return judgement
-
-    try:
-        yield verdict
-    except EAAError as error:
-        COUNTERS.not_accepted(role, error.reason)
-        raise
+def _counted(judgement: Judgement, role: Role) -> Judgement:
+    """Count a verdict, and return it."""
+    match judgement.result:
+        case Accepted():
+            COUNTERS.accepted(role)
+        case Rejected(root_cause=cause):
+            COUNTERS.not_accepted(role, cause.reason)
+    return judgement
 
 
 def _binding_of(shown: EvidenceReceived) -> SessionBinding | None:
@@ -179,12 +176,12 @@ class _Desk:
         return await asyncio.get_running_loop().run_in_executor(self._keeping, self._identity.credentials)
 
     async def answer(
-        self, wanted: EvidenceWanted, *, role: Role, credentials: Credentials, origin: Origin
+        self, wanted: EvidenceWanted, *, role: Role, credentials: Credentials, origin: Callable[[], Origin]
     ) -> Answer | None:
         """Return what shows this identity in that role. Raises Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE.
 
-        The credentials are those of the connection, which need not be the current ones any more. `origin` is whom its
-        peer counts for where a quote has to be waited for.
+        The credentials are those of the connection, which need not be the current ones any more. `origin` tells whom
+        its peer counts for where a quote has to be waited for.
         """
         quote: bytes | None
         signature = None
@@ -204,10 +201,10 @@ class _Desk:
             return None
         return Answer(quote=quote, epoch=signature, collateral=self._identity.collateral())
 
-    async def _wait_for(self, make: Callable[[], _T], origin: Origin) -> _T:
-        with self._queue.place(origin):
+    async def _wait_for(self, make: Callable[[], _T], origin: Callable[[], Origin]) -> _T:
+        with self._queue.place(origin()):
             # Whoever gives up waiting leaves the queue, so that no quote is made for nobody.
-            return await asyncio.get_running_loop().run_in_executor(self._quoting, make)
+            return await self._quoting.call(make)
 
 
 class Endpoint:
@@ -254,9 +251,8 @@ class Endpoint:
 
     async def secure(self, sock: socket.socket, hop_terms: Terms, judge: Judge | None) -> Attestation:
         """Handshake on a socket and be ready for the exchange. The socket is closed on failure."""
-        origin = origin_of(sock)
         stream, credentials = await self._secure(sock)
-        return Attestation(stream, self._hop(hop_terms, judge, credentials, origin))
+        return Attestation(stream, self._hop(hop_terms, judge, credentials, lambda: origin_of(sock)))
 
     async def secure_unattested(self, sock: socket.socket) -> AttestedStream:
         """Handshake with a peer that will be told something and believed nothing. The socket is closed on failure."""
@@ -281,10 +277,10 @@ class Endpoint:
     async def secure_inside(self, outer: AttestedStream, hop_terms: Terms, judge: Judge | None) -> Attestation:
         """Handshake inside an attested stream and be ready for the exchange."""
         connection, credentials = await self._connection(None)
-        origin = origin_of(outer.get_extra_info("socket"))
         with self._counted(Layer.INNER):
             stream = await secure_inside(connection, outer)
-        return Attestation(stream, self._hop(hop_terms, judge, credentials, origin))
+        sock = outer.get_extra_info("socket")
+        return Attestation(stream, self._hop(hop_terms, judge, credentials, lambda: origin_of(sock)))
 
     def _counted(self, layer: Layer) -> AbstractContextManager[None]:
         return COUNTERS.handshake(Side.ACCEPTING if self._server_side else Side.CONNECTING, layer)
@@ -305,7 +301,9 @@ class Endpoint:
         )
         return connection, credentials
 
-    def _hop(self, terms: Terms, judge: Judge | None, credentials: Credentials | None, origin: Origin) -> Hop:
+    def _hop(
+        self, terms: Terms, judge: Judge | None, credentials: Credentials | None, origin: Callable[[], Origin]
+    ) -> Hop:
         async def answer(wanted: EvidenceWanted) -> Answer | None:
             if self._desk is None or credentials is None:
                 return None

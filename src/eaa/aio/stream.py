@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
@@ -660,7 +661,9 @@ class deadline:  # noqa: N801  used as a function is, as `asyncio.timeout`
     async def __aenter__(self) -> None:
         await self._limit.__aenter__()
 
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             await self._limit.__aexit__(kind, error, trace)
         except TimeoutError as expired:

@@ -7,6 +7,7 @@ service from stopping for as long as it likes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 import weakref
@@ -20,7 +21,7 @@ MAX_WORKERS: Final = 32
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Job = tuple[Future[Any], Callable[[], Any]]
+_Job = tuple["Future[Any] | _Call", Callable[[], Any]]
 
 
 async def with_workers(main: Coroutine[Any, Any, _T], *, size: int = MAX_WORKERS) -> _T:
@@ -53,11 +54,21 @@ class Workers(ThreadPoolExecutor):
         if not self._stop.alive:
             raise RuntimeError("the workers were sent home")
         future: Future[_T] = Future()
-        self._jobs.put((future, functools.partial(fn, *args, **kwargs)))
+        self._put((future, functools.partial(fn, *args, **kwargs)))
+        return future
+
+    def call(self, fn: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Have a thread call `fn`; await the answer, or cancel it. `run_in_executor` takes three times as long."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+        self._put((_Call(loop, future), fn))
+        return future
+
+    def _put(self, job: _Job) -> None:
+        self._jobs.put(job)
         with self._starting:
             if not self._idle.acquire(blocking=False) and self._started < self._size:
                 self._start()
-        return future
 
     def start_all(self) -> None:
         """Start every thread now: for a place that has room for so many, and none for one more later."""
@@ -75,6 +86,34 @@ class Workers(ThreadPoolExecutor):
         """Take no more work, and send each thread home when it has finished what it does. Waits for none."""
         del wait, cancel_futures
         self._stop()
+
+
+class _Call:
+    """What a thread sees of who waits in an event loop."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+        self._loop = loop
+        self._future = future
+
+    def set_running_or_notify_cancel(self) -> bool:
+        return not self._future.cancelled()
+
+    def set_result(self, result: object) -> None:
+        self._tell(self._future.set_result, result)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._tell(self._future.set_exception, error)
+
+    def _tell(self, settle: Callable[[Any], None], outcome: object) -> None:
+        # A loop that is closed has nobody waiting.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._settle, settle, outcome)
+
+    def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
+        if not self._future.done():
+            settle(outcome)
 
 
 def _work(jobs: SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:

@@ -8,6 +8,7 @@ Source: docs/manual/protocol.md, "Evidence and its claims".
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,8 @@ EPOCH_CLAIMS: Final = ("label", PUBKEY_HASH, "session-key", "role", "not-before"
 SIGNATURE_SIZE: Final = 64
 TIME_SIZE: Final = 8
 DIGEST_SIZE: Final = 32
+MAX_KNOWN_KEYS: Final = 256
+"""Session keys that are kept ready: each signs all sessions of its epoch."""
 
 _CURVE: Final = ec.SECP256R1()
 _ALGORITHM: Final = ec.ECDSA(hashes.SHA256())
@@ -141,6 +144,7 @@ def is_same_key(session_key: bytes, spki_der: bytes) -> bool:
     return isinstance(other, ec.EllipticCurvePublicKey) and other == _load(session_key)
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN_KEYS)
 def _load(session_key: bytes) -> ec.EllipticCurvePublicKey:
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, session_key[len(_SPKI_HEAD) - 1 :])

@@ -12,6 +12,7 @@ Source: CCC interoperable RA-TLS; TCG DICE Attestation Architecture, "tagged evi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ QUOTE_TAG: Final = 60000
 PUBKEY_HASH: Final = "pubkey-hash"
 """The claim that names the TLS key: CBOR [hash algorithm, hash of the SubjectPublicKeyInfo]."""
 
+MAX_KNOWN_KEYS: Final = 256
+"""Keys whose claim is remembered: this side's own stands in every exchange, a peer's several times in one."""
 MAX_CLAIMS_SIZE: Final = 16 * 1024
 MAX_TAGGED_EVIDENCE_SIZE: Final = MAX_QUOTE_SIZE + MAX_CLAIMS_SIZE + 64
 MAX_ENDORSEMENTS_SIZE: Final = 48 * 1024
@@ -123,6 +126,8 @@ class TaggedEvidence:
 
     def encode(self) -> bytes:
         """Return the deterministic encoding."""
+        if self.tag == QUOTE_TAG:
+            return _TAGGED_HEAD + cbor.byte_string(self.evidence) + cbor.byte_string(self.claims)
         return cbor.encode(cbor2.CBORTag(self.tag, [self.evidence, self.claims]))
 
     @property
@@ -138,7 +143,7 @@ def claims_report_data(claims: bytes) -> bytes:
 
 def encode_claims(claims: Mapping[str, bytes]) -> bytes:
     """Return the deterministic CBOR map of `claims`."""
-    return cbor.encode(dict(claims))
+    return cbor.map_of_byte_strings(claims)
 
 
 def parse_claims(raw: bytes, *, tolerant: bool) -> dict[str, bytes]:
@@ -164,6 +169,7 @@ def parse_claims(raw: bytes, *, tolerant: bool) -> dict[str, bytes]:
     return dict(item)
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN_KEYS)
 def pubkey_hash_claim(spki_der: bytes) -> bytes:
     """Return the value of the claim `pubkey-hash` for a key: CBOR [1, SHA-256(SubjectPublicKeyInfo)]."""
     return _PUBKEY_HASH_HEAD + hashlib.sha256(spki_der).digest()

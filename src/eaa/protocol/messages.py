@@ -156,7 +156,7 @@ def encode(message: Message) -> bytes:
         return _CONSTANT[type(message)]
     if isinstance(message, Attest) and len(message.nonce) == NONCE_SIZE:
         return _ATTEST_LENGTHS[message.level] + _ATTEST_HEADS[message.level] + message.nonce
-    body = cbor.encode(message._fields())
+    body = _encode_evidence(message) if isinstance(message, Evidence) else cbor.encode(message._fields())
     if len(body) > MAX_MESSAGE:
         raise EAAError(Reason.INTERNAL, f"a message of {len(body)} bytes was built, the protocol allows {MAX_MESSAGE}")
     return len(body).to_bytes(LENGTH_SIZE, "big") + body
@@ -174,6 +174,8 @@ def decode(body: bytes) -> Message:
         return known
     if len(body) <= _LONGEST_ATTEST and (level := _ATTEST_LEVELS.get(body[:-NONCE_SIZE])):
         return Attest(nonce=body[-NONCE_SIZE:], level=level)
+    if body.startswith(_EVIDENCE_HEAD, 1) and (evidence := _split_evidence(body)):
+        return evidence
     try:
         fields = cbor.decode(body, what="the peer's message")
     except MalformedInput as error:
@@ -318,6 +320,43 @@ _LONGEST_ATTEST: Final = max(len(head) for head in _ATTEST_LEVELS) + NONCE_SIZE
 _ATTEST_LENGTHS: Final[Mapping[BindingLevel, bytes]] = {
     level: (len(head) + NONCE_SIZE).to_bytes(LENGTH_SIZE, "big") for level, head in _ATTEST_HEADS.items()
 }
+
+
+# What makes up nearly all of an exchange is one byte string, or two, behind what is the same in all of them.
+_EVIDENCE_HEAD: Final = cbor.encode("type") + cbor.encode("evidence") + cbor.encode("evidence")
+"""How the map begins, behind its size, where there is evidence."""
+_COLLATERAL_KEY: Final = cbor.encode("collateral")
+_SIGNATURE_KEY: Final = cbor.encode("epoch-signature")
+_MAP_OF_2: Final = 0xA2
+
+
+def _encode_evidence(message: Evidence) -> bytes:
+    if message.evidence is None:
+        return cbor.encode(message._fields())
+    pieces = [_EVIDENCE_HEAD, cbor.byte_string(message.evidence)]
+    # In the order of deterministic CBOR: shorter keys first.
+    for key, content in ((_COLLATERAL_KEY, message.collateral), (_SIGNATURE_KEY, message.epoch)):
+        if content is not None:
+            pieces += (key, cbor.byte_string(content))
+    return bytes([_MAP_OF_2 + len(pieces) // 2 - 1]) + b"".join(pieces)
+
+
+def _split_evidence(body: bytes) -> Evidence | None:
+    """Read what has evidence of an ordinary size, in its one encoding; None of anything else."""
+    begin, at = cbor.byte_string_at(body, 1 + len(_EVIDENCE_HEAD))
+    members, found = _MAP_OF_2, [body[begin:at]]
+    for key in (_COLLATERAL_KEY, _SIGNATURE_KEY):
+        if at > 0 and body.startswith(key, at):
+            start, at = cbor.byte_string_at(body, at + len(key))
+            found.append(body[start:at])
+            members += 1
+        else:
+            found.append(b"")
+    evidence, collateral, signature = found
+    fits = len(collateral) <= MAX_STAPLED_COLLATERAL and len(signature) in (0, EPOCH_SIGNATURE_SIZE)
+    if at != len(body) or members != body[0] or not fits:
+        return None
+    return Evidence(evidence=evidence, epoch=signature or None, collateral=collateral or None)
 
 
 def _level(label: object) -> BindingLevel:
