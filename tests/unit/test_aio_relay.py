@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -163,6 +165,48 @@ def test_what_was_sent_before_a_side_vanished_still_arrives() -> None:
             relay.workload.abort()
 
     run(main())
+
+
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.SelectorEventLoop]
+if importlib.util.find_spec("uvloop"):
+    LOOPS.append(importlib.import_module("uvloop").new_event_loop)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+@pytest.mark.parametrize("who", ["client", "workload"])
+@pytest.mark.parametrize("size", [0, 1, 20_000])
+def test_a_reset_right_behind_some_bytes_ends_both(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], who: str, size: int
+) -> None:
+    """uvloop tells of a reset once, and of nothing after it: who leaves bytes unread then waits for ever."""
+
+    async def main() -> None:
+        async with asyncio.timeout(20), relaying() as relay:
+            leaving = relay.client if who == "client" else relay.workload
+            await leaving.write(bytes(size))
+            socket_of(leaving).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            leaving.abort()
+            staying = relay.workload if who == "client" else relay.client
+            with pytest.raises(EAAError):
+                await read_exactly(staying, size + 1)
+            staying.abort()
+            relayed = await relay.pumping
+            assert relayed.failure is not None
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+def test_a_plain_side_tells_of_a_reset_as_often_as_it_is_asked() -> None:
+    near, far = tcp_pair()
+    plain = PlainStream(near)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    for operation in (lambda: plain.send_now(b"x"), lambda: plain.receive_into(memoryview(bytearray(1)))) * 2:
+        with pytest.raises(EAAError) as caught:
+            operation()
+        assert caught.value.reason is Reason.PEER_CLOSED
+    plain.abort()
 
 
 def test_a_garbled_record_ends_both() -> None:

@@ -25,6 +25,8 @@ class PlainStream:
         """Take the socket: it is closed here."""
         self._socket = sock
         self._on_close: Callable[[], None] | None = None
+        # The system tells of a reset once, whoever asks first. After that it would tell of a good end.
+        self._failure: PeerMisbehaved | None = None
 
     def take_over(self, on_close: Callable[[], None]) -> int:
         """Return the descriptor to who watches it from now on, and is told before it is closed."""
@@ -41,21 +43,27 @@ class PlainStream:
 
     def receive_into(self, buffer: memoryview) -> int | Want:
         """Read; return how many bytes, 0 at the end, or what reading waits for. Raises PeerMisbehaved."""
+        if self._failure is not None:
+            raise self._failure
         try:
             return self._socket.recv_into(buffer)
         except BlockingIOError:
             return Want.READ
         except OSError as error:
-            raise _broken(error) from error
+            self._failure = _broken(error)
+            raise self._failure from error
 
     def send_now(self, data: bytes | memoryview) -> int | Want:
         """Write; return how many bytes were taken, or what writing waits for. Raises PeerMisbehaved."""
+        if self._failure is not None:
+            raise self._failure
         try:
             return self._socket.send(data)
         except BlockingIOError:
             return Want.WRITE
         except OSError as error:
-            raise _broken(error) from error
+            self._failure = _broken(error)
+            raise self._failure from error
 
     def finish(self) -> None:
         """Say that this side sends no more."""

@@ -21,7 +21,7 @@ from eaa.aio.plain import PlainStream
 from eaa.aio.stream import READ_SIZE, RECORDS_IN_A_ROW, AttestedStream, deadline
 from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.tls.bulk import Buffer, bulk
-from eaa.tls.connection import RECORD_SIZE, Want
+from eaa.tls.connection import Want
 
 IDLE_TIMEOUT: Final = 300.0
 """Seconds without a byte in either direction after which a relayed session is closed."""
@@ -332,7 +332,6 @@ class _Way:
     def _move(self) -> None:
         source, sink, buffer = self._source.side, self._sink.side, self._buffer
         receive, send = source.receive, sink.send
-        keeps = source.keeps
         for _ in range(RECORDS_IN_A_ROW):
             got = receive(buffer)
             if isinstance(got, Want):
@@ -350,13 +349,10 @@ class _Way:
             if sink.keeps and (want := sink.flush()) is not Want.NOTHING:
                 self._block(self._sink, want)
                 return
-            if got < RECORD_SIZE and not keeps:
-                # Most likely the last one for now. If not, the descriptor says so at once.
-                break
+        # Others have their turn. That a descriptor is ready is not to be relied on twice: uvloop stops watching one
+        # whose peer has reset the connection, bytes before the reset or not, and says so once.
         self._source.watch(self.go)
-        if keeps:
-            # What has been read of the descriptor already it tells nobody of.
-            self._session.loop.call_soon(self.go)
+        self._session.loop.call_soon(self.go)
 
     def _hold(self, got: int, sent: int | Want) -> None:
         taken = 0 if isinstance(sent, Want) else sent
