@@ -13,6 +13,9 @@ from eaa.program.run import run
 COMMANDS: Final = {
     "serve": ("eaa.pccs.serving:serve", "Serve what was uploaded, and what the upstream has."),
     "upload": ("eaa.pccs.uploading:upload", "Store collateral in a PCCS, ours or another."),
+    "export": ("eaa.pccs.export_command:export", "Write what the database holds into a file, signed."),
+    "import": ("eaa.pccs.import_command:import_file", "Store what is in a file, verified."),
+    "fetch": ("eaa.pccs.fetch_command:fetch", "Fetch collateral of platform models into a file."),
     "hash-token": ("eaa.pccs.hashing:hash_token", "Print the slow, salted hash of a token."),
 }
 """Name -> where it is, and one line of help: what runs is imported when it runs."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -20,6 +20,7 @@ MAX_TOKEN: Final = 1024
 SHORT_TOKEN: Final = 16
 """Characters below which a token can be guessed over the network, and is warned of."""
 _log = logging.getLogger(__name__)
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def json_option(function: Any) -> Any:
@@ -27,7 +28,7 @@ def json_option(function: Any) -> Any:
     return click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")(function)
 
 
-def trust_anchor_option(help_text: str) -> Any:
+def trust_anchor_option(help_text: str) -> Callable[[_F], _F]:
     """Return the option `--trust-anchor`."""
     return click.option(
         "--trust-anchor",

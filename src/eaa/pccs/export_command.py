@@ -1,0 +1,74 @@
+"""`eaa-pccs export`: what a cache holds, as a file for another one."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import click
+
+from eaa.errors import Misuse, Reason
+from eaa.pccs.options import answering_errors, db_option, default_database, json_option, print_json
+from eaa.program.files import write_whole
+
+
+@click.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@db_option
+@click.option(
+    "--key", type=click.Path(path_type=Path), metavar="FILE", help="The private key (PEM) that signs a bundle."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["bundle", "intel"]),
+    default="bundle",
+    show_default=True,
+    help="A signed bundle of everything, or Intel's platform_collaterals.json of one PKI.",
+)
+@click.option("--root", default="", metavar="HEX", help="Only the PKI whose root has a SHA-256 that begins so.")
+@json_option
+def export(*, file: Path, db: Path | str | None, key: Path | None, form: str, root: str, as_json: bool) -> None:
+    """Write what the database holds into FILE: for a cache that no network reaches, or for Intel's tools.
+
+    A bundle of the same content, signed by the same key, has the same bytes. It names platforms, as uploads do, so that
+    it is written with mode 0600. The service may be running.
+    """
+    with answering_errors(as_json=as_json, written=False):
+        if (form == "bundle") != (key is not None):
+            raise Misuse(
+                Reason.USAGE,
+                "a bundle is signed with --key, and Intel's form is not signed",
+                hint="`openssl genpkey -algorithm ed25519 -out bundle.key` makes a key",
+            )
+        from eaa.pccs.store import Store  # noqa: PLC0415
+
+        store = Store.open(db or default_database(os.environ))
+        try:
+            content = _content(store, key, root)
+        finally:
+            store.close()
+        write_whole(file, content)
+    if as_json:
+        print_json(written=True, file=str(file), bytes=len(content), reason=None, message=None, hint=None)
+    else:
+        click.echo(f"{file} holds {len(content):,} bytes")
+
+
+def _content(store: object, key: Path | None, root: str) -> bytes:
+    from eaa.pccs.bundle import read_private_key  # noqa: PLC0415
+    from eaa.pccs.transfer import export_bundle, export_intel_form, roots_of  # noqa: PLC0415
+
+    roots = roots_of(store, root)  # type: ignore[arg-type]
+    if key is not None:
+        stream = io.BytesIO()
+        export_bundle(store, stream, roots=roots, key=read_private_key(key))  # type: ignore[arg-type]
+        return stream.getvalue()
+    if len(roots) > 1:
+        raise Misuse(
+            Reason.USAGE,
+            f"the database has {len(roots)} PKIs, and Intel's form has a place for one",
+            hint=f"--root names it: {', '.join(each[:16] for each in roots)}",
+        )
+    return export_intel_form(store, root=roots[0])  # type: ignore[arg-type]

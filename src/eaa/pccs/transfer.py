@@ -1,0 +1,154 @@
+"""Collateral carried from one cache to another by hand: out as a bundle or in Intel's form, and in again, verified."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+from eaa.errors import EAAError, MalformedInput, Misuse, Reason, VerificationError
+from eaa.pccs.admission import admit
+from eaa.pccs.bundle import PrivateKey, PublicKey, read_bundle, write_bundle
+from eaa.pccs.intel_form import platform_collaterals
+from eaa.pccs.parts import decode_part, encode_part
+from eaa.pccs.store import Store
+from eaa.pccs.uploads import Upload, parse_upload
+from eaa.pccs.wire import Refusal, Status
+from eaa.verifier import TrustAnchors
+
+_TEE: Final = "SGX"
+
+
+@dataclass(slots=True, kw_only=True)
+class Carried:
+    """What came of an import."""
+
+    documents: int = 0
+    platforms: int = 0
+    kept_newer: int = 0
+    """Documents that were not stored, because a newer one was there."""
+    refused: list[str] = field(default_factory=list)
+    """Why what was refused was."""
+
+
+def roots_of(store: Store, prefix: str) -> tuple[str, ...]:
+    """Return the PKIs in a store whose root's fingerprint begins so. Raises Misuse where there is none."""
+    found = tuple(pki.root for pki in store.pkis() if pki.root.startswith(prefix.lower()))
+    if not found:
+        what = f"whose root begins with {prefix}" if prefix else "at all"
+        raise Misuse(
+            Reason.COLLATERAL_NOT_FOUND, f"the database has no collateral {what}", hint="`eaa-pccs check` lists it"
+        )
+    return found
+
+
+def export_bundle(store: Store, stream: IO[bytes], *, roots: tuple[str, ...], key: PrivateKey) -> int:
+    """Write everything of these PKIs; return how many parts it took."""
+    with tempfile.TemporaryDirectory(prefix="eaa-pccs-") as folder:
+        parts: list[Path] = []
+        for upload in _in_order(store, roots):
+            parts.append(Path(folder) / str(len(parts)))
+            parts[-1].write_bytes(encode_part(upload))
+        write_bundle(stream, parts, key)
+    return len(parts)
+
+
+def _in_order(store: Store, roots: tuple[str, ...]) -> Iterator[Upload]:
+    """Yield the contents of PKIs, in an order that depends on nothing else, the default one last: so it stays that."""
+    default = [pki.root for pki in store.pkis() if pki.is_default]
+    for root in sorted(roots, key=lambda each: (each in default, each)):
+        documents: list[Upload] = []
+        for upload in store.contents(root):
+            if upload.platforms:
+                break
+            documents.append(upload)
+        first, *rest = documents
+        yield first
+        yield from sorted(rest, key=encode_part)
+        yield from (upload for upload in store.contents(root) if upload.platforms)
+
+
+def export_intel_form(store: Store, *, root: str) -> bytes:
+    """Return platform_collaterals.json of one PKI."""
+    return platform_collaterals(store.contents(root))
+
+
+def import_bundle(
+    stream: IO[bytes], store: Store, *, key: PublicKey, trust_anchors: TrustAnchors, now: datetime
+) -> Carried:
+    """Store what is in a bundle. What does not verify is refused, and the rest stored.
+
+    Raises:
+        MalformedInput, VerificationError: it is no bundle, or not signed by this key; see `read_bundle`.
+    """
+    carried, levels = Carried(), _KnownLevels(store)
+    for raw in read_bundle(stream, key=key):
+        upload = decode_part(raw, levels=levels.known)
+        levels.learn(upload)
+        _admit(upload, store, carried, trust_anchors=trust_anchors, now=now)
+    return carried
+
+
+def import_intel_form(body: bytes, store: Store, *, trust_anchors: TrustAnchors, now: datetime) -> Carried:
+    """Store platform_collaterals.json, whole or not at all.
+
+    Raises:
+        MalformedInput, VerificationError: it does not hang together, or does not verify.
+    """
+    try:
+        stored = admit(parse_upload(body, api_version=4), store, trust_anchors=trust_anchors, now=now)
+    except Refusal as refusal:
+        raise error_of(refusal) from refusal
+    return Carried(
+        documents=stored.tcb_infos + stored.identities, platforms=stored.platforms, kept_newer=stored.kept_newer
+    )
+
+
+def error_of(refusal: Refusal) -> EAAError:
+    """Return what a refusal is where no client waits for a status."""
+    kind = VerificationError if refusal.status is Status.INTEGRITY_ERROR else MalformedInput
+    return kind(
+        Reason.COLLATERAL_MALFORMED,
+        f"the collateral is refused: {refusal.cause}",
+        hint="--trust-anchor names a root other than Intel's; what is past its time has to be fetched anew",
+    )
+
+
+def _admit(upload: Upload, store: Store, carried: Carried, *, trust_anchors: TrustAnchors, now: datetime) -> None:
+    try:
+        stored = admit(upload, store, trust_anchors=trust_anchors, now=now)
+    except Refusal as refusal:
+        carried.refused.append(refusal.cause)
+        return
+    carried.documents += stored.tcb_infos + stored.identities + len(upload.pck_crls) + (upload.root_crl is not None)
+    carried.platforms += stored.platforms
+    carried.kept_newer += stored.kept_newer
+
+
+class _KnownLevels:
+    """By which TCB levels certificates are chosen: those that have passed by, or are in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self.known: dict[str, dict[str, Any]] = {}
+        for document in store.catalogue():
+            key = document.key
+            if (key.kind, key.tee, key.api_version) == ("TCB_INFO", _TEE, 4):
+                self._add(key.name, key.update_type, document.body)
+
+    def learn(self, upload: Upload) -> None:
+        """Take what an upload brings."""
+        for document in upload.tcb_infos if upload.api_version == 4 else ():
+            if document.tee == _TEE:
+                self._add(document.name, document.update, document.text)
+
+    def _add(self, fmspc: str, update: str, text: bytes) -> None:
+        if update == "EARLY" or fmspc not in self.known:
+            try:
+                self.known[fmspc] = json.loads(text)["tcbInfo"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                # It is refused when it is verified, and says why.
+                return
