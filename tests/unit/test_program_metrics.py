@@ -69,7 +69,7 @@ def said(known: list[Metric]) -> dict[str, dict[tuple[tuple[str, str], ...], flo
 
 def test_numbers_are_said_in_prometheus_s_format() -> None:
     nothing_yet = Metric(name="eaa_later_seconds", kind="gauge", meaning="Not yet.", read=lambda: None)
-    none_of_them = Metric(name="eaa_none_seconds", kind="gauge", meaning="None.", read=dict)
+    none_so_far = Metric(name="eaa_none_seconds", kind="gauge", meaning="None so far.", read=dict)
     time = Metric(name="eaa_time_seconds", kind="gauge", meaning="A time.", read=lambda: 1780314000.25)
     both = Metric(
         name="eaa_both",
@@ -77,10 +77,12 @@ def test_numbers_are_said_in_prometheus_s_format() -> None:
         meaning="Two.",
         read=lambda: {(("side", "a"), ("of", "x")): 1, (("side", "b"),): 2},
     )
-    assert exposition([GOOD, nothing_yet, none_of_them, time, both]) == (
+    assert exposition([GOOD, nothing_yet, none_so_far, time, both]) == (
         "# HELP eaa_answer_total An answer.\n"
         "# TYPE eaa_answer_total counter\n"
         "eaa_answer_total 42\n"
+        "# HELP eaa_none_seconds None so far.\n"
+        "# TYPE eaa_none_seconds gauge\n"
         "# HELP eaa_time_seconds A time.\n"
         "# TYPE eaa_time_seconds gauge\n"
         "eaa_time_seconds 1780314000.25\n"
@@ -107,14 +109,15 @@ def test_what_several_processes_say_is_one_text() -> None:
     metric = Metric(
         name="eaa_both", kind="counter", meaning="Two.", read=lambda: {(("side", "a"),): 1, (("side", "}b 2"),): 2}
     )
-    text = exposition([GOOD, metric])
+    none_so_far = Metric(name="eaa_none_seconds", kind="gauge", meaning="None so far.", read=dict)
+    text = exposition([GOOD, metric, none_so_far])
     merged = merge_expositions({"1": text, "2": text.replace("42", "43")}, label="worker")
     families = {family.name: family.samples for family in text_string_to_metric_families(merged)}
     assert [(s.labels, s.value) for s in families["eaa_answer"]] == [({"worker": "1"}, 42), ({"worker": "2"}, 43)]
     assert [s.labels for s in families["eaa_both"]] == [
         {"worker": worker, "side": side} for worker in "12" for side in ("a", "}b 2")
     ]
-    assert merged.count("# TYPE") == merged.count("# HELP") == 2
+    assert merged.count("# TYPE") == merged.count("# HELP") == 3
 
 
 def test_prometheus_finds_no_fault_with_it(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Metric:
     kind: Literal["counter", "gauge"]
     meaning: str
     read: Callable[[], Value]
-    """Returns the number, or one for each combination of labels; None where there is none yet, which leaves it out."""
+    """Returns the number, or one for each combination of labels, of which there may be none yet. None leaves it out."""
 
 
 def exposition(metrics: Iterable[Metric]) -> str:
@@ -36,8 +36,8 @@ def exposition(metrics: Iterable[Metric]) -> str:
     lines = []
     for metric in metrics:
         value = metric.read()
-        samples = value if isinstance(value, Mapping) else {} if value is None else {(): value}
-        if samples:
+        if value is not None:
+            samples = value if isinstance(value, Mapping) else {(): value}
             lines += [f"# HELP {metric.name} {_escape_help(metric.meaning)}", f"# TYPE {metric.name} {metric.kind}"]
             lines += [f"{metric.name}{_shown(labels)} {number:.15g}" for labels, number in samples.items()]
     return "".join(line + "\n" for line in lines)
@@ -58,7 +58,8 @@ def merge_expositions(texts: Mapping[str, str], *, label: str) -> str:
                 own = f'{label}="{_escape(process)}"'
                 inside = ",".join(filter(None, (own, found["labels"])))
                 samples.setdefault(found["name"], []).append(f"{found['name']}{{{inside}}} {found['value']}")
-    lines = [line for name, said in samples.items() for line in (*heads.get(name, ()), *said)]
+    names = dict.fromkeys((*heads, *samples))
+    lines = [line for name in names for line in (*heads.get(name, ()), *samples.get(name, ()))]
     return "".join(line + "\n" for line in lines)
 
 
