@@ -51,14 +51,64 @@ _new_element: Final = tuple.__new__
 """Half of the time to make an Element goes into the function that NamedTuple writes for it."""
 
 
+Span = tuple[int, int, int, int]
+"""One element by where it is: its tag, and the offsets of its header, its content and its end."""
+
+
+def spans(
+    raw: bytes, begin: int, end: int, *, what: str, maximum: int = MAX_ELEMENTS, then_more: bool = False
+) -> list[Span]:
+    """Find the elements that stand in a row in `raw[begin:end]`, at most `maximum` of them.
+
+    Nothing is copied: who takes a certificate apart asks again for what is inside an element. With `then_more`,
+    whatever follows the first `maximum` is left alone.
+
+    Raises:
+        MalformedInput: DER_MALFORMED, naming `what`.
+    """
+    found: list[Span] = []
+    at = begin
+    while at < end:
+        if len(found) == maximum:
+            if then_more:
+                break
+            raise _malformed(f"{what} has more than {maximum} elements")
+        content = at + 2
+        if content > end:
+            raise _malformed(f"{what} ends where a DER element should begin")
+        tag, length = raw[at], raw[at + 1]
+        if tag & 0x1F == 0x1F:
+            raise _malformed(f"{what} holds a DER tag of more than one byte")
+        if length >= 0x80:
+            octets = length & 0x7F
+            length = _read_long_length(raw, content, end, octets, what=what)
+            content += octets
+        after = content + length
+        if after > end:
+            raise _malformed(f"{what} declares {length} bytes of content, {end - content} are there")
+        found.append((tag, at, content, after))
+        at = after
+    return found
+
+
+def only_span(raw: bytes, begin: int, end: int, *, tag: int, what: str) -> Span:
+    """Find the one element, of the given tag, that `raw[begin:end]` is. Raises as `spans`."""
+    found = spans(raw, begin, end, what=what, maximum=1)
+    if not found or found[0][0] != tag:
+        raise _malformed(f"{what} is not one DER element of tag {tag:#04x}")
+    return found[0]
+
+
 def read_one(raw: bytes, *, what: str) -> tuple[Element, bytes]:
     """Read the element at the start of `raw`; return it and the bytes that follow it.
 
     Raises:
         MalformedInput: DER_MALFORMED, naming `what`.
     """
-    element = _read_at(raw, 0, what)
-    return element, raw[len(element.raw) :]
+    if not raw:
+        raise _malformed(f"{what} ends where a DER element should begin")
+    tag, at, content, end = spans(raw, 0, len(raw), what=what, maximum=1, then_more=True)[0]
+    return _new_element(Element, (tag, raw[content:end], raw[at:end])), raw[end:]
 
 
 def read_only(raw: bytes, *, tag: int, what: str) -> Element:
@@ -71,15 +121,10 @@ def read_only(raw: bytes, *, tag: int, what: str) -> Element:
 
 def read_all(raw: bytes, *, what: str, maximum: int = MAX_ELEMENTS) -> list[Element]:
     """Read `raw` as a row of elements, at most `maximum` of them. Raises as `read_one`."""
-    elements: list[Element] = []
-    at, size = 0, len(raw)
-    while at < size:
-        if len(elements) == maximum:
-            raise _malformed(f"{what} has more than {maximum} elements")
-        element = _read_at(raw, at, what)
-        elements.append(element)
-        at += len(element.raw)
-    return elements
+    return [
+        _new_element(Element, (tag, raw[content:end], raw[at:end]))
+        for tag, at, content, end in spans(raw, 0, len(raw), what=what, maximum=maximum)
+    ]
 
 
 def expect(element: Element, *, tag: int, what: str) -> Element:
@@ -128,31 +173,13 @@ def parse_boolean(content: bytes) -> bool:
     return content == b"\xff"
 
 
-def _read_at(raw: bytes, at: int, what: str) -> Element:
-    """Read the element that starts at offset `at`."""
-    size, start = len(raw), at + 2
-    if start > size:
-        raise _malformed(f"{what} ends where a DER element should begin")
-    tag, length = raw[at], raw[at + 1]
-    if tag & 0x1F == 0x1F:
-        raise _malformed(f"{what} holds a DER tag of more than one byte")
-    if length >= 0x80:
-        octets = length & 0x7F
-        length = _read_long_length(raw, start, octets, what=what)
-        start += octets
-    end = start + length
-    if end > size:
-        raise _malformed(f"{what} declares {length} bytes of content, {size - start} are there")
-    return _new_element(Element, (tag, raw[start:end], raw[at:end]))
-
-
-def _read_long_length(raw: bytes, at: int, octets: int, *, what: str) -> int:
+def _read_long_length(raw: bytes, at: int, end: int, octets: int, *, what: str) -> int:
     """Return a length that is spelled in `octets` bytes of its own."""
     if octets == 0:
         raise _malformed(f"{what} uses an indefinite length")
     if octets > _MAX_LENGTH_OCTETS:
         raise _malformed(f"{what} declares a length of {octets} bytes, at most {_MAX_LENGTH_OCTETS} are allowed")
-    if len(raw) < at + octets:
+    if end < at + octets:
         raise _malformed(f"{what} ends inside a DER length")
     length = int.from_bytes(raw[at : at + octets], "big")
     if length < 0x80 or length >> 8 * (octets - 1) == 0:

@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eaa.collateral import intel, x509
 from eaa.errors import MalformedInput
 from support.dcap_world import tlv
-
-CN: Final = bytes.fromhex("0603550403")
-OTHERS: Final = (bytes.fromhex("060355040a"), bytes.fromhex("0603550406"), bytes.fromhex("06022a03"), b"\x06\x01\x2a")
-
-# Texts of every length, and such as look like a common name of their own.
-decoys = st.builds(lambda text: tlv(0x31, tlv(0x30, CN + tlv(0x0C, text))), st.binary(max_size=8))
-texts = st.one_of(st.binary(max_size=20), decoys, st.integers(100, 300).map(lambda size: b"x" * size), st.just(CN))
-attributes = st.builds(
-    lambda oid, tag, text: tlv(0x30, oid + tlv(tag, text)),
-    st.sampled_from([CN, CN, *OTHERS]),
-    st.sampled_from([0x0C, 0x13, 0x1E]),
-    texts,
-)
-parts = st.lists(attributes, min_size=1, max_size=2).map(lambda items: tlv(0x31, b"".join(items)))
-names = st.lists(parts, max_size=5).map(lambda items: tlv(0x30, b"".join(items)))
-
-
-def one_part(text: bytes) -> bytes:
-    return tlv(0x31, tlv(0x30, CN + tlv(0x0C, text)))
-
-
-@given(names)
-@example(tlv(0x30, one_part(b"Intel SGX Root CA")))
-@example(tlv(0x30, one_part(b"x" * 118)))
-@example(tlv(0x30, one_part(b"x" * 119)))
-@example(tlv(0x30, one_part(b"a") + one_part(b"b")))
-@example(tlv(0x30, b""))
-# 0x31 bytes, spelled in two bytes of length: read one byte too early, the length is the tag of a SET.
-@example(tlv(0x30, b"".join(one_part(b"a" * size) for size in (100, 100, 73))))
-def test_the_quick_reading_of_a_name_is_the_thorough_one(name: bytes) -> None:
-    try:
-        thorough: str | None = x509._walk_to_common_name(name)
-    except MalformedInput:
-        thorough = None
-    try:
-        quick: str | None = x509._common_name(name)
-    except MalformedInput:
-        quick = None
-    assert quick == thorough
-
-
-@given(names, st.data())
-def test_the_quick_reading_stays_inside_of_what_it_is_given(name: bytes, data: st.DataObject) -> None:
-    """The library refuses such names before; even so, nothing but our own error may come of one."""
-    cut = name[: data.draw(st.integers(2, len(name)))]
-    x509._plain_common_name(cut)
-
-
-def test_plain_names_take_the_quick_way() -> None:
-    name = tlv(0x30, tlv(0x31, tlv(0x30, OTHERS[0] + tlv(0x13, b"Intel Corporation"))) + one_part(b"Intel SGX Root CA"))
-    plain = x509._plain_common_name(name)
-    assert plain is not None
-    assert plain.content == b"Intel SGX Root CA"
-
 
 # --- the TCB in a PCK certificate
 
@@ -115,3 +61,43 @@ def test_tcbs_as_issued_take_the_quick_way() -> None:
     tcb = b"".join((*fields, tcb_field(17, 0x02, b"\x0d"), tcb_field(18, 0x04, b"\x05" * 15 + b"\xff")))
     assert intel._TCB_AS_ISSUED.fullmatch(tcb)
     assert intel._read_tcb(tcb) == (b"\x05" * 15 + b"\xff", 13, b"\x05" * 15 + b"\xff")
+
+
+# --- the entries of a CRL
+
+serials = st.one_of(
+    st.integers(1, (1 << 159) - 1),
+    st.integers(1 << 152, (1 << 159) - 1),
+    st.sampled_from([0, 1, 0x7F, 0x80, (1 << 159) - 1, 1 << 159, (1 << 160) - 1, 1 << 160]),
+)
+dates = st.sampled_from(
+    [b"250619100033Z", b"490101000000Z", b"500229000000Z", b"250230000000Z", b"2506191000330", b"Z"]
+)
+REASON: Final = bytes.fromhex("300c300a0603551d1504030a0101")
+reasons = st.sampled_from([REASON, REASON, REASON, b"", REASON[:-1] + b"\x0b", b"\x30\x00", REASON + REASON])
+
+
+def entry(serial: int, date: bytes, reason: bytes) -> bytes:
+    content = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+    return tlv(0x30, tlv(0x02, content) + tlv(0x17, date) + reason)
+
+
+@given(st.lists(st.builds(entry, serials, dates, reasons), max_size=4).map(b"".join), st.data())
+def test_the_quick_reading_of_entries_is_the_thorough_one(entries: bytes, data: st.DataObject) -> None:
+    flips = data.draw(st.dictionaries(st.integers(0, max(0, len(entries) - 1)), st.integers(0, 255), max_size=1))
+    raw = bytes(flips.get(at, octet) for at, octet in enumerate(entries))
+    span = (0x30, 0, 0, len(raw))
+    try:
+        thorough: Any = x509._walk_through_entries(raw, span)
+    except MalformedInput:
+        thorough = None
+    try:
+        quick: Any = x509._read_entries(raw, span)
+    except MalformedInput:
+        quick = None
+    assert quick == thorough
+
+
+def test_entries_as_issued_take_the_quick_way() -> None:
+    raw = b"".join(entry(serial, b"250619100033Z", REASON) for serial in (1 << 158, 1 << 159))
+    assert not any(x509._ENTRY_AS_ISSUED.split(raw)[::3])

@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from operator import itemgetter
+from typing import Any, Final, Literal, TypeVar
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -66,6 +67,8 @@ COMPONENTS: Final = 16
 MAX_COMPONENT_KIND: Final = 64
 """Characters of the category or type of a component; Intel's have under 30."""
 MAX_LOADED_PCKS: Final = 256
+MAX_KNOWN_DATES: Final = 512
+"""Dates that are remembered as read: the levels of a document, and of the next document, share a few."""
 PCK_CHAIN_LENGTH: Final = 3
 """PCK certificate, PCK CA, root."""
 
@@ -117,10 +120,16 @@ _KINDS_OF_CA: Final[tuple[tuple[str, Literal["processor", "platform"]], ...]] = 
     ("SGX PCK Processor CA", "processor"),
     ("SGX PCK Platform CA", "platform"),
 )
+_Chosen = TypeVar("_Chosen", bound=str)
+_Record = TypeVar("_Record")
+_TCB_INFO_IDS: Final[dict[str, Literal["SGX", "TDX"]]] = {"SGX": "SGX", "TDX": "TDX"}
+_IDENTITY_IDS: Final[dict[str, Literal["QE", "TD_QE", "QVE"]]] = {"QE": "QE", "TD_QE": "TD_QE", "QVE": "QVE"}
+_SVN: Final = itemgetter("svn")
+_ONLY_INT: Final = {int}
 _NO_STRUCTURE: Final = bytes(octet for octet in range(256) if octet not in b'[]{}"\\')
-_ADVISORY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*")
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
+# Joined by commas, which are in none.
+_ADVISORIES: Final = re.compile(r"[A-Za-z0-9._-]{1,64}(?:,[A-Za-z0-9._-]{1,64})*")
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T(?:[01]\d|2[0-3]):\d{2}:\d{2}Z", re.ASCII)
 # A string without an end matches too: were it not to, each quote in it would be tried again, in quadratic time.
 _STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -148,7 +157,6 @@ LEVEL_STATUSES: Final = tuple(
 )
 """What a level of TCB Info can say."""
 _STATUS_OF_WORD: Final = {status.value: status for status in LEVEL_STATUSES}
-_STATUS_WORDS: Final = tuple(_STATUS_OF_WORD)
 _ENCLAVE_STATUSES: Final = frozenset({TCBStatus.UP_TO_DATE, TCBStatus.OUT_OF_DATE, TCBStatus.REVOKED})
 
 
@@ -226,18 +234,21 @@ class TCBInfo:
     @classmethod
     def parse(cls, body: bytes) -> TCBInfo:
         """Parse the exact signed JSON object. Raises MalformedInput (TCB_INFO_MALFORMED)."""
-        members = _load(body, what="TCB Info", reason=Reason.TCB_INFO_MALFORMED)
+        return _read(body, cls._of, what="TCB Info", reason=Reason.TCB_INFO_MALFORMED)
+
+    @classmethod
+    def _of(cls, body: bytes, members: _Members) -> TCBInfo:
         version = members.uint("version", maximum=0xFFFF)
         if version not in (2, 3):
             raise members.bad(f"has version {version}; 2 and 3 are known")
-        kind = members.choice("id", ("SGX", "TDX")) if version == 3 else "SGX"
+        kind = members.choice("id", _TCB_INFO_IDS) if version == 3 else "SGX"
         tcb_type = members.uint("tcbType", maximum=0xFFFF)
         if tcb_type != 0:
             raise members.bad(f"has tcbType {tcb_type}; only 0 is defined")
         levels = members.children("tcbLevels", maximum=MAX_LEVELS)
         return cls(
             body=body,
-            id="TDX" if kind == "TDX" else "SGX",
+            id=kind,
             version=version,
             issue_date=members.date("issueDate"),
             next_update=members.date("nextUpdate"),
@@ -280,17 +291,20 @@ class QEIdentity:
     @classmethod
     def parse(cls, body: bytes) -> QEIdentity:
         """Parse the exact signed JSON object. Raises MalformedInput (QE_IDENTITY_MALFORMED)."""
-        members = _load(body, what="the QE identity", reason=Reason.QE_IDENTITY_MALFORMED)
+        return _read(body, cls._of, what="the QE identity", reason=Reason.QE_IDENTITY_MALFORMED)
+
+    @classmethod
+    def _of(cls, body: bytes, members: _Members) -> QEIdentity:
         version = members.uint("version", maximum=0xFFFF)
         if version != 2:
             raise members.bad(f"has version {version}; only 2 is known")
-        kind = members.choice("id", ("QE", "TD_QE", "QVE"))
+        kind = members.choice("id", _IDENTITY_IDS)
         levels = _svn_levels(members)
         if not {level.tcb_status for level in levels} <= _ENCLAVE_STATUSES:
             raise members.bad("gives a level a status that enclaves do not have")
         return cls(
             body=body,
-            id="QE" if kind == "QE" else "TD_QE" if kind == "TD_QE" else "QVE",
+            id=kind,
             version=version,
             issue_date=members.date("issueDate"),
             next_update=members.date("nextUpdate"),
@@ -356,9 +370,8 @@ _OF_PLATFORM: Final = tuple(item.name for item in fields(CertifiedPlatform))
 class PCKCertificate(CertifiedPlatform):
     """A PCK certificate, with what its SGX extension says of the platform."""
 
-    certificate: x509.Certificate = field(compare=False, repr=False)
     record: Certificate = field(repr=False)
-    """The same certificate, taken apart."""
+    """The certificate, taken apart."""
 
     @property
     def public_key(self) -> EllipticCurvePublicKey:
@@ -392,7 +405,6 @@ class PCKCertificate(CertifiedPlatform):
             raise _bad_extension("the SVN components of the SGX extension differ from its CPUSVN")
         configuration = _SGXFields.read(extension.content("7", der.SEQUENCE) if "7" in extension else b"")
         return cls(
-            certificate=certificate.parsed,
             record=certificate,
             spki=certificate.spki,
             ca=_kind_of_ca(certificate.issuer_common_name),
@@ -450,24 +462,36 @@ def join_signed_document(member: SignedMember, body: bytes, signature: bytes) ->
     return b'{"%b":%b,"signature":"%b"}' % (member.encode(), body, signature.hex().encode())
 
 
+class _Document:
+    """A JSON document that is being read."""
+
+    __slots__ = ("members_read", "reason", "what")
+
+    def __init__(self, *, what: str, reason: Reason, members_read: int) -> None:
+        self.what = what
+        self.reason = reason
+        self.members_read = members_read
+        """How many members its objects have, as far as they were looked into: each is counted once, see `_read`."""
+
+
 class _Members:
     """The members of one JSON object, each read as the one type that it may have."""
 
-    __slots__ = ("_members", "_parent", "_reason", "_what")
+    __slots__ = ("_document", "_members", "_name", "_parent")
 
-    def __init__(self, members: dict[str, Any], *, what: str, reason: Reason, parent: _Members | None = None) -> None:
+    def __init__(self, members: dict[str, Any], document: _Document, name: str = "", parent: _Members | None = None):
         self._members = members
-        self._what = what
-        self._reason = reason
+        self._document = document
+        self._name = name
         self._parent = parent
 
     @property
     def what(self) -> str:
         """What these members are of; spelled out only when an error has to name it."""
-        return self._what if self._parent is None else f"{self._what} of {self._parent.what}"
+        return self._document.what if self._parent is None else f"{self._name} of {self._parent.what}"
 
     def bad(self, message: str) -> MalformedInput:
-        return MalformedInput(self._reason, f"{self.what} {message}")
+        return MalformedInput(self._document.reason, f"{self.what} {message}")
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -475,71 +499,81 @@ class _Members:
     def uint(self, name: str, *, maximum: int) -> int:
         value = self._members.get(name)
         # To Python, JSON's true is a number as well.
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
+        if type(value) is not int or not 0 <= value <= maximum:
             raise self.bad(f"lacks {name}, a whole number from 0 to {maximum}")
         return value
 
     def text(self, name: str) -> str:
         value = self._members.get(name)
-        if not isinstance(value, str):
+        if type(value) is not str:
             raise self.bad(f"lacks the text {name}")
         return value
 
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+    def choice(self, name: str, choices: Mapping[str, _Chosen]) -> _Chosen:
         value = self.text(name)
         if value not in choices:
             raise self.bad(f"has {name} {value[:40]!r}, known are {', '.join(choices)}")
-        return value
+        return choices[value]
 
     def hex(self, name: str, *, length: int) -> bytes:
         value = self.text(name)
-        if len(value) != 2 * length or not _HEX.fullmatch(value):
-            raise self.bad(f"lacks {name}, {length} bytes in hex")
-        return bytes.fromhex(value)
+        # fromhex alone would skip over whitespace.
+        if len(value) == 2 * length and value.isalnum():
+            try:
+                return bytes.fromhex(value)
+            except ValueError:
+                pass
+        raise self.bad(f"lacks {name}, {length} bytes in hex")
 
     def date(self, name: str) -> datetime:
-        value = self.text(name)
         try:
-            # The library alone would take other spellings.
-            return datetime.fromisoformat(f"{value[:-1]}+00:00" if _DATE.fullmatch(value) else "")
+            return _parse_date(self.text(name))
         except ValueError as error:
             raise self.bad(f"has a {name} that is no date of the form YYYY-MM-DDTHH:MM:SSZ") from error
 
-    def child(self, name: str) -> _Members:
-        return self._nested(name, self._members.get(name))
+    def child(self, name: str, *, again: bool = False) -> _Members:
+        """Return an object; `again` where it was looked into before."""
+        return self._nested(name, self._members.get(name), again=again)
 
     def children(self, name: str, *, maximum: int) -> list[_Members]:
-        return [self._nested(name, item) for item in self._list(name, maximum=maximum)]
+        return [self._nested(name, item) for item in self.items(name, maximum=maximum)]
 
-    def uints(self, name: str, member: str, *, length: int, maximum: int) -> tuple[int, ...]:
-        """Return one member of each object of a list, of at most `length` of them."""
-        items = self._list(name, maximum=length)
-        # A document has thousands of these, and rarely is one bad: the slow way only says which.
-        fine = [
-            value
-            for item in items
-            if type(item) is dict and type(value := item.get(member)) is int and 0 <= value <= maximum
-        ]
-        if len(fine) == len(items):
-            return tuple(fine)
-        return tuple([item.uint(member, maximum=maximum) for item in self.children(name, maximum=length)])
-
-    def texts(self, name: str, *, maximum: int) -> list[str]:
-        items = self._list(name, maximum=maximum)
-        if items and set(map(type, items)) != {str}:
-            raise self.bad(f"has something else than texts in {name}")
-        return items
-
-    def _list(self, name: str, *, maximum: int) -> list[Any]:
+    def items(self, name: str, *, maximum: int) -> list[Any]:
         value = self._members.get(name)
-        if not isinstance(value, list) or len(value) > maximum:
+        if type(value) is not list or len(value) > maximum:
             raise self.bad(f"lacks {name}, a list of at most {maximum}")
         return value
 
-    def _nested(self, name: str, value: object) -> _Members:
-        if not isinstance(value, dict):
+    def components(self, name: str) -> tuple[int, ...]:
+        """Return the SVNs of 16 components."""
+        items = self.items(name, maximum=COMPONENTS)
+        # A document has hundreds of these, and rarely is one bad: the slow way only says which.
+        try:
+            svns = tuple(map(_SVN, items))
+            bytes(svns)
+        except (KeyError, TypeError, ValueError):
+            svns = ()
+        if len(svns) != COMPONENTS or set(map(type, svns)) != _ONLY_INT:
+            each = [self._nested(name, item).uint("svn", maximum=0xFF) for item in items]
+            raise self.bad(f"has {len(each)} {name}, {COMPONENTS} are specified")
+        self._document.members_read += sum(map(len, items))
+        return svns
+
+    def _nested(self, name: str, value: object, *, again: bool = False) -> _Members:
+        if type(value) is not dict:
             raise self.bad(f"lacks {name}, an object")
-        return _Members(value, what=name, reason=self._reason, parent=self)
+        if not again:
+            self._document.members_read += len(value)
+        return _Members(value, self._document, name, self)
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN_DATES)
+def _parse_date(text: str) -> datetime:
+    """Return a date, or raise ValueError."""
+    # The library alone would take other spellings.
+    if not _DATE.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not of the form YYYY-MM-DDTHH:MM:SSZ")
+    return datetime.fromisoformat(text)
 
 
 class _SGXFields:
@@ -649,26 +683,49 @@ def _is_deep(raw: bytes, text: str) -> bool:
     return False
 
 
-def _load(body: bytes, *, what: str, reason: Reason) -> _Members:
-    """Parse one JSON object: nothing before or behind it, no name twice, no NaN."""
-
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise MalformedInput(reason, f"{what} names a member twice")
-        return members
-
-    def refuse_constant(name: str) -> None:
-        raise MalformedInput(reason, f"{what} holds {name}, which is not JSON")
-
+def _read(body: bytes, make: Callable[[bytes, _Members], _Record], *, what: str, reason: Reason) -> _Record:
+    """Make a record of one JSON object: nothing before or behind it, no name twice, no NaN."""
     text = _decode(body, what=what, reason=reason)
     try:
-        document = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+        members = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedInput(reason, f"{what} is not JSON, or something follows it") from error
-    if not isinstance(document, dict):
+    if type(members) is not dict:
         raise MalformedInput(reason, f"{what} is not a JSON object")
-    return _Members(document, what=what, reason=reason)
+    document = _Document(what=what, reason=reason, members_read=len(members))
+    record = make(body, _Members(members, document))
+    if not _has_no_more_than(document.members_read, text) and _names_twice(text):
+        raise MalformedInput(reason, f"{what} names a member twice")
+    return record
+
+
+def _has_no_more_than(members: int, text: str) -> bool:
+    """Whether a document has so many members at most, so that all were seen and none hides behind another's name.
+
+    Where no space stands before a colon, each member shows as a quote and a colon. So do a few texts, and some
+    documents have such spaces: False means nothing.
+    """
+    # Most have no space at all, and to look for one character takes a tenth of the time.
+    is_spaced = "\n" in text or "\t" in text or "\r" in text or (" " in text and " :" in text)
+    return not is_spaced and text.count('":') <= members
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name stands twice")
+
+
+def _names_twice(text: str) -> bool:
+    """Whether any object of a document, which is JSON, has two members of one name."""
+    try:
+        _STRICT_DECODER.decode(text)
+    except ValueError:
+        return True
+    return False
 
 
 def _end_of_object(text: str, start: int, *, what: str, reason: Reason) -> int:
@@ -681,13 +738,17 @@ def _end_of_object(text: str, start: int, *, what: str, reason: Reason) -> int:
     raise MalformedInput(reason, f"{what} has no end")
 
 
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+_STRICT_DECODER: Final = json.JSONDecoder(object_pairs_hook=_refuse_twice)
+
+
 def _svn_levels(members: _Members) -> tuple[SVNLevel, ...]:
     levels = tuple(
         [
             SVNLevel(
                 isv_svn=level.child("tcb").uint("isvsvn", maximum=0xFFFF),
                 tcb_date=level.date("tcbDate"),
-                tcb_status=_status(level),
+                tcb_status=level.choice("tcbStatus", _STATUS_OF_WORD),
                 advisory_ids=_advisories(level),
             )
             for level in members.children("tcbLevels", maximum=MAX_LEVELS)
@@ -704,11 +765,11 @@ def _platform_levels(members: _Members, items: list[_Members], *, version: int, 
         tcb = level.child("tcb")
         levels.append(
             TCBLevel(
-                sgx_components=_components_v2(tcb) if version == 2 else _components(tcb, "sgxtcbcomponents"),
+                sgx_components=_components_v2(tcb) if version == 2 else tcb.components("sgxtcbcomponents"),
                 pce_svn=tcb.uint("pcesvn", maximum=0xFFFF),
-                tdx_components=_components(tcb, "tdxtcbcomponents") if kind == "TDX" else None,
+                tdx_components=tcb.components("tdxtcbcomponents") if kind == "TDX" else None,
                 tcb_date=level.date("tcbDate"),
-                tcb_status=_status(level),
+                tcb_status=level.choice("tcbStatus", _STATUS_OF_WORD),
                 advisory_ids=_advisories(level),
             )
         )
@@ -717,26 +778,22 @@ def _platform_levels(members: _Members, items: list[_Members], *, version: int, 
     return tuple(levels)
 
 
-def _components(tcb: _Members, name: str) -> tuple[int, ...]:
-    components = tcb.uints(name, "svn", length=COMPONENTS, maximum=0xFF)
-    if len(components) != COMPONENTS:
-        raise tcb.bad(f"has {len(components)} {name}, {COMPONENTS} are specified")
-    return components
-
-
 def _component_kinds(levels: list[_Members], name: str) -> tuple[str, ...]:
     """Return what kind each component is of. Levels do not differ in that, so the first one speaks for all."""
     if not levels:
         return _NO_KINDS
-    components = levels[0].child("tcb").children(name, maximum=COMPONENTS)
-    return tuple(_component_kind(component) for component in components)
+    tcb = levels[0].child("tcb", again=True)
+    components = tcb.items(name, maximum=COMPONENTS)
+    if max(map(len, components)) == 1:
+        return _NO_KINDS
+    return tuple([_component_kind(component, tcb) for component in components])
 
 
-def _component_kind(component: _Members) -> str:
-    words = [component.text(name) for name in ("category", "type") if name in component]
+def _component_kind(component: dict[str, Any], tcb: _Members) -> str:
+    words = [component[name] for name in ("category", "type") if name in component]
     for word in words:
-        if len(word) > MAX_COMPONENT_KIND or not word.isprintable():
-            raise component.bad("has a kind that cannot be printed, or is too long")
+        if type(word) is not str or len(word) > MAX_COMPONENT_KIND or not word.isprintable():
+            raise tcb.bad("has a component of a kind that is no text, cannot be printed, or is too long")
     return ", ".join([word for word in words if word])
 
 
@@ -744,13 +801,17 @@ def _components_v2(tcb: _Members) -> tuple[int, ...]:
     return tuple(tcb.uint(f"sgxtcbcomp{index:02}svn", maximum=0xFF) for index in range(1, COMPONENTS + 1))
 
 
-def _status(level: _Members) -> TCBStatus:
-    return _STATUS_OF_WORD[level.choice("tcbStatus", _STATUS_WORDS)]
-
-
 def _advisories(level: _Members) -> tuple[str, ...]:
-    advisories = level.texts("advisoryIDs", maximum=MAX_ADVISORIES) if "advisoryIDs" in level else []
-    if not all(map(_ADVISORY.fullmatch, advisories)):
+    if "advisoryIDs" not in level:
+        return ()
+    advisories = level.items("advisoryIDs", maximum=MAX_ADVISORIES)
+    if not advisories:
+        return ()
+    try:
+        joined = ",".join(advisories)
+    except TypeError as error:
+        raise level.bad("has something else than texts in advisoryIDs") from error
+    if not _ADVISORIES.fullmatch(joined):
         raise level.bad("names an advisory in a form that none has")
     return tuple(advisories)
 

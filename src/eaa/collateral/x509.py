@@ -3,21 +3,27 @@
 Everything is taken out of a certificate or CRL when it is parsed, so that later steps read plain fields and a defect
 deep inside one surfaces here, as MalformedInput, and nowhere else.
 
+Each is read once, by the bounded reader of `eaa.der`, field by field as Intel's profile has it; of the library come
+public keys. What the profile does not have, but other certificates do, is for the library to read and to refuse.
+
 Source: RFC 5280; Intel SGX PCK Certificate and Certificate Revocation List Profile Specification.
 """
 
 from __future__ import annotations
 
 import binascii
+import functools
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.x509.oid import ExtensionOID
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
 from eaa.errors import MalformedInput, Reason
@@ -25,38 +31,71 @@ from eaa.errors import MalformedInput, Reason
 MAX_CERTIFICATE_SIZE: Final = 16 * 1024
 """Bytes of one certificate; Intel's have under 1300."""
 MAX_CRL_SIZE: Final = 256 * 1024
-"""Bytes of one CRL; Intel's have under 3000."""
+"""Bytes of one CRL; Intel's have under 3500."""
+MAX_REVOKED: Final = 16 * 1024
+"""Entries of one CRL; Intel's have under 100."""
 MAX_PEM_SIZE: Final = 64 * 1024
 """Bytes of one PEM chain."""
 MAX_CHAIN_LENGTH: Final = 8
 """Certificates of a PEM chain unless the caller says otherwise."""
 MAX_SERIAL_SIZE: Final = 20
 """Bytes of a serial number (RFC 5280, 4.1.2.2)."""
+MAX_CRL_NUMBER_SIZE: Final = 20
+"""Bytes of the number of a CRL (RFC 5280, 5.2.3)."""
+MAX_KNOWN_NAMES: Final = 64
+"""Names that are remembered as read: Intel's certificates share six."""
+MAX_KNOWN_EXTENSIONS: Final = 256
+"""Extensions that are remembered as read: most of a certificate's stand in every other certificate as well."""
 SGX_EXTENSION_OID: Final = "1.2.840.113741.1.13.1"
 """Marks a PCK certificate, and holds what it says of its platform."""
 
-_SGX_EXTENSION: Final = x509.ObjectIdentifier(SGX_EXTENSION_OID)
 _ECDSA_WITH_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
 _P256_SPKI_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+_UTC_TIME: Final = 0x17
+_GENERALIZED_TIME: Final = 0x18
+_TIME_SIZE: Final = 15
+"""YYYYMMDDHHMMSSZ."""
+_LAST_HOUR: Final = "23"
+"""Where `datetime` would take midnight as the end of a day."""
+_TRUE: Final = b"\xff"
 _SIGNED: Final = (der.SEQUENCE, der.SEQUENCE, der.BIT_STRING)
 # Version, serial, algorithm, issuer, validity, subject, key, extensions: all of them, and no unique identifiers.
 _TBS_CERTIFICATE: Final = (0xA0, der.INTEGER, *(der.SEQUENCE,) * 5, 0xA3)
-_TBS_CRL_BEGINS: Final = (der.INTEGER, der.SEQUENCE, der.SEQUENCE)
-_VERSION_3: Final = bytes.fromhex("020102")
+_TBS_CRL_BEGINS: Final = [der.INTEGER, der.SEQUENCE, der.SEQUENCE]
+_VERSION_3: Final = bytes.fromhex("a003020102")
 _CRL_VERSION_2: Final = bytes.fromhex("020101")
 _CRL_EXTENSIONS: Final = 0xA0
-_AUTHORITY_KEY_IDENTIFIER: Final = bytes.fromhex("0603551d23")
-# The same with its value: 24 bytes that are a SEQUENCE of a key identifier of 20 bytes, and nothing else.
-_PLAIN_AUTHORITY_KEY_IDENTIFIER: Final = _AUTHORITY_KEY_IDENTIFIER + bytes.fromhex("041830168014")
-_COMMON_NAME: Final = bytes.fromhex("0603550403")
-_TRUE: Final = bytes.fromhex("0101ff")
-"""Nothing is critical where this does not occur. Extensions of CRL entries are slow to read, and there are many."""
-_KEY_IDENTIFIER: Final = 0x80
+_PLAIN_EXTENSION: Final = (der.OBJECT_IDENTIFIER, der.OCTET_STRING)
+_CRITICAL_EXTENSION: Final = (der.OBJECT_IDENTIFIER, der.BOOLEAN, der.OCTET_STRING)
+_MAX_EXTENSIONS: Final = 32
+_MAX_SHORT: Final = 0x7F
+"""The longest content whose length is told in one byte."""
+_COMMON_NAME: Final = bytes.fromhex("550403")
 _UTF8_STRING: Final = 0x0C
 _PRINTABLE_STRING: Final = 0x13
 _MAX_NAME_PARTS: Final = 16
-_UNDERSTOOD_IF_CRITICAL: Final = frozenset({ExtensionOID.KEY_USAGE, ExtensionOID.BASIC_CONSTRAINTS})
-_UNDERSTOOD_IF_CRITICAL_IN_CRL: Final = frozenset({ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER})
+_PRINTABLE: Final = re.compile(rb"[A-Za-z0-9 '()+,\-./:=?]*")
+# Extensions by the content of their object identifiers.
+_SUBJECT_KEY_ID: Final = bytes.fromhex("551d0e")
+_KEY_USAGE: Final = bytes.fromhex("551d0f")
+_BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")
+_CRL_NUMBER: Final = bytes.fromhex("551d14")
+_DISTRIBUTION_POINTS: Final = bytes.fromhex("551d1f")
+_AUTHORITY_KEY_ID: Final = bytes.fromhex("551d23")
+_SGX_EXTENSION: Final = bytes.fromhex("2a864886f84d010d01")
+# What basicConstraints say.
+_NO_CA: Final = bytes.fromhex("3000")
+_CA: Final = bytes.fromhex("30030101ff")
+_CA_WITH_PATH: Final = bytes.fromhex("30060101ff0201")
+_KEY_IDENTIFIER: Final = 0x80
+# X.509 counts bits from the left.
+_USAGES: Final = ((0x80, "digitalSignature"), (0x04, "keyCertSign"), (0x02, "cRLSign"))
+# An entry as Intel spells it: the serial in 20 bytes, or in 21 for the sign, a date, and a reason that is not critical.
+_ENTRY_AS_ISSUED: Final = re.compile(
+    rb"\x30(?:\x33(?=\x02\x14[\x01-\x7f])|\x34(?=\x02\x15\x00[\x80-\xff]))\x02.((?<=\x14).{20}|(?<=\x15).{21})"
+    rb"\x17\x0d(.{13})\x30\x0c\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01[\x00-\x0a]",
+    re.DOTALL,
+)
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 _WHITESPACE: Final = b" \t\n\r\x0b\x0c"
@@ -72,6 +111,40 @@ _LIBRARY_ERRORS: Final = (
 )
 
 
+class _Kind(NamedTuple):
+    """What is read."""
+
+    what: str
+    reason: Reason
+    profile: frozenset[bytes]
+    """Extensions that we read ourselves."""
+    understood: frozenset[bytes]
+    """Those of them that may be critical."""
+    load: Callable[[bytes], x509.Certificate | x509.CertificateRevocationList]
+    """The library's reader, for other extensions."""
+
+    def bad(self, message: str, *, hint: str | None = None) -> MalformedInput:
+        return MalformedInput(self.reason, message, hint=hint)
+
+
+_A_CERTIFICATE: Final = _Kind(
+    what="certificate",
+    reason=Reason.CERTIFICATE_MALFORMED,
+    profile=frozenset(
+        (_SUBJECT_KEY_ID, _KEY_USAGE, _BASIC_CONSTRAINTS, _DISTRIBUTION_POINTS, _AUTHORITY_KEY_ID, _SGX_EXTENSION)
+    ),
+    understood=frozenset((_KEY_USAGE, _BASIC_CONSTRAINTS)),
+    load=x509.load_der_x509_certificate,
+)
+_A_CRL: Final = _Kind(
+    what="CRL",
+    reason=Reason.CRL_MALFORMED,
+    profile=frozenset((_CRL_NUMBER, _AUTHORITY_KEY_ID)),
+    understood=frozenset((_CRL_NUMBER, _AUTHORITY_KEY_ID)),
+    load=x509.load_der_x509_crl,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """One certificate, taken apart. Two are equal when their DER is."""
@@ -79,8 +152,6 @@ class Certificate:
     der: bytes = field(repr=False)
     fingerprint: bytes = field(compare=False)
     """SHA-256 of the DER, 32 bytes."""
-    parsed: x509.Certificate = field(compare=False, repr=False)
-    """The library's view, for what no later step of verification needs."""
     common_name: str = field(compare=False)
     """The one CN of the subject."""
     issuer_common_name: str = field(compare=False)
@@ -117,43 +188,42 @@ class Certificate:
         Raises:
             MalformedInput: CERTIFICATE_MALFORMED or DER_MALFORMED; `raw` is not one certificate of Intel's profile.
         """
-        _limit(raw, maximum=MAX_CERTIFICATE_SIZE, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
-        frame = _read_frame(raw)
-        try:
-            return cls._from_library(raw, frame)
-        except _LIBRARY_ERRORS as error:
-            raise _bad_certificate(f"the certificate cannot be read: {error}") from error
-
-    @classmethod
-    def _from_library(cls, raw: bytes, frame: _Frame) -> Certificate:
-        certificate = x509.load_der_x509_certificate(raw)
-        extensions, sgx_extension = _read_extensions(certificate.extensions)
-        constraints = _extension(extensions, x509.BasicConstraints)
-        subject_key_id = _extension(extensions, x509.SubjectKeyIdentifier)
-        authority = _extension(extensions, x509.AuthorityKeyIdentifier)
-        return cls(
+        kind = _A_CERTIFICATE
+        _limit(raw, maximum=MAX_CERTIFICATE_SIZE, kind=kind)
+        tbs, signature = _read_signed(raw, kind)
+        fields = _row(raw, tbs, _TBS_CERTIFICATE, kind)
+        version, _, algorithm, issuer, _, subject, spki, _ = [raw[at:end] for _, at, _, end in fields]
+        if version != _VERSION_3:
+            raise kind.bad("the certificate is not of version 3")
+        if algorithm != _ECDSA_WITH_SHA256:
+            raise kind.bad("the certificate does not name ecdsa-with-SHA256 twice")
+        _, serial, _, _, validity, _, _, extensions = fields
+        not_before, not_after = _read_validity(raw, validity, kind)
+        found = _read_extensions(raw, extensions, kind)
+        is_ca, path_length = _read_constraints(found.get(_BASIC_CONSTRAINTS))
+        certificate = cls(
             der=raw,
             fingerprint=hashlib.sha256(raw).digest(),
-            parsed=certificate,
-            common_name=_common_name(frame.subject),
-            issuer_common_name=_common_name(frame.issuer),
-            subject=frame.subject,
-            issuer=frame.issuer,
-            serial_number=certificate.serial_number,
-            not_before=certificate.not_valid_before_utc,
-            not_after=certificate.not_valid_after_utc,
-            # The frame has fixed the algorithm and the curve.
-            public_key=cast("EllipticCurvePublicKey", certificate.public_key()),
-            spki=frame.spki,
-            subject_key_id=None if subject_key_id is None else subject_key_id.digest,
-            authority_key_id=None if authority is None else authority.key_identifier,
-            is_ca=None if constraints is None else constraints.ca,
-            path_length=None if constraints is None else constraints.path_length,
-            key_usage=_key_usage(_extension(extensions, x509.KeyUsage)),
-            sgx_extension=sgx_extension,
-            tbs_bytes=frame.tbs,
-            signature=certificate.signature,
+            common_name=_common_name(subject),
+            issuer_common_name=_common_name(issuer),
+            subject=subject,
+            issuer=issuer,
+            serial_number=int.from_bytes(_read_serial(raw, serial, kind), "big"),
+            not_before=not_before,
+            not_after=not_after,
+            public_key=_load_key(spki),
+            spki=spki,
+            subject_key_id=_read_subject_key_id(found.get(_SUBJECT_KEY_ID)),
+            authority_key_id=_read_authority_key_id(found.get(_AUTHORITY_KEY_ID), kind),
+            is_ca=is_ca,
+            path_length=path_length,
+            key_usage=_read_key_usage(found.get(_KEY_USAGE)),
+            sgx_extension=found.get(_SGX_EXTENSION),
+            tbs_bytes=raw[tbs[1] : tbs[3]],
+            signature=signature,
         )
+        _let_library_read_others(raw, found, kind)
+        return certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +237,8 @@ class CRL:
     authority_key_id: bytes = field(compare=False)
     this_update: datetime = field(compare=False)
     next_update: datetime = field(compare=False)
-    revoked_serials: frozenset[int] = field(compare=False, repr=False)
+    revoked: frozenset[bytes] = field(compare=False, repr=False)
+    """Serials, each as the content of its INTEGER in DER."""
     tbs_bytes: bytes = field(compare=False, repr=False)
     signature: bytes = field(compare=False, repr=False)
     """DER, ECDSA over SHA-256."""
@@ -179,48 +250,39 @@ class CRL:
         Raises:
             MalformedInput: CRL_MALFORMED or DER_MALFORMED; `raw` is not one complete CRL of Intel's profile.
         """
+        kind = _A_CRL
         if not raw:
-            raise _bad_crl("the CRL is empty", hint="a CRL that revokes nothing still has a signature: fetch it again")
-        _limit(raw, maximum=MAX_CRL_SIZE, what="CRL", reason=Reason.CRL_MALFORMED)
-        tbs, issuer = _read_crl_frame(raw)
-        try:
-            return cls._from_library(raw, tbs=tbs, issuer=issuer)
-        except _LIBRARY_ERRORS as error:
-            raise _bad_crl(f"the CRL cannot be read: {error}") from error
-
-    @classmethod
-    def _from_library(cls, raw: bytes, *, tbs: bytes, issuer: bytes) -> CRL:
-        crl = x509.load_der_x509_crl(raw)
-        # An unknown critical extension may say that the list is partial, or speaks for another issuer (RFC 5280, 5.2).
-        unknown = {item.oid for item in crl.extensions if item.critical} - _UNDERSTOOD_IF_CRITICAL_IN_CRL
-        if unknown or (_TRUE in tbs and _has_critical_entries(crl)):
-            raise _bad_crl("the CRL has a critical extension that is not understood")
-        extensions = {type(item.value): item.value for item in crl.extensions}
-        number = _extension(extensions, x509.CRLNumber)
-        authority = _extension(extensions, x509.AuthorityKeyIdentifier)
-        if number is None or authority is None or authority.key_identifier is None:
-            raise _bad_crl("the CRL lacks its number or its authority key identifier")
-        if crl.next_update_utc is None:
-            raise _bad_crl("the CRL does not say when the next one comes")
-        return cls(
+            raise kind.bad("the CRL is empty", hint="a CRL that revokes nothing still has a signature: fetch it again")
+        _limit(raw, maximum=MAX_CRL_SIZE, kind=kind)
+        tbs, signature = _read_signed(raw, kind)
+        issuer, (this_update, next_update), entries, extensions = _read_fields_of_crl(raw, tbs)
+        found = _read_extensions(raw, extensions, kind)
+        authority_key_id = _read_authority_key_id(found.get(_AUTHORITY_KEY_ID), kind)
+        if authority_key_id is None or _CRL_NUMBER not in found:
+            raise kind.bad("the CRL lacks its number or its authority key identifier")
+        crl = cls(
             der=raw,
             issuer=issuer,
-            number=number.crl_number,
-            authority_key_id=authority.key_identifier,
-            this_update=crl.last_update_utc,
-            next_update=crl.next_update_utc,
-            revoked_serials=frozenset([entry.serial_number for entry in crl]),
-            tbs_bytes=tbs,
-            signature=crl.signature,
+            number=_read_crl_number(found[_CRL_NUMBER]),
+            authority_key_id=authority_key_id,
+            this_update=this_update,
+            next_update=next_update,
+            revoked=frozenset() if entries is None else _read_entries(raw, entries),
+            tbs_bytes=raw[tbs[1] : tbs[3]],
+            signature=signature,
         )
+        _let_library_read_others(raw, found, kind)
+        return crl
+
+    @property
+    def revoked_serials(self) -> frozenset[int]:
+        """Every serial that is listed."""
+        return frozenset([int.from_bytes(serial, "big") for serial in self.revoked])
 
     def lists(self, certificate: Certificate) -> bool:
         """Whether this list revokes `certificate`. It speaks only for what its own issuer issued."""
-        return certificate.serial_number in self.revoked_serials
-
-
-def _has_critical_entries(crl: x509.CertificateRevocationList) -> bool:
-    return any(item.critical for entry in crl for item in entry.extensions)
+        serial = certificate.serial_number
+        return serial.to_bytes(serial.bit_length() // 8 + 1, "big") in self.revoked
 
 
 def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[bytes, ...]:
@@ -236,7 +298,7 @@ def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[byt
 
 def split_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> list[bytes]:
     """Return the text of each certificate of a PEM chain, for `decode_pem_text`. Raises as `parse_pem_chain`."""
-    _limit(pem, maximum=MAX_PEM_SIZE, what="PEM chain", reason=Reason.CERTIFICATE_MALFORMED)
+    _limit(pem, maximum=MAX_PEM_SIZE, kind=_A_CERTIFICATE, what="PEM chain")
     before, *blocks = pem.rstrip(b"\0").split(_BEGIN)
     if before.strip() or not blocks:
         raise _bad_certificate("the certificate chain is not PEM")
@@ -260,190 +322,274 @@ def decode_pem_text(text: bytes) -> bytes:
         raise _bad_certificate("a certificate of the PEM chain is not base64") from error
 
 
-class _Frame(NamedTuple):
-    """Parts of a certificate as they stand, DER."""
-
-    tbs: bytes
-    issuer: bytes
-    subject: bytes
-    spki: bytes
+# --- parts of a certificate or CRL
 
 
-def _read_frame(raw: bytes) -> _Frame:
-    """Return the parts of a certificate, having checked what the library reads too loosely."""
-    tbs = _signed_part(raw, what="certificate", reason=Reason.CERTIFICATE_MALFORMED)
-    fields = _fields(tbs, _TBS_CERTIFICATE, reason=Reason.CERTIFICATE_MALFORMED)
-    version, serial, algorithm, issuer, _, subject, spki, extensions = fields
-    if version.content != _VERSION_3:
-        raise _bad_certificate("the certificate is not of version 3")
-    if not 0 < der.parse_uint(serial.content) < 1 << 8 * MAX_SERIAL_SIZE:
-        raise _bad_certificate("the certificate's serial number is zero or too long")
-    if algorithm.raw != _ECDSA_WITH_SHA256:
-        raise _bad_certificate("the certificate does not name ecdsa-with-SHA256 twice")
-    if not spki.raw.startswith(_P256_SPKI_PREFIX):
+def _row(raw: bytes, within: der.Span, tags: tuple[int, ...], kind: _Kind) -> list[der.Span]:
+    """Return the elements inside of one, which must have these tags in this order."""
+    found = der.spans(raw, within[2], within[3], what=f"the {kind.what}")
+    if tuple([item[0] for item in found]) != tags:
+        raise kind.bad(f"the {kind.what} is not built of the fields that it must have")
+    return found
+
+
+def _read_signed(raw: bytes, kind: _Kind) -> tuple[der.Span, bytes]:
+    """Return what is signed, and the signature, having checked what is not: there is one legal spelling of that too."""
+    outer = der.only_span(raw, 0, len(raw), tag=der.SEQUENCE, what=f"the {kind.what}")
+    tbs, algorithm, signature = _row(raw, outer, _SIGNED, kind)
+    if raw[algorithm[1] : algorithm[3]] != _ECDSA_WITH_SHA256:
+        raise kind.bad(f"the {kind.what} is not signed with ecdsa-with-SHA256")
+    # The first byte counts the bits that are not used.
+    if not raw.startswith(b"\0", signature[2], signature[3]):
+        raise kind.bad(f"the signature of the {kind.what} is not a whole number of bytes")
+    return tbs, raw[signature[2] + 1 : signature[3]]
+
+
+def _read_serial(raw: bytes, serial: der.Span, kind: _Kind) -> bytes:
+    """Return the content of the INTEGER of a serial number."""
+    content = raw[serial[2] : serial[3]]
+    if not 0 < der.parse_uint(content) < 1 << 8 * MAX_SERIAL_SIZE:
+        raise kind.bad("a serial number is zero or too long")
+    return content
+
+
+def _load_key(spki: bytes) -> EllipticCurvePublicKey:
+    if not spki.startswith(_P256_SPKI_PREFIX):
         raise _bad_certificate("the certificate's key is not an uncompressed point on P-256")
-    _require_plain_authority(extensions.content, reason=Reason.CERTIFICATE_MALFORMED)
-    return _Frame(tbs.raw, issuer.raw, subject.raw, spki.raw)
+    try:
+        # The prefix has fixed the algorithm and the curve.
+        return cast("EllipticCurvePublicKey", load_der_public_key(spki))
+    except ValueError as error:
+        raise _bad_certificate("the certificate's key is no point on P-256") from error
 
 
-def _read_crl_frame(raw: bytes) -> tuple[bytes, bytes]:
-    """Return what is signed and the issuer as they stand, having checked version and algorithms."""
-    tbs = _signed_part(raw, what="CRL", reason=Reason.CRL_MALFORMED)
-    version, algorithm, issuer, *more = _fields(tbs, _TBS_CRL_BEGINS, reason=Reason.CRL_MALFORMED, more=True)
-    if version.raw != _CRL_VERSION_2:
-        raise _bad_crl("the CRL is not of version 2")
-    if algorithm.raw != _ECDSA_WITH_SHA256:
-        raise _bad_crl("the CRL does not name ecdsa-with-SHA256 twice")
-    for field_of_crl in more:
-        if field_of_crl.tag == _CRL_EXTENSIONS:
-            _require_plain_authority(field_of_crl.content, reason=Reason.CRL_MALFORMED)
-    return tbs.raw, issuer.raw
+def _read_validity(raw: bytes, validity: der.Span, kind: _Kind) -> list[datetime]:
+    times = der.spans(raw, validity[2], validity[3], what="a validity")
+    if len(times) != 2:
+        raise kind.bad("a validity does not have two dates")
+    return [_read_time(raw, time, kind) for time in times]
 
 
-def _signed_part(raw: bytes, *, what: str, reason: Reason) -> der.Element:
-    """Return what is signed, having checked what is not: there is one legal spelling of that as well."""
-    outer = der.read_only(raw, tag=der.SEQUENCE, what=f"the {what}")
-    tbs, algorithm, signature = _fields(outer, _SIGNED, reason=reason)
-    if algorithm.raw != _ECDSA_WITH_SHA256:
-        raise MalformedInput(reason, f"the {what} is not signed with ecdsa-with-SHA256")
-    # The library does not look at the count of unused bits; nothing signs it.
-    if not signature.content.startswith(b"\0"):
-        raise MalformedInput(reason, f"the signature of the {what} is not a whole number of bytes")
-    return tbs
+def _read_time(raw: bytes, time: der.Span, kind: _Kind) -> datetime:
+    """Return a date, which RFC 5280 (4.1.2.5) spells in one way: the years before 2050 without their century."""
+    tag, _, begin, end = time
+    text = raw[begin:end]
+    if tag == _UTC_TIME:
+        text = (b"20" if text < b"5" else b"19") + text
+    elif tag != _GENERALIZED_TIME or text < b"2050":
+        raise kind.bad(f"a date of the {kind.what} is neither a UTCTime nor a GeneralizedTime from 2050 on")
+    digits = text[:-1].decode("ascii", "replace")
+    if len(text) != _TIME_SIZE or text[-1:] != b"Z" or not digits.isdecimal() or digits[8:10] > _LAST_HOUR:
+        raise kind.bad(f"a date of the {kind.what} is not told to the second, in UTC")
+    try:
+        return datetime.fromisoformat(f"{digits[:8]}T{digits[8:]}Z")
+    except ValueError as error:
+        raise kind.bad(f"the {kind.what} names a day or an hour that does not exist") from error
 
 
-def _require_plain_authority(extensions: bytes, *, reason: Reason) -> None:
-    """Refuse an authority key identifier that is more than an identifier: the library warns aloud of odd ones."""
-    if extensions.count(_AUTHORITY_KEY_IDENTIFIER) == extensions.count(_PLAIN_AUTHORITY_KEY_IDENTIFIER):
+def _read_extensions(raw: bytes, wrapped: der.Span, kind: _Kind) -> dict[bytes, bytes]:
+    """Return what each extension says, by the content of its object identifier."""
+    what = f"the extensions of the {kind.what}"
+    _, _, begin, end = der.only_span(raw, wrapped[2], wrapped[3], tag=der.SEQUENCE, what=what)
+    found: dict[bytes, bytes] = {}
+    for _, at, _, after in der.spans(raw, begin, end, what=what, maximum=_MAX_EXTENSIONS):
+        try:
+            oid, is_critical, value = _read_extension(raw[at:after])
+        except ValueError as error:
+            raise kind.bad(f"an extension of the {kind.what} is {error}") from error
+        # One that is not understood may say that a list is partial, or speaks for another issuer (RFC 5280, 5.2).
+        if is_critical and oid not in kind.understood:
+            raise kind.bad(f"the {kind.what} has a critical extension {der.parse_oid(oid)}, which is not understood")
+        if oid in found:
+            raise kind.bad(f"the {kind.what} has an extension twice")
+        found[oid] = value
+    return found
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN_EXTENSIONS)
+def _read_extension(raw: bytes) -> tuple[bytes, bool, bytes]:
+    """Return the object identifier of an extension, whether it is critical, and what it says. Raises ValueError too."""
+    whole = der.only_span(raw, 0, len(raw), tag=der.SEQUENCE, what="an extension")
+    parts = der.spans(raw, whole[2], whole[3], what="an extension")
+    tags = tuple([part[0] for part in parts])
+    if tags not in (_PLAIN_EXTENSION, _CRITICAL_EXTENSION):
+        raise ValueError("not built of the fields that it must have")
+    oid, *flag, value = [raw[begin:end] for _, _, begin, end in parts]
+    der.parse_oid(oid)
+    if flag and flag != [_TRUE]:
+        raise ValueError("told to be not critical, where nothing is to be told")
+    return oid, bool(flag), value
+
+
+def _let_library_read_others(raw: bytes, found: dict[bytes, bytes], kind: _Kind) -> None:
+    """Refuse what the library refuses in extensions that mean nothing to us: of the rest it must not warn aloud."""
+    if found.keys() <= kind.profile and _is_plain_uri(found.get(_DISTRIBUTION_POINTS)):
         return
-    whole = der.read_only(extensions, tag=der.SEQUENCE, what="the extensions")
-    for item in der.read_all(whole.content, what="the extensions"):
-        if item.content.startswith(_AUTHORITY_KEY_IDENTIFIER):
-            parts = der.read_all(item.content, what="an extension", maximum=3)
-            identifier = der.read_only(parts[-1].content, tag=der.SEQUENCE, what="an authority key identifier")
-            _fields(identifier, (_KEY_IDENTIFIER,), reason=reason)
+    try:
+        kind.load(raw).extensions  # noqa: B018  it is read when it is asked for
+    except _LIBRARY_ERRORS as error:
+        raise kind.bad(f"the {kind.what} cannot be read: {error}") from error
 
 
-def _fields(sequence: der.Element, tags: tuple[int, ...], *, reason: Reason, more: bool = False) -> list[der.Element]:
-    """Return the fields of `sequence`, which must have these tags in this order; `more` may follow."""
-    fields = der.read_all(sequence.content, what="a signed structure")
-    if tuple([item.tag for item in fields[: len(tags)]]) != tags or (len(fields) > len(tags) and not more):
-        raise MalformedInput(reason, "a signed structure is not built of the fields that it must have")
-    return fields
+# --- what an extension says. DER has one spelling for everything, so that to compare bytes is to read them
 
 
-def _common_name(name: bytes) -> str:
-    """Return the only CN of a Name, which the library has let pass."""
-    plain = _plain_common_name(name)
-    return _walk_to_common_name(name) if plain is None else _text(plain)
+def _is_plain_uri(value: bytes | None) -> bool:
+    """Whether distribution points are one URI, as Intel's are: a SEQUENCE of a SEQUENCE of [0] of [0] of [6]."""
+    if value is None:
+        return True
+    size = len(value)
+    if not 10 < size <= _MAX_SHORT:
+        return False
+    spelled = (der.SEQUENCE, size - 2, der.SEQUENCE, size - 4, 0xA0, size - 6, 0xA0, size - 8, 0x86, size - 10)
+    return value.startswith(bytes(spelled)) and value[10:].isascii()
 
 
-def _plain_common_name(name: bytes) -> der.Element | None:
-    """Return the only CN of a Name that is spelled as nearly all are; None where that takes a closer look.
-
-    Plain is a row of parts, each with one attribute, of lengths under 128: whatever is not shaped like that all the
-    way to the end is not judged here.
-    """
-    found = None
-    # The header has two bytes, and three of a Name that is longer than 127.
-    at, end = 2 + (name[1] == 0x81), len(name)
-    if name[1] > 0x81:
+def _read_subject_key_id(value: bytes | None) -> bytes | None:
+    if value is None:
         return None
-    while at + 4 < end:
-        size = name[at + 1]
-        begin, after = at + 4, at + 2 + size
-        if name[at] != der.SET or size > 0x7F or name[at + 2] != der.SEQUENCE or name[at + 3] != size - 2:
-            return None
-        if name.startswith(_COMMON_NAME, begin):
-            if found is not None or size < 9 or after > end or name[at + 10] != size - 9:
-                return None
-            found = der.Element(name[at + 9], name[at + 11 : after], name[at + 9 : after])
-        at = after
-    return found if at == end else None
+    if not 2 < len(value) <= _MAX_SHORT or value[:2] != bytes((der.OCTET_STRING, len(value) - 2)):
+        raise _A_CERTIFICATE.bad("a subject key identifier is not an octet string")
+    return value[2:]
 
 
-def _walk_to_common_name(name: bytes) -> str:
-    """Return the only CN of a Name; none or two would let two readers see different names."""
-    found: list[str] = []
-    parts = der.read_only(name, tag=der.SEQUENCE, what="a name").content
-    for part in der.read_all(parts, what="a name", maximum=_MAX_NAME_PARTS):
-        attributes = der.expect(part, tag=der.SET, what="a part of a name").content
-        # The library has read every attribute, whatever its type; only this one means something to us.
-        if _COMMON_NAME in attributes:
-            found += _common_names(attributes)
+def _read_authority_key_id(value: bytes | None, kind: _Kind) -> bytes | None:
+    """Return the key identifier; an issuer that is named in other ways as well is not of the profile."""
+    if value is None:
+        return None
+    size = len(value)
+    if not 4 < size <= _MAX_SHORT or value[:4] != bytes((der.SEQUENCE, size - 2, _KEY_IDENTIFIER, size - 4)):
+        raise kind.bad("an authority key identifier is not a key identifier, and nothing else")
+    return value[4:]
+
+
+def _read_constraints(value: bytes | None) -> tuple[bool | None, int | None]:
+    """Return whether it is a CA, and its path length."""
+    if value is None:
+        return None, None
+    if value in (_NO_CA, _CA):
+        return value == _CA, None
+    if value[:-1] != _CA_WITH_PATH or value[-1] > _MAX_SHORT:
+        raise _A_CERTIFICATE.bad("basicConstraints say something else than CA or not, and a path length")
+    return True, value[-1]
+
+
+def _read_key_usage(value: bytes | None) -> frozenset[str] | None:
+    if value is None:
+        return None
+    bits = value[3:]
+    # Bits that are not used are zero, and there are fewer than eight of them.
+    unused = value[2] if len(value) in (4, 5) and value[:2] == bytes((der.BIT_STRING, len(bits) + 1)) else 8
+    if unused > 7 or bits[-1] & ((1 << unused) - 1):
+        raise _A_CERTIFICATE.bad("keyUsage is not a string of bits")
+    return frozenset([name for bit, name in _USAGES if bits[0] & bit])
+
+
+def _read_crl_number(value: bytes) -> int:
+    number = der.only_span(value, 0, len(value), tag=der.INTEGER, what="a CRL number")
+    if number[3] - number[2] > MAX_CRL_NUMBER_SIZE:
+        raise _A_CRL.bad(f"the number of the CRL has more than {MAX_CRL_NUMBER_SIZE} bytes")
+    return der.parse_uint(value[number[2] : number[3]])
+
+
+# --- names
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN_NAMES)
+def _common_name(name: bytes) -> str:
+    """Return the only CN of a Name (DER); none or two would let two readers see different names.
+
+    A Name is a row of parts, and each of them one attribute: a type and a text.
+    """
+    whole = der.only_span(name, 0, len(name), tag=der.SEQUENCE, what="a name")
+    parts = der.spans(name, whole[2], whole[3], what="a name", maximum=_MAX_NAME_PARTS)
+    attributes = [_read_attribute(name, part) for part in parts]
+    found = [text for kind, text in attributes if kind == _COMMON_NAME]
     if len(found) != 1:
         raise _bad_certificate(f"a name has {len(found)} common names, exactly one is expected")
     return found[0]
 
 
-def _common_names(attributes: bytes) -> list[str]:
-    """Return the CNs among the attributes of one part of a Name; a part has one attribute, as a rule."""
-    contents = [
-        der.expect(attribute, tag=der.SEQUENCE, what="an attribute of a name").content
-        for attribute in der.read_all(attributes, what="a part of a name", maximum=_MAX_NAME_PARTS)
-    ]
-    return [
-        _text(der.read_all(content, what="an attribute of a name", maximum=2)[-1])
-        for content in contents
-        if content.startswith(_COMMON_NAME)
-    ]
+def _read_attribute(name: bytes, part: der.Span) -> tuple[bytes, str]:
+    """Return the type of the one attribute of a part of a Name, and its text."""
+    if part[0] != der.SET:
+        raise _bad_certificate("a name is not a row of parts")
+    attribute = der.only_span(name, part[2], part[3], tag=der.SEQUENCE, what="a part of a name")
+    fields = der.spans(name, attribute[2], attribute[3], what="an attribute of a name")
+    if len(fields) != 2 or fields[0][0] != der.OBJECT_IDENTIFIER:
+        raise _bad_certificate("an attribute of a name is not a type and a value")
+    (_, _, begin, end), (tag, _, text, after) = fields
+    der.parse_oid(name[begin:end])
+    return name[begin:end], _read_text(tag, name[text:after])
 
 
-def _text(value: der.Element) -> str:
-    if value.tag not in (_UTF8_STRING, _PRINTABLE_STRING):
-        raise _bad_certificate("a common name is neither a UTF8String nor a PrintableString")
+def _read_text(tag: int, content: bytes) -> str:
+    if tag not in (_UTF8_STRING, _PRINTABLE_STRING):
+        raise _bad_certificate("a part of a name is neither a UTF8String nor a PrintableString")
+    if tag == _PRINTABLE_STRING and not _PRINTABLE.fullmatch(content):
+        raise _bad_certificate("a PrintableString holds characters that are in none")
     try:
-        text = value.content.decode()
+        text = content.decode()
     except UnicodeDecodeError as error:
-        raise _bad_certificate("a common name is not UTF-8") from error
+        raise _bad_certificate("a part of a name is not UTF-8") from error
     if not text.isprintable():
-        raise _bad_certificate("a common name holds characters that cannot be printed")
+        raise _bad_certificate("a part of a name holds characters that cannot be printed")
     return text
 
 
-_Value = TypeVar("_Value", bound=x509.ExtensionType)
-_Extensions = dict[type[x509.ExtensionType], x509.ExtensionType]
-"""Each under its own type."""
+# --- what only a CRL has
 
 
-def _extension(extensions: _Extensions, kind: type[_Value]) -> _Value | None:
-    return cast("_Value | None", extensions.get(kind))
+def _read_fields_of_crl(raw: bytes, tbs: der.Span) -> tuple[bytes, list[datetime], der.Span | None, der.Span]:
+    """Return issuer, both dates, entries where there are any, and extensions."""
+    kind = _A_CRL
+    fields = der.spans(raw, tbs[2], tbs[3], what="the CRL")
+    tags = [item[0] for item in fields]
+    if tags[:3] != _TBS_CRL_BEGINS or tags[-1] != _CRL_EXTENSIONS or tags[5:-1] not in ([], [der.SEQUENCE]):
+        raise kind.bad("the CRL is not built of the fields that it must have")
+    version, algorithm, issuer = [raw[at:end] for _, at, _, end in fields[:3]]
+    if version != _CRL_VERSION_2:
+        raise kind.bad("the CRL is not of version 2")
+    if algorithm != _ECDSA_WITH_SHA256:
+        raise kind.bad("the CRL does not name ecdsa-with-SHA256 twice")
+    if tags[4] not in (_UTC_TIME, _GENERALIZED_TIME):
+        raise kind.bad("the CRL does not say when the next one comes")
+    # It is compared with that of a certificate, which has one: anything else would be refused later.
+    _common_name(issuer)
+    return issuer, [_read_time(raw, time, kind) for time in fields[3:5]], (*fields[5:-1], None)[0], fields[-1]
 
 
-def _read_extensions(extensions: x509.Extensions) -> tuple[_Extensions, bytes | None]:
-    """Return the extensions that the library knows, by their kind, and the content of the SGX extension."""
-    known: _Extensions = {}
-    sgx_extension = None
-    for item in extensions:
-        oid, value = item.oid, item.value
-        if item.critical and oid not in _UNDERSTOOD_IF_CRITICAL:
-            raise _bad_certificate(f"the certificate has a critical extension {oid.dotted_string}, not understood")
-        if type(value) is not x509.UnrecognizedExtension:
-            known[type(value)] = value
-        elif oid == _SGX_EXTENSION:
-            sgx_extension = value.value
-    return known, sgx_extension
+def _read_entries(raw: bytes, entries: der.Span) -> frozenset[bytes]:
+    """Return the serials that a CRL lists, each the content of an INTEGER."""
+    spelled = _ENTRY_AS_ISSUED.split(raw[entries[2] : entries[3]])
+    # Between the entries that are spelled as all are, nothing is left over.
+    if any(spelled[::3]):
+        return _walk_through_entries(raw, entries)
+    for date in set(spelled[2::3]):
+        _read_time(date, (_UTC_TIME, 0, 0, len(date)), _A_CRL)
+    return frozenset(spelled[1::3])
 
 
-def _key_usage(usage: x509.KeyUsage | None) -> frozenset[str] | None:
-    if usage is None:
-        return None
-    flags = (
-        ("digitalSignature", usage.digital_signature),
-        ("keyCertSign", usage.key_cert_sign),
-        ("cRLSign", usage.crl_sign),
-    )
-    return frozenset([name for name, is_set in flags if is_set])
+def _walk_through_entries(raw: bytes, entries: der.Span) -> frozenset[bytes]:
+    """Do what `_read_entries` does in whatever spelling the entries come."""
+    kind, what = _A_CRL, "the entries of the CRL"
+    found = set()
+    for entry in der.spans(raw, entries[2], entries[3], what=what, maximum=MAX_REVOKED):
+        fields = der.spans(raw, entry[2], entry[3], what=what)
+        tags = [entry[0], *[item[0] for item in fields]]
+        if tags[:2] != [der.SEQUENCE, der.INTEGER] or len(tags) < 3 or tags[3:] not in ([], [der.SEQUENCE]):
+            raise kind.bad("an entry of the CRL is not built of the fields that it must have")
+        _read_time(raw, fields[1], kind)
+        if len(fields) == 3:
+            _read_extensions(raw, (0, 0, fields[2][1], fields[2][3]), kind)
+        found.add(_read_serial(raw, fields[0], kind))
+    return frozenset(found)
 
 
-def _limit(raw: bytes, *, maximum: int, what: str, reason: Reason) -> None:
+def _limit(raw: bytes, *, maximum: int, kind: _Kind, what: str = "") -> None:
     if len(raw) > maximum:
-        raise MalformedInput(reason, f"{len(raw)} bytes are too many for a {what}, the limit is {maximum}")
+        raise kind.bad(f"{len(raw)} bytes are too many for a {what or kind.what}, the limit is {maximum}")
 
 
 def _bad_certificate(message: str) -> MalformedInput:
-    return MalformedInput(Reason.CERTIFICATE_MALFORMED, message)
-
-
-def _bad_crl(message: str, *, hint: str | None = None) -> MalformedInput:
-    return MalformedInput(Reason.CRL_MALFORMED, message, hint=hint)
+    return _A_CERTIFICATE.bad(message)
