@@ -27,12 +27,12 @@ REPORTED: Final = {
 }
 """As Intel's retrieval tool writes it."""
 QUEUED: Final = {
+    "enc_ppid": "ab" * 384,
+    "platform_manifest": "",
     "qe_id": "AB" * 16,
     "pce_id": "0000",
     "cpu_svn": "0F" * 16,
     "pce_svn": "0D00",
-    "platform_manifest": "",
-    "enc_ppid": "ab" * 384,
 }
 SGX_CLASS: Final = "3123ec35-8d38-4ea5-87a5-d6c48b567570"
 TD_QE_CLASS: Final = "3769258c-75e6-4bc7-8d72-d2b0e224cad2"

@@ -290,7 +290,6 @@ def test_paths_are_matched_in_any_case_and_with_a_final_slash(served: Service, p
         f"{V4}/pckcerts",
         f"{V4}/fmspcs",
         f"{V4}/tcb/x",
-        f"{V4}//tcb",
         f"{V4}/tcb//",
         "/sgx/certification/v5/tcb",
         "/sgx/certification/v4x/tcb",

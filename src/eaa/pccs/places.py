@@ -19,7 +19,7 @@ REFRESH: Final = "/refresh"
 
 _HEALTH: Final = re.compile(r"/healthz(?P<rest>/.*)?", re.IGNORECASE)
 _MOUNT: Final = re.compile(
-    r"(?:/pki/(?P<scope>[0-9a-f]{8,64}))?/(?P<product>sgx|tdx)/certification/v(?P<version>3|4)(?P<rest>/.*)?",
+    r"(?:/pki/(?P<scope>[0-9a-f]{8,64}))?/(?P<product>sgx|tdx)/certification/v(?P<version>3|4)(?:/?(?P<rest>/.*))?",
     re.IGNORECASE,
 )
 _GUARDS: Final = {

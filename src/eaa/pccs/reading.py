@@ -6,11 +6,14 @@ time it is. A client chooses nothing: the platform or model that it names lies i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import unquote_to_bytes
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
@@ -33,6 +36,7 @@ AGING_KEPT: Final = timedelta(minutes=1)
 RENEW_PART: Final = 3
 """A document is renewed when less than one part in so many of its life is left, or the warning is due."""
 
+_log = logging.getLogger(__name__)
 _Verify = Callable[[Vouched], VerifiedDocument]
 
 
@@ -94,7 +98,7 @@ class Reader:
         return self._first_current((_lazily(self._certificate_answer, each, raw) for each in platforms), what)
 
     def _certificate_answer(self, platform: Platform, raw: RawTCB) -> _Candidate:
-        candidate = self._certificate(platform, raw)
+        candidate, is_new = self._certificate(platform, raw)
         chain = _found(self._store.chain(name=platform.ca, root=platform.root), "the CA's issuer chain")
         headers = (
             ("SGX-TCBm", candidate.tcbm),
@@ -103,26 +107,40 @@ class Reader:
             ("SGX-PCK-Certificate-Issuer-Chain", chain),
             ("Content-Type", "application/x-pem-file"),
         )
-        der = candidate.certificate.record.der
+
+        def verify(vouched: Vouched) -> VerifiedDocument:
+            verified = vouched.pck(candidate, ca=vouched.ca(platform.ca))
+            if is_new:
+                self._remember(platform, raw, candidate.tcbm)
+            return verified
+
         return _Candidate(
             root=platform.root,
             response=Response(status=Status.OK, headers=headers, body=candidate.pem.encode()),
-            verify=lambda vouched: vouched.pck(der, ca=vouched.ca(platform.ca)),
+            verify=verify,
         )
 
-    def _certificate(self, platform: Platform, raw: RawTCB) -> Candidate:
-        """Return the certificate for a raw TCB: the one chosen before, or the best there is."""
+    def _remember(self, platform: Platform, raw: RawTCB, tcbm: str) -> None:
+        """Keep the choice, which operators see in the list of platforms; a full disk does not keep an answer back."""
+        try:
+            self._store.remember_tcb(platform, raw, tcbm, now=self._clock())
+        except SQLAlchemyError as error:
+            _log.warning("a platform's TCB is not remembered: %s", getattr(error, "orig", error))
+
+    def _certificate(self, platform: Platform, raw: RawTCB) -> tuple[Candidate, bool]:
+        """Return the certificate for a raw TCB, and whether it was chosen now and not before."""
         certificates = self._store.pck_certificates(platform)
         known = self._store.tcbm(platform, raw)
         chosen = None if known is None or known not in certificates else _read(known, certificates[known])
         # What is kept as chosen must fit as what is chosen now does: the row may have been changed by anybody.
         if chosen is not None and raw.tcb.covers(chosen.tcb):
-            return chosen
+            return chosen, False
         candidates = [_read(tcbm, pem) for tcbm, pem in certificates.items()]
         try:
-            return select(raw.tcb, candidates, pce_id=platform.pce_id, levels=self._levels(platform))
+            best = select(raw.tcb, candidates, pce_id=platform.pce_id, levels=self._levels(platform))
         except SelectionError as error:
             raise Refusal(Status.NO_CACHE_DATA, f"no PCK certificate fits: {error}") from error
+        return best, True
 
     def _levels(self, platform: Platform) -> Levels:
         """Return the SGX TCB levels of the platform's model, the early ones where there are any."""
@@ -222,6 +240,9 @@ class Reader:
                 return self._current(make(), what)
             except Refusal as refusal:
                 first = first or refusal
+            except EAAError as error:
+                cause = f"{what} cannot be read: {told(error)}"
+                first = first or Refusal(Status.NO_CACHE_DATA, cause, alarms=True)
         raise first or Refusal(Status.NO_CACHE_DATA, f"{what} was never uploaded")
 
     def _current(self, candidate: _Candidate, what: str) -> Response:

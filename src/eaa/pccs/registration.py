@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from typing import Final
 
 from eaa.pccs.schema import REGISTRATION, violations
 from eaa.pccs.uploads import load_json
@@ -59,5 +60,9 @@ class Registration:
         )
 
     def to_json(self) -> dict[str, str]:
-        """Return it as the queue hands it out."""
+        """Return its members."""
         return asdict(self)
+
+
+QUEUE_ORDER: Final = ("enc_ppid", "platform_manifest", "qe_id", "pce_id", "cpu_svn", "pce_svn")
+"""In which order the queue hands the members out: the reference's."""

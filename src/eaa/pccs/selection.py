@@ -89,6 +89,11 @@ class Candidate:
     certificate: PCKCertificate
 
     @property
+    def own_tcbm(self) -> str:
+        """The same as the certificate says it: CPU SVN, and the PCE's SVN in little-endian order."""
+        return (self.certificate.cpu_svn + self.certificate.pce_svn.to_bytes(2, "little")).hex().upper()
+
+    @property
     def tcb(self) -> TCB:
         """The TCB in the certificate itself, which alone counts."""
         return TCB(self.certificate.tcb_components, self.certificate.pce_svn)

@@ -19,12 +19,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from eaa.pccs import migrations
-from eaa.pccs.engines import Where, open_engine, writing
+from eaa.pccs.engines import Where, open_engine, upsert, writing
 from eaa.pccs.freshness import Freshness
 from eaa.pccs.pem import unpacked
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.records import PKI, Document, DocumentKey, FleetEntry, Kind, Platform, Stored, Supplement
-from eaa.pccs.registration import Registration, Waiting
+from eaa.pccs.registration import QUEUE_ORDER, Registration, Waiting
 from eaa.pccs.tables import (
     chains,
     crl_uris,
@@ -43,6 +43,8 @@ from eaa.pccs.writing import apply, of_platform
 
 MAX_FLEET: Final = 1000
 """Platforms of one page."""
+MAX_TCBS: Final = 16
+"""Raw TCBs of one platform that are remembered because somebody asked: anybody may ask."""
 _SALT: Final = "pseudonym-salt"
 _PSEUDONYM: Final = 16
 _CHAIN_NAMES: Final = {Kind.TCB_INFO: TCB_INFO, Kind.IDENTITY: IDENTITY}
@@ -189,6 +191,16 @@ class Store:
         with self._engine.connect() as connection:
             return connection.scalar(query)
 
+    def remember_tcb(self, platform: Platform, raw: RawTCB, tcbm: str, *, now: datetime) -> None:
+        """Keep which certificate was chosen for a raw TCB, as long as the platform has not reported too many."""
+        table = platform_tcbs
+        own = of_platform(table, platform.root, platform)
+        row: dict[str, Any] = {"qe_id": platform.qe_id, "pce_id": platform.pce_id, "root": platform.root, "tcbm": tcbm}
+        row |= {"cpu_svn": raw.cpu_svn, "pce_svn": raw.pce_svn, "updated": int(now.timestamp())}
+        with self._write() as connection:
+            if (connection.scalar(sa.select(sa.func.count()).where(*own)) or 0) < MAX_TCBS:
+                upsert(connection, table, [row])
+
     def pck_certificates(self, platform: Platform) -> dict[str, str]:
         """Return a platform's certificates, PEM by TCBm."""
         table = pck_certs
@@ -283,7 +295,7 @@ class Store:
     def registered(self, *, state: Waiting, take: bool) -> list[dict[str, str]]:
         """Return who waits in this state; with `take` they wait no longer."""
         table = registrations
-        columns = (table.c[name] for name in Registration.__dataclass_fields__)
+        columns = (table.c[name] for name in QUEUE_ORDER)
         waiting = table.c.state == state
         with self._write() if take else self._engine.connect() as connection:
             found = [dict(row) for row in connection.execute(sa.select(*columns).where(waiting)).mappings()]

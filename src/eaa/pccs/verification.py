@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from eaa.collateral.x509 import Certificate, parse_pem_chain
 from eaa.errors import EAAError, MalformedInput, VerificationError
 from eaa.pccs.records import Supplement
+from eaa.pccs.selection import Candidate
 from eaa.pccs.uploads import CAS, IDENTITY, TCB_INFO, Upload, UploadedDocument
 from eaa.pccs.wire import Refusal, Status
 from eaa.verifier import TrustAnchors
@@ -81,9 +82,11 @@ class Vouched:
         """Verify the CRL of a PCK CA under its chain."""
         return verify_pck_crl(crl, chain, root=self.root)
 
-    def pck(self, der: bytes, *, ca: VerifiedCA) -> VerifiedDocument:
-        """Verify a PCK certificate."""
-        return verify_pck_certificate(der, ca=ca, root=self.root)
+    def pck(self, candidate: Candidate, *, ca: VerifiedCA) -> VerifiedDocument:
+        """Verify a PCK certificate, and that the TCBm it is kept under is its own."""
+        verified = verify_pck_certificate(candidate.certificate.record.der, ca=ca, root=self.root)
+        _require_place(candidate.tcbm == candidate.own_tcbm, f"TCBm {candidate.tcbm}", (candidate.own_tcbm,))
+        return verified
 
     def tcb_info(self, document: UploadedDocument, *, chain: bytes) -> VerifiedDocument:
         """Verify TCB Info, and that it is of the model and TEE under which it is kept."""
@@ -100,7 +103,7 @@ class Vouched:
         return verified
 
 
-def _require_place(fits: bool, place: str, said: tuple[str, str]) -> None:  # noqa: FBT001  a condition, as in assert
+def _require_place(fits: bool, place: str, said: tuple[str, ...]) -> None:  # noqa: FBT001  a condition, as in assert
     if not fits:
         raise Refusal(Status.INVALID_REQUEST, f"what stands as {place} is {' '.join(said)}")
 
@@ -142,7 +145,7 @@ def verify_upload(upload: Upload, stored: Supplement, *, trust_anchors: TrustAnc
     for platform in upload.platforms:
         with _refusing(f"a PCK certificate of FMSPC {platform.fmspc}"):
             for candidate in platform.certificates:
-                vouched.pck(candidate.certificate.record.der, ca=cas[platform.ca]).require_current(now=now)
+                vouched.pck(candidate, ca=cas[platform.ca]).require_current(now=now)
     for document in upload.tcb_infos:
         with _refusing(f"{document.tee} TCB Info for {document.name}, {document.update}"):
             vouched.tcb_info(document, chain=vouched.chain(TCB_INFO)).require_current(now=now)

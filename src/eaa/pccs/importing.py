@@ -1,0 +1,330 @@
+"""The database of Intel's own service, taken over: verified row by row like an upload, with what can be used kept.
+
+What does not verify is left out and counted, because the reference keeps documents for ever, and checks none. The file
+is opened to be read only; nothing in it is changed.
+
+Source: Intel SGX PCCS 1.27, migrations 00 to 05 and the models over them (SQLite).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from eaa.errors import EAAError, Misuse, Reason
+from eaa.pccs.admission import admit
+from eaa.pccs.policies import AppraisalPolicy
+from eaa.pccs.registration import Registration, Waiting
+from eaa.pccs.selection import SelectionError
+from eaa.pccs.store import Store
+from eaa.pccs.uploads import (
+    EMPTY_UPLOAD,
+    IDENTITY,
+    TCB_INFO,
+    RawTCB,
+    Upload,
+    UploadedDocument,
+    UploadedPlatform,
+    read_candidate,
+    read_chain,
+)
+from eaa.pccs.wire import Refusal
+from eaa.verifier import TrustAnchors
+
+BATCH: Final = 500
+"""Platforms that are stored in one transaction."""
+MAX_VALUE: Final = 2 * 1024 * 1024
+"""Bytes of one value in the file; longer ones are left out."""
+_ROOT, _SIGNER = 1, 3
+_CAS: Final = {"PROCESSOR": 2, "PLATFORM": 4}
+_TEES: Final = {0: "SGX", 1: "TDX"}
+_IDENTITIES: Final = {1: "QE", 2: "QVE", 3: "TD_QE"}
+_TABLES: Final = frozenset({"platforms", "platform_tcbs", "pck_cert", "fmspc_tcbs", "enclave_identities", "pck_crl"})
+_QUEUED: Final = (Waiting.NEW, Waiting.NOT_AVAILABLE)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Imported:
+    """What came of it."""
+
+    platforms: int = 0
+    documents: int = 0
+    """TCB Infos, identities and CRLs."""
+    policies: int = 0
+    registrations: int = 0
+    kept_newer: int = 0
+    """Documents that were left out, because a newer one was there."""
+    refused: list[str] = field(default_factory=list)
+    """What does not verify, and why."""
+
+    def refuse(self, what: str, why: object) -> None:
+        """Take note of a row that is left out."""
+        self.refused.append(f"{what}: {why}")
+        _log.warning("%s: not imported: %s", what, why)
+
+
+def is_intel_database(path: Path) -> bool:
+    """Whether a file is a SQLite database with the tables of Intel's service. Raises OSError."""
+    with path.open("rb") as stream:
+        if stream.read(16) != b"SQLite format 3\0":
+            return False
+    try:
+        with closing(_connect(path)) as connection:
+            return _TABLES <= {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error:
+        return False
+
+
+def import_intel_sqlite(path: Path, store: Store, *, trust_anchors: TrustAnchors, now: datetime) -> Imported:
+    """Take over Intel's database (`pckcache.db`).
+
+    Raises:
+        Misuse: FILE_UNREADABLE, it is no such database.
+        Unavailable: the store cannot be written.
+    """
+    try:
+        is_one = is_intel_database(path)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or "it cannot be read") from error
+    if not is_one:
+        raise _unreadable(path, "it is no SQLite database of Intel's service")
+    with closing(_connect(path)) as connection:
+        reader = _Import(connection=connection, store=store, trust_anchors=trust_anchors, now=now)
+        try:
+            reader.run()
+        except sqlite3.Error as error:
+            raise _unreadable(path, str(error)) from error
+    return reader.done
+
+
+def _unreadable(path: Path, why: str) -> Misuse:
+    return Misuse(
+        Reason.FILE_UNREADABLE, f"{path} cannot be imported: {why}", hint="name the file pckcache.db of Intel's service"
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+    return connection
+
+
+@dataclass(slots=True, kw_only=True)
+class _Import:
+    """One run."""
+
+    connection: sqlite3.Connection
+    store: Store
+    trust_anchors: TrustAnchors
+    now: datetime
+    done: Imported = field(default_factory=Imported)
+    vouching: Upload = EMPTY_UPLOAD
+    """The chains and CRLs; what is missing in the store comes from here."""
+    levels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By FMSPC the SGX TCB Info by which certificates are chosen."""
+
+    def run(self) -> None:
+        """What vouches comes first, then documents, then platforms, then what nobody signs."""
+        self.vouching = self.read_vouching()
+        if not self.admit("the chains and CRLs", self.vouching):
+            return
+        self.done.documents += (self.vouching.root_crl is not None) + len(self.vouching.pck_crls)
+        for what, upload in self.read_documents():
+            self.done.documents += self.admit(what, upload)
+        batch: list[UploadedPlatform] = []
+        for platform in self.read_platforms():
+            batch.append(platform)
+            if len(batch) >= BATCH:
+                self.admit_platforms(batch)
+                batch = []
+        self.admit_platforms(batch)
+        self.copy("policies", "appraisal_policies", self.policy)
+        self.copy("registrations", "platforms_registered", self.registration)
+
+    def admit(self, what: str, upload: Upload) -> bool:
+        """Verify and store; whether it was good."""
+        try:
+            stored = admit(upload, self.store, trust_anchors=self.trust_anchors, now=self.now)
+        except Refusal as refusal:
+            self.done.refuse(what, refusal.cause)
+            return False
+        self.done.kept_newer += stored.kept_newer
+        return True
+
+    def admit_platforms(self, batch: list[UploadedPlatform]) -> None:
+        """Store many at once; where one of them is bad, each alone."""
+        if not batch:
+            return
+        whole = replace(EMPTY_UPLOAD, root=self.vouching.root, platforms=tuple(batch))
+        try:
+            admit(whole, self.store, trust_anchors=self.trust_anchors, now=self.now)
+        except Refusal:
+            for platform in batch:
+                one = replace(whole, platforms=(platform,))
+                self.done.platforms += self.admit(f"a platform of FMSPC {platform.fmspc}", one)
+        else:
+            self.done.platforms += len(batch)
+
+    # --- reading
+
+    def read_vouching(self) -> Upload:
+        """Read chains and CRLs: certificate 1 is the root, 2 and 4 the CAs, 3 the signer."""
+        certificates = {row["id"]: row for row in self.rows("pcs_certificates")}
+        root = certificates.get(_ROOT)
+        if root is None or not root["cert"]:
+            raise _unreadable(Path("the database"), "it holds no root certificate")
+        names = {**_CAS, TCB_INFO: _SIGNER, IDENTITY: _SIGNER}
+        chains = {
+            name: _text(certificates[number]["cert"]) + _text(root["cert"])
+            for name, number in names.items()
+            if number in certificates and certificates[number]["cert"]
+        }
+        cached = [row["cdp_url"] for row in self.rows("crl_cache") if _bytes(row["crl"]) == _bytes(root["crl"])]
+        crls = {row["ca"]: _bytes(row["pck_crl"]) for row in self.rows("pck_crl") if row["pck_crl"]}
+        roots = {read_chain(chain)[-1].fingerprint.hex() for chain in chains.values()}
+        if len(roots) != 1:
+            raise _unreadable(Path("the database"), "its chains do not end in one root")
+        return replace(
+            EMPTY_UPLOAD,
+            root=roots.pop(),
+            chains=chains,
+            pck_crls={ca: crl for ca, crl in crls.items() if ca in chains},
+            root_crl=_bytes(root["crl"]) or None,
+            root_crl_uri=cached[0] if cached else None,
+        )
+
+    def read_documents(self) -> Iterator[tuple[str, Upload]]:
+        """Read TCB Infos and identities, each an upload of its own: one bad one keeps none of the others out."""
+        base = replace(EMPTY_UPLOAD, root=self.vouching.root)
+        for row in self.rows("fmspc_tcbs"):
+            tee, body = _TEES.get(row["type"], "SGX"), _bytes(row["tcbinfo"])
+            document = UploadedDocument(name=row["fmspc"], tee=tee, update=row["update_type"], text=body)
+            if (
+                tee == "SGX"
+                and row["version"] == 4
+                and (row["update_type"] == "EARLY" or row["fmspc"] not in self.levels)
+            ):
+                self.levels[row["fmspc"]] = _inner(body)
+            yield (
+                f"{tee} TCB Info for {row['fmspc']}",
+                replace(base, api_version=row["version"], tcb_infos=(document,), chains=self.chain_of(TCB_INFO)),
+            )
+        for row in self.rows("enclave_identities"):
+            name = _IDENTITIES.get(row["id"], "QE")
+            tee = "TDX" if name == "TD_QE" else "SGX"
+            document = UploadedDocument(name=name, tee=tee, update=row["update_type"], text=_bytes(row["identity"]))
+            yield (
+                f"the {name} identity",
+                replace(base, api_version=row["version"], identities=(document,), chains=self.chain_of(IDENTITY)),
+            )
+
+    def chain_of(self, name: str) -> dict[str, str]:
+        """Return the chain of a signer, as an upload carries it."""
+        chains = self.vouching.chains
+        return {name: chains[name]} if name in chains else {}
+
+    def read_platforms(self) -> Iterator[UploadedPlatform]:
+        """Read platforms with their certificates and the TCBs that they reported."""
+        for row in self.rows("platforms"):
+            try:
+                platform = self.platform(row)
+                for raw in platform.raw_tcbs:
+                    platform.best(raw)
+            except (Refusal, EAAError, SelectionError) as error:
+                self.done.refuse(f"a platform of FMSPC {row[\'fmspc\']}", error)
+                continue
+            yield platform
+
+    def platform(self, row: sqlite3.Row) -> UploadedPlatform:
+        """Read one. Raises Refusal."""
+        key = (row["qe_id"], row["pce_id"])
+        same = " WHERE qe_id = ? AND pce_id = ?"
+        certificates = tuple(
+            read_candidate({"tcbm": each["tcbm"], "cert": _text(each["pck_cert"])})
+            for each in self.rows("pck_cert", same, key)
+        )
+        tcbs = tuple(
+            RawTCB(cpu_svn=each["cpu_svn"].upper(), pce_svn=each["pce_svn"].upper())
+            for each in self.rows("platform_tcbs", same, key)
+        )
+        return UploadedPlatform(
+            qe_id=key[0].upper(),
+            pce_id=key[1].upper(),
+            fmspc=row["fmspc"].upper(),
+            ca=row["ca"].upper(),
+            enc_ppid=_bytes(row["enc_ppid"]).hex().upper(),
+            platform_manifest=_bytes(row["platform_manifest"]).hex().upper(),
+            is_listed=True,
+            raw_tcbs=tcbs,
+            certificates=certificates,
+            tcb_info=self.levels.get(row["fmspc"], {}),
+        )
+
+    # --- what nobody signs
+
+    def copy(self, counted: str, table: str, take: Callable[[sqlite3.Row], bool]) -> None:
+        """Take over the rows of a table that older versions of the service do not have."""
+        for row in self.rows(table):
+            try:
+                setattr(self.done, counted, getattr(self.done, counted) + take(row))
+            except Refusal as refusal:
+                self.done.refuse(f"a row of {table}", refusal.cause)
+
+    def policy(self, row: sqlite3.Row) -> bool:
+        """Keep an appraisal policy."""
+        members = {"is_default": bool(row["is_default"]), "fmspc": row["fmspc"], "policy": row["policy"]}
+        self.store.put_policy(AppraisalPolicy.parse(json.dumps(members).encode()), now=self.now)
+        return True
+
+    def registration(self, row: sqlite3.Row) -> bool:
+        """Keep who still waits."""
+        if row["state"] not in _QUEUED:
+            return False
+        members = {name: row[name] or "" for name in ("qe_id", "pce_id", "cpu_svn", "pce_svn")}
+        members |= {name: _bytes(row[name]).hex() for name in ("enc_ppid", "platform_manifest")}
+        registration = Registration.parse(json.dumps(members).encode())
+        self.store.register(registration, state=Waiting(row["state"]), now=self.now)
+        return True
+
+    def rows(self, table: str, where: str = "", values: tuple[str, ...] = ()) -> Iterator[sqlite3.Row]:
+        """Yield the rows of a table, of none where there is no such table."""
+        try:
+            yield from self.connection.execute(f"SELECT * FROM {table}{where}", values)  # noqa: S608  names of our own
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+
+
+def _bytes(value: object) -> bytes:
+    """Return a BLOB; versions of the service differ in whether they keep bytes or their hex."""
+    if value is None:
+        return b""
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    if raw[:1] in (b"{", b"\x30", b"-") and raw[:2] != b"30":
+        return raw
+    try:
+        return bytes.fromhex(raw.decode("ascii"))
+    except ValueError:
+        return raw
+
+
+def _text(value: object) -> str:
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return raw.decode("ascii", "replace")
+
+
+def _inner(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)["tcbInfo"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
