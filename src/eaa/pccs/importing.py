@@ -78,7 +78,7 @@ def is_intel_database(path: Path) -> bool:
             return False
     try:
         with closing(_connect(path)) as connection:
-            return _TABLES <= {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")} >= _TABLES
     except sqlite3.Error:
         return False
 
@@ -240,7 +240,7 @@ class _Import:
                 for raw in platform.raw_tcbs:
                     platform.best(raw)
             except (Refusal, EAAError, SelectionError) as error:
-                self.done.refuse(f"a platform of FMSPC {row[\'fmspc\']}", error)
+                self.done.refuse(f"a platform of FMSPC {row['fmspc']}", error)
                 continue
             yield platform
 
