@@ -198,6 +198,20 @@ def test_what_was_judged_by_the_settings_of_before_is_not_handed_out_even_if_it_
     in_world(test, warm=0)
 
 
+def test_what_failed_by_the_settings_of_before_is_no_outage_today() -> None:
+    async def test(world: PoolWorld) -> None:
+        world.workload.may_open.clear()
+        world.workload.failures = [BAD]
+        taking = asyncio.create_task(world.pool.take())
+        await until(lambda: world.workload.attempts == 1)
+        world.pool.retarget(target_of(ScriptedVerifier(), warm=0), lifetime=300)
+        world.workload.may_open.set()
+        assert await carries(world, await taking)
+        assert world.pool.outage is None
+
+    in_world(test, warm=0)
+
+
 def test_who_leaves_while_a_channel_is_taken_leaves_none_behind() -> None:
     async def test(world: PoolWorld) -> None:
         (only,) = world.workload.given

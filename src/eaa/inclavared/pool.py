@@ -225,6 +225,9 @@ class Pool:
         try:
             channel = await self._attempt(target, attempts)
         except EAAError as error:
+            if self._target is not target:
+                # What failed was asked for by the settings of before, and says nothing of those of today.
+                return await self._open(attempts=attempts)
             self._note_failure(error, began)
             raise Unavailable(
                 Reason.WORKLOAD_UNAVAILABLE,
