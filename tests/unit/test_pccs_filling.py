@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 
+from eaa.pccs import flights
 from eaa.pccs.filling import Filler, Mode
 from eaa.pccs.flights import Flights
 from eaa.pccs.service import Service
@@ -244,13 +249,38 @@ def test_a_failure_that_passes_is_tried_again_with_growing_pauses(tmp_path: Path
     assert 0.5 <= second <= 1.5
 
 
-@pytest.mark.parametrize(("asked", "waited"), [("3", 3.0), ("99999", 8.0)])
-def test_an_upstream_that_throttles_says_for_how_long_within_reason(tmp_path: Path, asked: str, waited: float) -> None:
+def test_an_upstream_that_throttles_says_for_how_long(tmp_path: Path) -> None:
     pauses = Pauses()
-    throttled = Reply(status=429, headers=(("Retry-After", asked),))
+    throttled = Reply(status=429, headers=(("Retry-After", "3"),))
     with filled(tmp_path, with_tcb(throttled, good_tcb()), pauses=pauses) as (served, _):
         assert get(served, TCB).status == 200
-    assert pauses == [waited]
+    assert pauses == [3.0]
+
+
+@pytest.mark.parametrize("asked", ["40", "99999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_an_upstream_that_wants_to_be_left_alone_is_within_reason_and_nobody_waits(tmp_path: Path, asked: str) -> None:
+    throttled = Reply(status=429, headers=(("Retry-After", asked),))
+    pauses, moment = Pauses(), [0.0]
+    with scripted(with_tcb(throttled, good_tcb())) as script:
+        upstream = Upstream(script.url, sleep=pauses, monotonic=lambda: moment[0])
+        for _ in range(3):
+            with pytest.raises(Refusal) as refused:
+                upstream.get("sgx", "tcb", {"fmspc": FMSPC})
+            assert refused.value.status == 502
+        assert (len(script.requests), pauses) == (1, [])
+        moment[0] = 60.0
+        assert upstream.get("sgx", "tcb", {"fmspc": FMSPC}).body
+
+
+def test_what_the_upstream_has_not_is_not_asked_for_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(tmp_path, with_tcb(Reply(status=404), good_tcb())) as (served, script):
+        assert [get(served, TCB).status for _ in range(3)] == [404] * 3
+        assert len(script.requests) == 1
+        monkeypatch.setattr(flights, "NEGATIVE", -1.0)
+        other = TCB.replace(FMSPC, "000000000000")
+        assert [get(served, other).status for _ in range(2)] == [502, 502]
 
 
 @pytest.mark.parametrize("failure", [Reply(hangs_up=True), Reply(status=503), Reply(stalls=5)])
@@ -338,3 +368,113 @@ def test_whoever_asks_at_the_same_time_shares_the_outcome() -> None:
         assert first.result() + sum(future.result() for future in rest) == 8
     assert count <= 8
     assert flights.run("key", lambda: 5) == 5
+
+
+# --- ahead of time
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def number_of(served: Service, target: str) -> int:
+    response = get(served, target)
+    assert response.status == 200
+    found: int = json.loads(response.body)["tcbInfo"]["tcbEvaluationDataNumber"]
+    return found
+
+
+def revised(now: datetime) -> Replies:
+    machine = platform().revised(tcb_evaluation_data_number=platform().model.tcb_evaluation_data_number + 1)
+    return upstream_of(machine, now=now)
+
+
+def test_a_document_that_is_read_near_its_end_is_renewed_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    clock = Clock()
+    with filled(tmp_path, upstream_of(platform()), clock=clock) as (served, script):
+        first = number_of(served, TCB)
+        clock.now += timedelta(days=21)
+        stalled = {path: [replace(reply[0], stalls=0.3)] for path, reply in revised(clock.now).items()}
+        script.replies.update(stalled)
+        began = time.monotonic()
+        assert number_of(served, TCB) == first
+        assert time.monotonic() - began < 0.3
+        wait_until(lambda: number_of(served, TCB) == first + 1)
+
+
+def test_a_document_that_is_young_is_not_asked_for(tmp_path: Path) -> None:
+    clock = Clock()
+    with filled(tmp_path, upstream_of(platform()), clock=clock) as (served, script):
+        number_of(served, TCB)
+        clock.now += timedelta(days=15)
+        script.requests.clear()
+        assert get(served, f"{TCB}&a=b").status == 200
+        assert script.requests == []
+
+
+def test_a_renewal_that_fails_is_tried_again_and_what_is_valid_is_served(tmp_path: Path) -> None:
+    clock = Clock()
+    with filled(tmp_path, upstream_of(platform()), clock=clock) as (served, script):
+        first = number_of(served, TCB)
+        clock.now += timedelta(days=25)
+        script.replies.update({path: [Reply(hangs_up=True)] for path in script.replies})
+        script.requests.clear()
+        answer = get(served, TCB)
+        assert answer.status == 200
+        assert "expires at" in dict(answer.headers)["Warning"]
+        wait_until(lambda: len(script.requests) == RETRIES + 1)
+        script.replies.update(revised(clock.now))
+        clock.now += timedelta(minutes=2)
+        wait_until(lambda: number_of(served, TCB) == first + 1)
+
+
+def test_an_upstream_that_repeats_an_old_document_does_not_take_back_a_newer_one(tmp_path: Path) -> None:
+    clock = Clock()
+    with filled(tmp_path, revised(NOW), clock=clock) as (served, script):
+        newer = number_of(served, TCB)
+        script.replies.update(upstream_of(platform(), now=NOW - timedelta(days=1)))
+        assert get(served, f"{V4}/refresh", method="POST", admin_token=TOKEN).status == 200
+        assert number_of(served, TCB) == newer
+
+
+def test_tcb_info_is_fetched_by_its_evaluation_number_and_found_by_it(tmp_path: Path) -> None:
+    number = platform().model.tcb_evaluation_data_number
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        target = f"{TCB}&tcbEvaluationDataNumber={number}"
+        assert number_of(served, target) == number
+        assert f"fmspc={FMSPC}&tcbEvaluationDataNumber={number}" in script.requests[0]
+        script.requests.clear()
+        assert number_of(served, target) == number
+        assert script.requests == []
+
+
+def test_the_crl_of_a_pck_ca_is_fetched_by_its_address(tmp_path: Path) -> None:
+    uri = "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl?ca=platform&encoding=der"
+    with filled(tmp_path, upstream_of(platform())) as (served, _):
+        answer = get(served, f"{V4}/crl?uri={quote(uri, safe='')}")
+        assert answer.status == 200
+        assert answer.body == get(served, f"{V4}/pckcrl?ca=platform&encoding=der").body
+        # As Intel's library sends it, with its parameters loose.
+        assert get(served, f"{V4}/crl?uri={uri}").body == answer.body
+
+
+def test_two_caches_on_one_database_fetch_each_document_once(tmp_path: Path) -> None:
+    clock = Clock()
+    with scripted(upstream_of(platform())) as script:
+        stores = [Store.open(tmp_path / "pccs.sqlite") for _ in range(2)]
+        caches = []
+        for store in stores:
+            filler = Filler(Upstream(script.url), store, trust_anchors=anchors(), clock=clock)
+            admin = Token.of(TOKEN)
+            caches.append(
+                Service(store, admin_token=admin, trust_anchors=anchors(), mode=Mode.LAZY, filler=filler, clock=clock)
+            )
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda index: get(caches[index % 2], PCKCERT).status, range(16)))
+        assert answers == [200] * 16
+        assert len(script.requests) == len(set(script.requests))
+        for store in stores:
+            store.close()

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from eaa.errors import EAAError
 from eaa.pccs.admission import admit
 from eaa.pccs.flights import Missing, SharedFlights
+from eaa.pccs.observing import Nobody, Observer
 from eaa.pccs.records import DocumentKey, Kind
 from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.store import Store
@@ -66,9 +67,16 @@ class Filler:
     """Brings documents from the upstream into the store. Thread-safe."""
 
     def __init__(
-        self, upstream: Upstream, store: Store, *, trust_anchors: TrustAnchors, clock: Callable[[], datetime]
+        self,
+        upstream: Upstream,
+        store: Store,
+        *,
+        trust_anchors: TrustAnchors,
+        clock: Callable[[], datetime],
+        observer: Observer | None = None,
     ) -> None:
-        """Fill this store from this upstream, with what the trust anchors vouch for."""
+        """Fill this store from this upstream, with what the trust anchors vouch for, and tell the observer."""
+        self._observer = observer or Nobody()
         self._upstream = upstream
         self._store = store
         self._trust_anchors = trust_anchors
@@ -94,11 +102,22 @@ class Filler:
         if name in self._missing:
             raise Refusal(Status.NO_CACHE_DATA, "the upstream had none a moment ago")
         try:
-            work()
+            self.observed(name, work)
         except Refusal as refusal:
             if refusal.status is Status.NO_CACHE_DATA:
                 self._missing.add(name)
             raise
+
+    def observed(self, name: str, work: Callable[[], None]) -> None:
+        """Do the work of a fetch and tell the observer what came of it. Raises as the work."""
+        route = name.partition("/")[0]
+        try:
+            work()
+        except Refusal as refusal:
+            outcome = "missing" if refusal.status is Status.NO_CACHE_DATA else "failed"
+            self._observer.fetched(route, "lied" if isinstance(refusal, Lie) else outcome)
+            raise
+        self._observer.fetched(route, "ok")
 
     # Each of these raises Refusal: 404, the upstream has none; 502, it fails, or what it sends does not verify.
 
@@ -178,12 +197,13 @@ class Filler:
     def refresh(self) -> int:
         """Fetch anew whatever is in the store, but for certificates; return how many documents could not be."""
         failures = 0
-        for fetch in self._everything():
+        for name, fetch in self._everything():
             try:
-                fetch()
+                self.observed(name, fetch)
             except Refusal as refusal:
                 failures += 1
                 _log.warning("not refreshed: %s", refusal.cause)
+        self._observer.refreshed(failures)
         return failures
 
     def refresh_platforms(self, fmspcs: tuple[str, ...]) -> int:
@@ -221,19 +241,19 @@ class Filler:
             if not is_optional or refusal.status is not Status.NO_CACHE_DATA:
                 raise
 
-    def _everything(self) -> list[Callable[[], None]]:
-        """Return what fetches each document of the upstream's PKI anew, CRLs first: they vouch for the rest."""
+    def _everything(self) -> list[tuple[str, Callable[[], None]]]:
+        """Return, by name, what fetches each document of the upstream's PKI anew; CRLs first: they vouch."""
         root = self._upstream_root()
         keys = [document.key for document in self._store.catalogue(root=root)] if root else []
         names = {kind: [key for key in keys if key.kind is kind] for kind in Kind}
         current = [key for kind in (Kind.TCB_INFO, Kind.IDENTITY) for key in names[kind] if key.api_version == 4]
         return [
-            *([self.root_crl] if names[Kind.ROOT_CRL] else []),
-            *(partial(self.pck_crl, ca=key.name) for key in names[Kind.PCK_CRL]),
+            *([("rootcacrl", self.root_crl)] if names[Kind.ROOT_CRL] else []),
+            *(("pckcrl", partial(self.pck_crl, ca=key.name)) for key in names[Kind.PCK_CRL]),
             *(
-                partial(self.tcb_info, tee=key.tee, fmspc=key.name, update=key.update_type)
+                ("tcb", partial(self.tcb_info, tee=key.tee, fmspc=key.name, update=key.update_type))
                 if key.kind is Kind.TCB_INFO
-                else partial(self.identity, name=key.name, update=key.update_type)
+                else ("identity", partial(self.identity, name=key.name, update=key.update_type))
                 for key in current
             ),
         ]
@@ -357,5 +377,9 @@ def _believed(work: Callable[[], T]) -> T:
         raise _lie(told(error)) from error
 
 
-def _lie(why: str) -> Refusal:
-    return Refusal(Status.BAD_GATEWAY, f"what the upstream sent is not kept: {why}", alarms=True)
+class Lie(Refusal):
+    """The upstream sent what does not hold."""
+
+
+def _lie(why: str) -> Lie:
+    return Lie(Status.BAD_GATEWAY, f"what the upstream sent is not kept: {why}", alarms=True)

@@ -19,6 +19,7 @@ from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
 from eaa.errors import EAAError
 from eaa.pccs import query
+from eaa.pccs.observing import Nobody, Observer
 from eaa.pccs.places import Place
 from eaa.pccs.records import Document, DocumentKey, Kind, Platform
 from eaa.pccs.selection import Candidate, Levels, SelectionError, select
@@ -59,12 +60,14 @@ class Reader:
         trust_anchors: TrustAnchors,
         clock: Callable[[], datetime],
         crl_hosts: frozenset[str] = frozenset(),
+        observer: Observer | None = None,
     ) -> None:
         """Answer from this store, with what the trust anchors vouch for; see `eaa.pccs.service.Service`."""
         self._store = store
         self._trust_anchors = trust_anchors
         self._clock = clock
         self._crl_hosts = crl_hosts
+        self._observer = observer or Nobody()
 
     def routes(self) -> dict[str, Callable[[Request, Place], Response]]:
         """Return who answers which route of GET."""
@@ -259,6 +262,7 @@ class Reader:
         except Refusal as refusal:
             raise Refusal(Status.NO_CACHE_DATA, f"{what} cannot be verified: {refusal.cause}", alarms=True) from refusal
         except EAAError as error:
+            self._observer.refused(_kind_of(what), str(error.reason))
             raise Refusal(Status.NO_CACHE_DATA, f"{what} does not verify: {told(error)}", alarms=True) from error
         try:
             verified.require_current(now=now)
@@ -322,6 +326,11 @@ def _found(value: str | None, what: str) -> str:
     if value is None:
         raise Refusal(Status.NO_CACHE_DATA, f"{what} was never uploaded")
     return value
+
+
+def _kind_of(what: str) -> str:
+    """Return which kind of document this is, without the model that a client named."""
+    return what.partition(" FMSPC")[0].removesuffix(" for").removesuffix(" of a platform of")
 
 
 def _lazily(make: Callable[..., _Candidate], *arguments: object) -> Callable[[], _Candidate]:

@@ -176,7 +176,7 @@ class Renewals:
 
     def _renew(self, fetch: Fetch) -> None:
         try:
-            self._filler.once(fetch.name, fetch.work)
+            self._filler.observed(fetch.name, lambda: self._filler.once(fetch.name, fetch.work))
             _log.info("renewed ahead of time: %s", fetch.name.partition("/")[0])
         except Refusal as refusal:
             _log.warning("not renewed, and still served: %s", refusal.cause)

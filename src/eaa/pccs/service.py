@@ -22,6 +22,7 @@ from eaa.pccs.engines import will_pass
 from eaa.pccs.filling import Filler, Mode
 from eaa.pccs.health import Health
 from eaa.pccs.misses import Fetch, Misses
+from eaa.pccs.observing import Observer
 from eaa.pccs.operations import Operations
 from eaa.pccs.places import ADMIN, REFRESH, USER, Place, guard_of, place_of
 from eaa.pccs.reading import Reader
@@ -62,6 +63,7 @@ class Service:
         mode: Mode = Mode.OFFLINE,
         filler: Filler | None = None,
         crl_hosts: frozenset[str] = frozenset(),
+        observer: Observer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         request_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
@@ -76,6 +78,7 @@ class Service:
             filler: brings documents from the upstream; every mode but OFFLINE needs one.
             crl_hosts: hosts (`host` or `host:port`, lower case) beside the vendor's whose CRLs may be asked for by
                 address.
+            observer: is told what is not served any more; see `eaa.pccs.observing`.
             clock: the present; documents are judged by it.
             request_id: makes a new one for each answer.
         """
@@ -89,7 +92,7 @@ class Service:
         self._request_id = request_id
         self._kept = RenderedAnswers()
         self._looked = -GENERATION_INTERVAL
-        reader = Reader(store, trust_anchors=trust_anchors, clock=clock, crl_hosts=crl_hosts)
+        reader = Reader(store, trust_anchors=trust_anchors, clock=clock, crl_hosts=crl_hosts, observer=observer)
         operations = Operations(store, trust_anchors=trust_anchors, mode=mode, filler=filler, clock=clock)
         self._routes = _route_table(reader, operations, Health(store, clock=clock))
 

@@ -14,6 +14,8 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +34,9 @@ TIMEOUT: Final = 10.0
 RETRIES: Final = 2
 FIRST_PAUSE: Final = 0.5
 MAX_PAUSE: Final = 8.0
-"""Seconds that are waited between two tries, whatever the service asks for: clients wait as well."""
+"""Seconds that are waited between two tries: clients wait as well."""
+MAX_CLOSED: Final = 60.0
+"""Seconds for which a service is left alone that asks for more than that; until then nothing is sent to it."""
 _RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 _MISSING: Final = frozenset({400, 404, 461})
 _log = logging.getLogger(__name__)
@@ -72,12 +76,15 @@ class Upstream:
         ca_file: Path | None = None,
         timeout: float = TIMEOUT,
         sleep: Callable[[float], object] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a client; nothing is sent yet. Raises Misuse (ADDRESS_INVALID, FILE_UNREADABLE)."""
         self._base = BaseURL.parse(base_url)
         self._api_key = api_key
         self._timeout = timeout
         self._sleep = sleep
+        self._monotonic = monotonic
+        self._closed_until = -MAX_CLOSED
         self._random = random.Random()  # noqa: S311  spreads clients over time, guards nothing
         self._pool = watched_pool(_context(ca_file) if self._base.root.startswith("https") or ca_file else None)
 
@@ -114,12 +121,17 @@ class Upstream:
     ) -> Answer:
         # A log gets no parameters: they name platforms.
         shown = f"{method} {url.partition('?')[0]}"
+        left = self._closed_until - self._monotonic()
+        if left > 0:
+            raise Refusal(Status.BAD_GATEWAY, f"{shown}: the upstream asked to be left alone for {left:.0f} s more")
         pause = FIRST_PAUSE
         for attempt in range(RETRIES + 1):
             try:
                 return self._once(method, url, shown, headers=headers or {}, body=body)
             except _Failed as failure:
-                if attempt == RETRIES:
+                if failure.pause is not None and failure.pause > MAX_PAUSE:
+                    self._closed_until = self._monotonic() + min(failure.pause, MAX_CLOSED)
+                if attempt == RETRIES or self._closed_until > self._monotonic():
                     raise Refusal(Status.BAD_GATEWAY, f"{shown}: {failure}", alarms=True) from failure
                 wait = min(failure.pause or pause * self._random.uniform(0.5, 1.5), MAX_PAUSE)
                 _log.info("%s: %s; trying again in %.1f s", shown, failure, wait)
@@ -167,9 +179,16 @@ def _bounded(response: urllib3.BaseHTTPResponse) -> bytes:
 
 
 def _asked_for(retry_after: str | None) -> float | None:
-    """Return the seconds that the upstream asks for; a date is not understood, and our own pause does."""
-    text = (retry_after or "").strip()
-    return float(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else None
+    """Return the seconds that the upstream asks for: a number, or a date by this machine's clock; None for neither."""
+    text = (retry_after or "").strip()[:64]
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
