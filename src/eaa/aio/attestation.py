@@ -177,7 +177,7 @@ class Attestation:
             data = await self._first_bytes()
         else:
             await self._flush()
-            data = await self._receive()
+            data = await self._receive(cancellable=False)
         for event in self._exchange.receive(data):
             self._holds_back = False
             await self._on(event)
@@ -185,7 +185,7 @@ class Attestation:
     async def _first_bytes(self) -> bytes:
         asking = asyncio.get_running_loop().call_later(HELD_BACK, self._ask_meanwhile)
         try:
-            return await self._receive()
+            return await self._receive(cancellable=False)
         finally:
             asking.cancel()
 
@@ -197,9 +197,9 @@ class Attestation:
         with contextlib.suppress(EAAError):
             del self._outgoing[: self._stream._send_control_now(self._outgoing)]  # noqa: SLF001  one module
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, *, cancellable: bool = True) -> bytes:
         # As much as there is, and not message by message: what follows the last one is kept for the stream.
-        data = await self._stream._receive_control(READ_SIZE)  # noqa: SLF001  one module
+        data = await self._stream._receive_control(READ_SIZE, cancellable=cancellable)  # noqa: SLF001  one module
         self._received += len(data)
         if self._received > self._hop.max_request:
             COUNTERS.refused[Limit.REQUEST] += 1
