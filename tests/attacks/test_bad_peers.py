@@ -90,7 +90,8 @@ def running_node(site: Site, at_workload: str, at_relay: str, *, patience: float
     with observed(*server, patience=patience) as workload:
         # What is told apart here is what each peer leaves behind, so nothing is kept ready beside.
         hops = ("--listen", at_relay, "--xfer", workload.address, "--mutual", "--warm-channels", "0")
-        with observed("inclavared", *hops, *site.attested("relay"), *site.judging, patience=patience) as relay:
+        idle = () if patience is None else ("--idle-timeout", str(patience))
+        with observed("inclavared", *hops, *idle, *site.attested("relay"), *site.judging, patience=patience) as relay:
             node = Node(
                 workload=workload,
                 relay=relay,

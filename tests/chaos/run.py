@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import hashlib
 import random
 import re
@@ -382,33 +381,38 @@ async def torment(site: Site, node: Node, count: int, seed: int) -> Figures:
 
 
 def transfer(site: Site, node: Node) -> str:
-    """Send bytes through `shelter connect` and back; return their SHA-256 where they are the same."""
+    """Send bytes through `shelter connect` and back; return their SHA-256 where they are the same, else raise."""
     sent = Mood.NEVER.value + pattern(FINAL_TRANSFER - 1)
     command = ("shelter", "connect", "--listen", "tcp://127.0.0.1:0", "--addr", node.address, *site.judging)
     with running(*command) as shelter:
         host, _, port = shelter.address().removeprefix("tcp://").partition(":")
         with socket.create_connection((host, int(port)), timeout=ROUND_PATIENCE) as client:
-            received = hashlib.sha256()
-            count = 0
+            received = asyncio.run(_there_and_back(client, sent))
+        said = shelter.lines[-2:]
+    if received != hashlib.sha256(sent).hexdigest():
+        raise ValueError(f"{received} came back; {said}")
+    return received
 
-            async def both() -> None:
-                nonlocal count
-                client.setblocking(False)  # noqa: FBT003  the standard library's signature
-                loop = asyncio.get_running_loop()
 
-                async def send() -> None:
-                    await loop.sock_sendall(client, sent)
-                    client.shutdown(socket.SHUT_WR)
+async def _there_and_back(client: socket.socket, sent: bytes) -> str:
+    """Send and receive at once; return the SHA-256 of what came back, or how it ended."""
+    client.setblocking(False)  # noqa: FBT003  the standard library's signature
+    loop = asyncio.get_running_loop()
+    received = hashlib.sha256()
 
-                sending = asyncio.create_task(send())
-                while data := await loop.sock_recv(client, 1 << 16):
-                    received.update(data)
-                    count += len(data)
-                await sending
+    async def send() -> None:
+        await loop.sock_sendall(client, sent)
+        client.shutdown(socket.SHUT_WR)
 
-            asyncio.run(both())
-    if received.hexdigest() != hashlib.sha256(sent).hexdigest():
-        raise ValueError(f"{count} bytes came back of {len(sent)}, and not those")
+    sending = asyncio.create_task(send())
+    try:
+        while data := await loop.sock_recv(client, 1 << 16):
+            received.update(data)
+    except OSError as error:
+        return str(error)
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
     return received.hexdigest()
 
 
@@ -433,10 +437,10 @@ def run(count: int, seed: int) -> Figures:
         with serving(site, folder, seed) as node:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 figures = runner.run(torment(site, node, count, seed))
-            with contextlib.suppress(ValueError):
+            try:
                 figures.digest = transfer(site, node)
-            if not figures.digest:
-                figures.failures.append("the final transfer did not come back whole")
+            except ValueError as error:
+                figures.failures.append(f"the final transfer did not come back whole: {error}")
             bugs = [line for line in (*node.relay.lines, *node.workload.lines) if "INTERNAL" in line or "Trace" in line]
             figures.failures += bugs[:10]
     judge(figures)

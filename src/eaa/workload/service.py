@@ -10,7 +10,7 @@ from typing import Final
 from eaa.aio.attestation import Attestation
 from eaa.aio.net import Service
 from eaa.aio.sessions import Endpoint, judge_now_by
-from eaa.aio.stream import READ_SIZE, AttestedStream
+from eaa.aio.stream import READ_SIZE, AttestedStream, deadline
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
 from eaa.errors import PeerMisbehaved, Reason
@@ -66,8 +66,11 @@ class Workload:
         try:
             await channel.complete()
             logger.info("%s: channel open: %s, %s", peer, self._said_of_relay(channel), said_of_this_side(channel))
-            if not await _is_used(channel.stream):
-                logger.debug("%s: the channel was given back unused", peer)
+            try:
+                await _wait_for_client(channel.stream)
+            except PeerMisbehaved as error:
+                # Not a warning: relays replace the channels that they keep ready.
+                logger.info("%s: the channel ended unused: %s [%s]", peer, error.message, error.reason)
                 return
             inner = await self._inner.secure_inside(channel.stream, self._inner_terms, None)
             await self._application.serve(inner, peer)
@@ -78,19 +81,13 @@ class Workload:
         return f"relay accepted at level {channel.stream.level.label}" if self._judge else "relay not judged"
 
 
-async def _is_used(channel: AttestedStream) -> bool:
-    """Wait for the first byte of a client's session; relays keep channels ready. False where none comes."""
-    first = b""
-    try:
-        async with asyncio.timeout(CHANNEL_PATIENCE):
-            first = await channel.read(READ_SIZE)
-    except TimeoutError:
-        return False
-    except PeerMisbehaved as error:
-        if error.reason is not Reason.PEER_CLOSED:
-            raise
+async def _wait_for_client(channel: AttestedStream) -> None:
+    """Wait for the first byte of a client's session; relays keep channels ready. Raises PeerMisbehaved: none came."""
+    async with deadline(CHANNEL_PATIENCE, "waiting for a client in this channel"):
+        first = await channel.read(READ_SIZE)
+    if not first:
+        raise PeerMisbehaved(Reason.PEER_CLOSED, "the relay has no use for this channel any more")
     channel.push_back(first)
-    return bool(first)
 
 
 def serve(
