@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak docs format clean FORCE
+.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak chaos docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -15,6 +15,7 @@ N ?= 10000
 SEED ?= 1
 SECONDS ?= 3600
 HANDSHAKES ?= 20000
+ROUNDS ?= 3000
 ONE ?=
 
 DEMO_READY := $(VENV)/.installed-pccs
@@ -71,6 +72,9 @@ mutation: $(DEV_READY)  ## change verify/ and appraise/ one check at a time: eac
 
 soak: $(DEV_READY)  ## mutually attested connections, make soak HANDSHAKES=20000: does any of them fail, or leave something behind?
 	@$(RUN) tests/soak/run.py --count $(HANDSHAKES)
+
+chaos: $(DEV_READY)  ## hang up at every step of the protocol, on every side: make chaos ROUNDS=3000 SEED=1
+	@$(RUN) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED)
 
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py
