@@ -175,7 +175,7 @@ def test_sessions_may_be_drained_in_place_of_being_cut(site: Site, tmp_path: Pat
         asyncio.run(main())
 
 
-BAD = [
+BAD: list[tuple[str, Callable[[Node], object], str]] = [
     ("the configuration", lambda here: here.config.write_text("grace = ["), "CONFIG_INVALID"),
     ("an unknown key", lambda here: here.config.write_text(f"gracee = 1\n{here.config.read_text()}"), "CONFIG_INVALID"),
     ("no configuration", lambda here: here.config.unlink(), "FILE_UNREADABLE"),

@@ -40,6 +40,12 @@ async def carries(world: PoolWorld, channel: Channel) -> bool:
     return await world.workload.end_of(channel).read() == b"hello"
 
 
+def judge_of(channel: Channel) -> object:
+    """Who has judged the workload of a channel."""
+    assert channel.judged is not None
+    return channel.judged.by
+
+
 async def refusal(take: Awaitable[Channel]) -> EAAError:
     with pytest.raises(Unavailable) as caught:
         await take
@@ -191,8 +197,7 @@ def test_what_was_judged_by_the_settings_of_before_is_not_handed_out_even_if_it_
         world.workload.may_open.set()
         channel = await taking
         assert channel.target is world.pool.target
-        assert channel.judged is not None
-        assert channel.judged.by is verifier
+        assert judge_of(channel) is verifier
         assert world.workload.given[0].attestation.stream.is_closing()
 
     in_world(test, warm=0)
@@ -280,7 +285,7 @@ def test_a_workload_that_comes_back_is_found(warm: int, monkeypatch: pytest.Monk
             await asyncio.sleep(0.01)
             if warm == 0:
                 await asyncio.gather(world.pool.take(), return_exceptions=True)
-        assert world.counters.unavailable_since is None
+        assert world.counters.unavailable_since is None  # type: ignore[unreachable]  # another task has changed it
         assert await carries(world, await world.pool.take())
         await until(lambda: world.pool.ready == warm)
 
@@ -387,8 +392,7 @@ def test_a_channel_that_was_judged_for_one_workload_is_never_another_one_s() -> 
             for name, verifier in (("lenient", lenient), ("strict", strict)):
                 channel = await channels.take(targets[name])
                 assert channel.target is targets[name]
-                assert channel.judged is not None
-                assert channel.judged.by is verifier
+                assert judge_of(channel) is verifier
         # One that is configured no more has nothing ready any more.
         channels.apply(Settings(targets={"strict": targets["strict"]}))
         assert set(counters.channels) == {"strict"}

@@ -45,6 +45,7 @@ from eaa.program.options import (
     reference_engine,
 )
 from eaa.program.run import run
+from eaa.program.workers import supervise, this_worker, workers_option
 from eaa.tls.certificate import Format
 from eaa.verifier import wall_clock
 
@@ -122,6 +123,7 @@ from eaa.verifier import wall_clock
 @judging_options(of_peers=True)
 @click.option("--tls", metavar="NAME", help="openssl, the only engine.")
 @click.option("--crypto", metavar="NAME", help="openssl, the only engine.")
+@workers_option
 @grace_option
 @limits_options
 @metrics_option
@@ -153,6 +155,7 @@ def cli(
     log_level: str,
     check_config: bool,
     as_json: bool,
+    workers: int,
 ) -> int | Wish:
     """Relay attested sessions between Shelter and the workloads of this node.
 
@@ -171,8 +174,8 @@ def cli(
             mutual=mutual,
             attest_clients=attest_clients,
             attesting=attesting,
-            limits=limits,
-            workers=1,
+            limits=limits.share(workers),
+            workers=workers,
             log_level=log_level,
         ),
         judging=judging,
@@ -190,6 +193,8 @@ def cli(
         return _check(wish, as_json=as_json)
     if connect is not None:
         return _ask_once(wish, connect, as_json=as_json)
+    if workers > 1 and this_worker() is None:
+        return _supervise(wish)
     return serve(_make_relay(wish), reader_again())
 
 
@@ -225,6 +230,16 @@ def _ask_once(wish: Wish, address: Address, *, as_json: bool) -> int:
     asked = replace(wish, workloads={DEFAULT_WORKLOAD: WorkloadWish(address=address)}, default=DEFAULT_WORKLOAD)
     relay = _make_relay(asked)
     return fetch_once(relay, relay.settings.target(DEFAULT_WORKLOAD), as_json=as_json)
+
+
+def _supervise(wish: Wish) -> int:
+    # What is wrong in a file is said once, and not by each worker.
+    Opened.of(wish)
+    doors = wish.fixed.doors
+    addresses = [address for address in (doors.listen, doors.legacy) if address is not None]
+    return supervise(
+        wish.fixed.workers, program=PROGRAM, addresses=addresses, metrics=doors.metrics, grace=wish.grace
+    )
 
 
 def _make_relay(wish: Wish) -> Relay:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from eaa.aio.attestation import Attestation, Judge
+from eaa.aio.context import note
 from eaa.aio.counters import COMPLETED, COUNTERS
 from eaa.aio.limits import QuoteQueue
 from eaa.aio.net import TLS_OVERLOADED, Service
@@ -32,9 +34,10 @@ from eaa.inclavared.wish import Opened, Wish
 from eaa.program.judged import verdict_of_judgement, verdict_of_refusal
 from eaa.program.lifecycle import live
 from eaa.program.loop import run_service
-from eaa.program.metrics import Observed, service_health, service_metrics, serving_metrics
+from eaa.program.metrics import Observed, service_health, service_metrics
 from eaa.program.output import print_reply, print_verdict
 from eaa.program.run import say
+from eaa.program.workers import telling, this_worker
 from eaa.protocol.exchange import Terms
 from eaa.protocol.legacy import HELLO
 from eaa.verifier import Judgement, Verifier, wall_clock
@@ -134,6 +137,23 @@ class Upstream:
 
     async def handle(self, sock: socket.socket, peer: str) -> None:
         """Serve one connection of Shelter's."""
+        client, workload, session = await self._join(sock, peer)
+        # From here on nothing is kept but two streams and what it takes to judge their ends again: sessions may be
+        # idle for hours, and there are thousands of them.
+        try:
+            with self._relay.live.entered(session):
+                _report(session, await self._relay.pump(client, workload))
+        except asyncio.CancelledError:
+            if session.verdict is None:
+                raise
+            # A bad verdict has cut it, and has been logged. Nobody else wants this task to end.
+            session.task.uncancel()
+        finally:
+            workload.abort()
+            client.abort()
+
+    async def _join(self, sock: socket.socket, peer: str) -> tuple[AttestedStream, AttestedStream, Session]:
+        """Attest both hops; return the client's stream, the workload's, and the session that joins them."""
         settings = self._relay.settings
         judge = _judge_of_clients(settings)
         terms = Terms.relay_to_shelter(judges=judge is not None, **settings.levels)
@@ -142,37 +162,30 @@ class Upstream:
             channel = await self._open(client, await client.wait_for_open())
             try:
                 await client.opened()
-                logger.info("%s: relaying; %s", peer, _levels_of(client, channel.attestation))
-                await self._pump(peer, client, channel, judge)
-            finally:
+            except BaseException:
                 channel.abort()
-        finally:
+                raise
+        except BaseException:
             client.stream.abort()
-
-    async def _open(self, client: Attestation, name: str) -> Channel:
-        try:
-            # By the settings of now: they may have changed while this client was attested.
-            target = self._relay.settings.target(name)
-            return await client.until_open(self._relay.channels.take(target))
-        except EAAError as error:
-            await client.reject(error)
             raise
-
-    async def _pump(self, peer: str, client: Attestation, channel: Channel, judge: Witness | None) -> None:
         task = asyncio.current_task()
         assert task is not None
         judged = (channel.judged, judge and judge.judged)
         session = Session(
             peer=peer, workload=channel.target.name, judged=tuple(each for each in judged if each), task=task
         )
+        _announce(session, client, channel.attestation)
+        return client.stream, channel.attestation.stream, session
+
+    async def _open(self, client: Attestation, name: str) -> Channel:
         try:
-            with self._relay.live.entered(session):
-                _report(peer, await self._relay.pump(client.stream, channel.attestation.stream))
-        except asyncio.CancelledError:
-            if session.verdict is None:
-                raise
-            # A bad verdict has cut it, and has been logged. Nobody else wants this task to end.
-            task.uncancel()
+            # By the settings of now: they may have changed while this client was attested.
+            target = self._relay.settings.target(name)
+            note(workload=target.name)
+            return await client.until_open(self._relay.channels.take(target))
+        except EAAError as error:
+            await client.reject(error)
+            raise
 
 
 def _judge_of_clients(settings: Settings) -> Witness | None:
@@ -183,24 +196,40 @@ def _judge_of_clients(settings: Settings) -> Witness | None:
     return Witness(judge_now_by(verifier, Role.CLIENT), verifier=verifier, role=Role.CLIENT)
 
 
-def _levels_of(client: Attestation, channel: Attestation) -> str:
-    """Return at which binding each end of each hop was attested."""
+def _announce(session: Session, client: Attestation, channel: Attestation) -> None:
+    """Log at which binding each end of each hop was attested."""
     hops = {
-        "this relay to the client": client.shown_level,
-        "the client": client.stream.level,
-        "the workload": channel.stream.level,
-        "this relay to the workload": channel.shown_level,
+        "relay_level": ("this relay to the client", client.shown_level),
+        "client_level": ("the client", client.stream.level),
+        "workload_level": ("the workload", channel.stream.level),
+        "channel_level": ("this relay to the workload", channel.shown_level),
     }
-    return "attested at level: " + ", ".join(f"{who} {level.label}" for who, level in hops.items())
+    logger.info(
+        "%s: relaying; attested at level: %s",
+        session.peer,
+        ", ".join(f"{who} {level.label}" for who, level in hops.values()),
+        extra={
+            "event": "session.opened",
+            "workload": session.workload,
+            **{name: level.label for name, (_, level) in hops.items()},
+        },
+    )
 
 
-def _report(peer: str, relayed: Relayed) -> None:
+def _report(session: Session, relayed: Relayed) -> None:
     amount = f"{relayed.forth} bytes to the workload, {relayed.back} back"
-    if relayed.failure is None:
-        logger.info("%s: done: %s", peer, amount)
+    failure = relayed.failure
+    fields = {
+        "event": "session.ended",
+        "workload": session.workload,
+        "bytes_from_client": relayed.forth,
+        "bytes_to_client": relayed.back,
+    }
+    if failure is None:
+        logger.info("%s: done: %s", session.peer, amount, extra=fields)
     else:
         # Not a warning: clients go away, those that refuse the workload at once.
-        logger.info("%s: ended after %s: %s [%s]", peer, amount, relayed.failure.message, relayed.failure.reason)
+        logger.info("%s: ended after %s: %s [%s]", session.peer, amount, failure.message, failure.reason, extra=fields)
 
 
 class Legacy:
@@ -263,9 +292,11 @@ def serve(relay: Relay, read_again: ReadAgain) -> int:
 async def _serve(relay: Relay, read_again: ReadAgain) -> int:
     service = Service(limits=relay.opened.wish.fixed.limits, farewell=TLS_OVERLOADED)
     doors = relay.opened.wish.fixed.doors
-    names = [] if doors.listen is None else service.listen(doors.listen, Upstream(relay).handle)
+    worker = this_worker()
+    listen = service.listen if worker is None else worker.listening(service)
+    names = [] if doors.listen is None else listen(doors.listen, Upstream(relay).handle)
     if doors.legacy is not None:
-        names += [f"{name} (legacy)" for name in service.listen(doors.legacy, Legacy(relay).handle)]
+        names += [f"{name} (legacy)" for name in listen(doors.legacy, Legacy(relay).handle)]
     for identity in relay.identities:
         identity.keep_renewed()
     observed = Observed(
@@ -277,10 +308,10 @@ async def _serve(relay: Relay, read_again: ReadAgain) -> int:
     metrics = [*service_metrics(observed), *relay_metrics(relay.counters)]
     health = service_health(observed, workload=lambda: relay.channels.are_reachable)
     try:
-        async with serving_metrics(doors.metrics, metrics, health=health) as more, _watching(relay):
+        async with telling(worker, doors.metrics, metrics, health) as more, _watching(relay):
             return await live(
                 service,
-                announce=lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"),
+                announce=worker.ready if worker is not None else functools.partial(_say_listening, names + more),
                 grace=lambda: relay.settings.grace,
                 on_reload=Reload(relay, read_again),
                 on_stop=relay.channels.close,
@@ -288,6 +319,10 @@ async def _serve(relay: Relay, read_again: ReadAgain) -> int:
     finally:
         service.close()
         relay.close()
+
+
+def _say_listening(names: list[str]) -> None:
+    say(PROGRAM, f"listening on {', '.join(names)}", kind="info", event="service.listening", addresses=names)
 
 
 @contextlib.asynccontextmanager
@@ -324,7 +359,7 @@ class Reload:
                 "nothing is reloaded, all is as it was: %s [%s]",
                 "; ".join(filter(None, (error.message, error.hint))),
                 error.reason,
-                extra={"event": "reload.refused"},
+                extra={"event": "service.reload_failed"},
             )
             return
         self._relay.adopt(opened)
@@ -342,7 +377,7 @@ class Reload:
         logger.info(
             "reloaded: workloads are %s",
             ", ".join(opened.wish.workloads) or "none",
-            extra={"event": "reload.done"},
+            extra={"event": "service.reloaded"},
         )
         for target in opened.settings.targets.values():
             if target.verifier is not None and not target.verifier.accepts_role(Role.WORKLOAD):
