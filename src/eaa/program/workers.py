@@ -33,8 +33,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import click
+
 from eaa.aio.address import Address, TCPAddress, UnixAddress, parse_address, unavailable_from_os_error
-from eaa.aio.net import bind, bound_name
+from eaa.aio.net import Handler, Service, bind, bound_name
 from eaa.program.exposition import Metric, exposition, merge_expositions
 from eaa.program.health import Health
 from eaa.program.listener import serving_metrics
@@ -64,6 +66,18 @@ _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger(__name__)
 
 
+def workers_option(function: Any) -> Any:
+    """Add `--workers`: how many processes serve."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1, MAX_WORKERS),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Serve with so many processes, one for each core that may be used.",
+    )(function)
+
+
 # --- in a worker
 
 
@@ -81,6 +95,10 @@ class Worker:
         self._health: Callable[[], Sequence[str]] = tuple
         self._metrics: Callable[[], str] = str
         control.setblocking(False)  # noqa: FBT003  the standard library's signature
+
+    def listening(self, service: Service) -> Callable[[Address, Handler], list[str]]:
+        """Return what a worker calls in place of `service.listen`."""
+        return lambda address, handler: service.adopt(self.sockets(address), handler)
 
     def sockets(self, address: Address) -> list[socket.socket]:
         """Return sockets that listen there, for this worker alone. Raises Unavailable."""
@@ -145,6 +163,22 @@ def this_worker() -> Worker | None:
     control = socket.socket(fileno=said["control"])
     os.set_inheritable(control.fileno(), False)  # noqa: FBT003  the standard library's signature
     return Worker(said["number"], said["count"], control, said["addresses"])
+
+
+@contextlib.asynccontextmanager
+async def telling(
+    worker: Worker | None, address: Address | None, metrics: Sequence[Metric], health: Health
+) -> AsyncIterator[list[str]]:
+    """Tell, for the duration of a block, how a service is: a worker its supervisor, any other process who asks.
+
+    Yields the names at which it is asked. Raises Unavailable where the address cannot be had.
+    """
+    if worker is None:
+        async with serving_metrics(address, metrics, health=health) as names:
+            yield names
+    else:
+        async with worker.serving(lambda: exposition(metrics), health):
+            yield []
 
 
 # --- the supervisor

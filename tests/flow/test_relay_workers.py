@@ -1,0 +1,200 @@
+"""Several processes on one port: they share what comes, and the death of one is nobody's trouble."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.system import Running, Site, run
+
+PATIENCE = 30.0
+HANDSHAKES = 200
+METRICS = "tcp://127.0.0.1:0"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site.create(tmp_path_factory.mktemp("site"))
+
+
+@contextmanager
+def served(site: Site, *options: str, listen: str = "tcp://127.0.0.1:0") -> Iterator[Running]:
+    """A relay of two workers, and a workload."""
+    with (
+        site.workload() as workload,
+        site.relay(workload.address(), "--workers", "2", "--warm-channels", "1", *options, listen=listen) as relay,
+    ):
+        yield relay
+
+
+def address_of(relay: Running) -> str:
+    found = relay.wait_for(r"listening on (.+); 2 workers")[1].split(", ")
+    return found[0]
+
+
+def metrics_of(relay: Running) -> tuple[str, str]:
+    """Wait until it listens; return where, and where its metrics are."""
+    listening, metrics = relay.wait_for(r"listening on (\S+), (\S+) \(metrics\); 2 workers").groups()
+    return listening, metrics.replace("tcp://", "http://")
+
+
+def children_of(relay: Running) -> list[int]:
+    pid = relay.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"still waiting for {what}"
+        time.sleep(0.05)
+
+
+def served_by(metrics: str) -> Counter[str]:
+    """How many connections each worker has accepted."""
+    with urllib.request.urlopen(f"{metrics}/metrics", timeout=PATIENCE) as answer:
+        text = answer.read().decode()
+    pattern = r'^eaa_connections_accepted_total\{worker="(\d+)"\} (\d+)$'
+    return Counter({worker: int(count) for worker, count in re.findall(pattern, text, re.MULTILINE)})
+
+
+def is_ready(metrics: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{metrics}/readyz", timeout=PATIENCE) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:
+        return False
+
+
+def knock(listening: str) -> None:
+    """Connect, and see a worker hang up: a handshake of nonsense is refused by the one that accepted it."""
+    host, _, port = listening.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        sock.settimeout(PATIENCE)
+        while sock.recv(100):
+            pass
+
+
+def test_two_workers_share_what_comes_and_survive_the_death_of_one(site: Site) -> None:
+    with served(site, "--metrics", METRICS) as relay:
+        listening, metrics = metrics_of(relay)
+        until(lambda: is_ready(metrics), "all workers to be ready")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(knock, [listening] * HANDSHAKES))
+        shares = served_by(metrics)
+        assert set(shares) == {"1", "2"}
+        # Each connection goes to either with the same chance: 4 standard deviations are 28 of 200.
+        assert sum(shares.values()) >= HANDSHAKES
+        assert all(share > HANDSHAKES / 2 - 30 for share in shares.values()), shares
+
+        before = children_of(relay)
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        # Whoever comes now is served by the other one, and soon by two again.
+        for _ in range(3):
+            done = site.shelter(listening, "--json")
+            assert done.code == 0, done
+        relay.wait_for(r"worker \d \(process \d+\) was ended by SIGKILL; another one takes its place")
+        until(lambda: len(set(children_of(relay)) - {before[0]}) == 2, "another worker")
+        until(lambda: is_ready(metrics), "all workers to be ready again")
+        assert before[1] in children_of(relay)
+        assert relay.stop() == 128 + signal.SIGTERM
+        assert not any(is_running(pid) for pid in before)
+
+
+def test_each_worker_has_a_key_and_evidence_of_its_own(site: Site) -> None:
+    with served(site) as relay:
+        host, _, port = address_of(relay).removeprefix("tcp://").rpartition(":")
+        # That 24 connections in a row go to the same worker happens once in eight million times.
+        leaves = {leaf_of(host, int(port)) for _ in range(24)}
+        assert len(leaves) == 2
+
+
+def leaf_of(host: str, port: int) -> bytes:
+    """The certificate of whoever accepts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["eaa/2"])
+    with socket.create_connection((host, port), PATIENCE) as sock, context.wrap_socket(sock) as secured:
+        leaf = secured.getpeercert(binary_form=True)
+    assert leaf is not None
+    return leaf
+
+
+def test_workers_share_a_unix_socket(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "relay.sock"
+    with served(site, listen=f"unix://{path}") as relay:
+        assert address_of(relay) == f"unix://{path}"
+        for _ in range(2):
+            assert site.shelter(f"unix://{path}").code == 0
+        os.kill(children_of(relay)[0], signal.SIGKILL)
+        for _ in range(2):
+            assert site.shelter(f"unix://{path}").code == 0
+        assert relay.stop() == 128 + signal.SIGTERM
+    assert not path.exists()
+
+
+def test_workers_end_where_their_supervisor_is_killed(site: Site) -> None:
+    with served(site) as relay:
+        address_of(relay)
+        orphans = children_of(relay)
+        relay.stop(signal.SIGKILL)
+        until(lambda: not any(is_running(pid) for pid in orphans), "the workers to end")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_port_that_somebody_has_is_refused_at_once(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        done = run("inclavared", "--workers", "2", "--listen", listen, "--xfer", "tcp://127.0.0.1:9", "--mutual",
+                   *site.attested("relay"), *site.judging)  # fmt: skip
+    assert done.code == 4
+    assert done.reason == "ADDRESS_IN_USE"
+
+
+def test_two_services_of_workers_do_not_share_a_port(site: Site) -> None:
+    with served(site) as relay:
+        listening = address_of(relay)
+        done = run("inclavared", "--workers", "2", "--listen", listening, "--xfer", "tcp://127.0.0.1:9", "--mutual",
+                   *site.attested("relay"), *site.judging)  # fmt: skip
+        assert done.code == 4
+        assert done.reason == "ADDRESS_IN_USE"
+
+
+def test_workers_that_cannot_start_end_the_service_with_their_own_words(site: Site, tmp_path: Path) -> None:
+    """Here the software TEE's folder is gone, which only who wants evidence of it finds out."""
+    done = run("inclavared", "--workers", "2", "--listen", "tcp://127.0.0.1:0", "--xfer", "tcp://127.0.0.1:9",
+               "--mutual", "--attester", "sgx_sim", "--simulator", str(tmp_path), "--enclave",
+               str(site.image("relay")), *site.judging)  # fmt: skip
+    assert done.code in {2, 3, 4}
+    assert done.stderr.count("inclavared: error:") >= 1
+
+
+def test_sighup_reaches_every_worker(site: Site) -> None:
+    with served(site) as relay:
+        address_of(relay)
+        relay.process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            relay.wait_for("reloaded: workloads are default")
+        assert all(is_running(pid) for pid in children_of(relay))
