@@ -13,6 +13,7 @@ from eaa.program.run import run
 COMMANDS: Final = {
     "serve": ("eaa.pccs.serving:serve", "Serve what was uploaded, and what the upstream has."),
     "upload": ("eaa.pccs.uploading:upload", "Store collateral in a PCCS, ours or another."),
+    "check": ("eaa.pccs.check_command:check", "Say what is cached, for whom, until when, and what changes next."),
     "export": ("eaa.pccs.export_command:export", "Write what the database holds into a file, signed."),
     "import": ("eaa.pccs.import_command:import_file", "Store what is in a file, verified."),
     "fetch": ("eaa.pccs.fetch_command:fetch", "Fetch collateral of platform models into a file."),

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -223,7 +224,7 @@ class _Filling:
         text = self.refresh_schedule or (f"{self.refresh_hours}h" if self.refresh_hours else "")
         return Schedule.parse(text) if text else None
 
-    def open(self, store: Any, trust_anchors: Any) -> Any:
+    def open(self, store: Any, trust_anchors: Any, observer: Any) -> Any:
         """Return a filler of this store; None in OFFLINE mode."""
         from eaa.pccs.filling import Filler, Mode  # noqa: PLC0415
         from eaa.pccs.upstream import Upstream  # noqa: PLC0415
@@ -233,7 +234,7 @@ class _Filling:
             return None
         key = None if self.api_key_file is None else read_token(self.api_key_file, of="subscription")
         upstream = Upstream(self.upstream, api_key=key, ca_file=self.upstream_ca)
-        return Filler(upstream, store, trust_anchors=trust_anchors, clock=wall_clock)
+        return Filler(upstream, store, trust_anchors=trust_anchors, clock=wall_clock, observer=observer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,14 +254,13 @@ class _Plan:
 
 def _serve(plan: _Plan) -> int:
     from eaa.pccs import server  # noqa: PLC0415
-    from eaa.pccs.rotation import watching  # noqa: PLC0415
 
     try:
         listener = server.bind(plan.listen.host, plan.listen.port)
     except OSError as error:
         raise unavailable_from_os_error(error, doing=f"listening on {plan.listen}") from error
     with listener, contextlib.ExitStack() as stack:
-        service = _open_service(plan, stack)
+        service, admin = _open_service(plan, stack)
         certificate = plan.tls.open(plan.listen.host)
         _say_what_is_open(plan.listen, plan.token, is_tls=certificate is not None)
         stopped_by = server.serve(
@@ -268,26 +268,42 @@ def _serve(plan: _Plan) -> int:
             listener,
             tls=None if certificate is None else certificate.files,
             ready=_announce,
-            beside=lambda serving: watching(serving, certificate),
+            beside=lambda serving: _beside(serving, certificate, admin, plan.admin),
         )
     code = EXIT_TERMINATED if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
     server.leave_if_engine_lingers(code)
     return code
 
 
-def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> Any:
+@contextlib.asynccontextmanager
+async def _beside(serving: Any, certificate: Any, admin: Any, address: Address | None) -> AsyncIterator[None]:
+    """Watch the certificate, and tell operators what they ask, for the duration of a block."""
+    from eaa.pccs.rotation import watching  # noqa: PLC0415
+
+    async with watching(serving, certificate):
+        if admin is None:
+            yield
+            return
+        async with admin.serving(address, serving, lambda: None if certificate is None else certificate.files):
+            yield
+
+
+def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> tuple[Any, Any]:
+    """Return the service, and what tells operators of it; None where nobody may ask."""
     from eaa.pccs.filling import Mode  # noqa: PLC0415
+    from eaa.pccs.metrics import Observer  # noqa: PLC0415
     from eaa.pccs.refresh import Refresher  # noqa: PLC0415
     from eaa.pccs.service import Service  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
     from eaa.pccs.tokens import Token  # noqa: PLC0415
-    from eaa.verifier import INTEL, TrustAnchors  # noqa: PLC0415
+    from eaa.verifier import INTEL, TrustAnchors, wall_clock  # noqa: PLC0415
 
     schedule = plan.filling.schedule()
     store = Store.open(plan.database)
     stack.callback(store.close)
     anchors = TrustAnchors(INTEL.fingerprints | plan.roots)
-    filler = plan.filling.open(store, anchors)
+    observer = Observer(clock=wall_clock)
+    filler = plan.filling.open(store, anchors, observer)
     if filler is not None and schedule is not None:
         stack.callback(Refresher(filler, schedule=schedule).close)
     service = Service(
@@ -298,9 +314,14 @@ def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> Any:
         mode=Mode(plan.filling.mode),
         filler=filler,
         crl_hosts=plan.crl_hosts,
+        observer=observer,
     )
     stack.callback(service.close)
-    return service
+    if plan.admin is None:
+        return service, None
+    from eaa.pccs.admin import Admin  # noqa: PLC0415  what it needs takes a while to load
+
+    return service, Admin(store, trust_anchors=anchors, observer=observer, clock=wall_clock)
 
 
 def _announce(url: str) -> None:

@@ -263,6 +263,17 @@ class Store:
         with self._engine.connect() as connection:
             return {(root, fmspc): count for root, fmspc, count in connection.execute(counted)}
 
+    def fleet_tcbs(self, root: str) -> dict[str, dict[str, int]]:
+        """Return by FMSPC how many TCBs that platforms reported have a certificate of which TCBm."""
+        same = [platforms.c[name] == platform_tcbs.c[name] for name in ("qe_id", "pce_id", "root")]
+        columns = (platforms.c.fmspc, platform_tcbs.c.tcbm)
+        counted = sa.select(*columns, sa.func.count()).where(*same, platforms.c.root == root).group_by(*columns)
+        found: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            for fmspc, tcbm, count in connection.execute(counted):
+                found.setdefault(fmspc, {})[tcbm] = count
+        return found
+
     def _pseudonym_salt(self) -> bytes:
         if self._salt is None:
             self._salt = bytes.fromhex(self.setting(_SALT, otherwise=secrets.token_hex(32)))

@@ -1,0 +1,128 @@
+"""What operators read of a running service, on a listener of its own: a status page, metrics, health.
+
+All that is stored is looked at and verified now and then, apart from requests; pages and numbers are of the last look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from eaa.aio.address import Address
+from eaa.pccs.http_engine import TLSFiles
+from eaa.pccs.metrics import Observer, certificate_metrics, request_metrics, survey_metrics
+from eaa.pccs.records import FleetEntry
+from eaa.pccs.rotation import expiry_of
+from eaa.pccs.status import MAX_FLEET_SHOWN, status_page
+from eaa.pccs.store import Store
+from eaa.pccs.survey import Survey, survey
+from eaa.program.exposition import Metric
+from eaa.program.health import Health
+from eaa.program.listener import Page, serving_metrics
+from eaa.program.metrics import process_metrics
+from eaa.verifier import TrustAnchors
+
+LOOK_INTERVAL: Final = 5.0
+"""Seconds between two questions whether the store has changed."""
+SURVEY_INTERVAL: Final = 60.0
+"""Seconds after which it is looked at again, changed or not: documents come of age."""
+DATABASE: Final = "database"
+"""What is not fine where the database does not answer."""
+_log = logging.getLogger(__name__)
+
+
+class Admin:
+    """What an operator may read."""
+
+    def __init__(
+        self, store: Store, *, trust_anchors: TrustAnchors, observer: Observer, clock: Callable[[], datetime]
+    ) -> None:
+        """Tell of this store.
+
+        Args:
+            store: what is served.
+            trust_anchors: the roots below which it is.
+            observer: what has counted fetches.
+            clock: the present, aware.
+        """
+        self._store = store
+        self._trust_anchors = trust_anchors
+        self._observer = observer
+        self._clock = clock
+        self._survey: Survey | None = None
+        self._fleet: Sequence[FleetEntry] = ()
+        self._is_ready = False
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, address: Address | None, serving: Any, tls: Callable[[], TLSFiles | None]
+    ) -> AsyncIterator[None]:
+        """Serve it for the duration of a block, if an address is named.
+
+        Args:
+            address: where.
+            serving: counts answers, see `eaa.pccs.server.Serving`.
+            tls: returns the certificate that is served.
+
+        Raises:
+            Unavailable: the address cannot be had.
+        """
+        if address is None:
+            yield
+            return
+        health = Health(ready=lambda: () if self._is_ready else (DATABASE,))
+        async with serving_metrics(
+            address, self._metrics(serving, tls), health=health, pages={"/": self._page}
+        ) as names:
+            looking = asyncio.get_running_loop().create_task(self._look())
+            _log.info("the status page, metrics and health are at %s", ", ".join(names))
+            try:
+                yield
+            finally:
+                looking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await looking
+
+    def _metrics(self, serving: Any, tls: Callable[[], TLSFiles | None]) -> list[Metric]:
+        def expiry() -> datetime | None:
+            files = tls()
+            return None if files is None else expiry_of(files)
+
+        return [
+            *survey_metrics(lambda: self._survey),
+            *request_metrics(lambda: serving.answered),
+            *self._observer.metrics(),
+            *certificate_metrics(expiry),
+            *process_metrics(),
+        ]
+
+    def _page(self) -> Page:
+        return status_page(self._survey, self._fleet)
+
+    async def _look(self) -> None:
+        generation: int | None = None
+        while True:
+            try:
+                found = await asyncio.to_thread(self._store.generation)
+                self._is_ready = True
+                if generation != found or self._is_old():
+                    await asyncio.to_thread(self._take_survey)
+                    generation = found
+            except SQLAlchemyError as error:
+                self._is_ready = False
+                _log.error("the database fails: %s", getattr(error, "orig", error))
+            await asyncio.sleep(LOOK_INTERVAL)
+
+    def _is_old(self) -> bool:
+        return self._survey is None or self._clock() - self._survey.at > timedelta(seconds=SURVEY_INTERVAL)
+
+    def _take_survey(self) -> None:
+        found = survey(self._store, trust_anchors=self._trust_anchors, now=self._clock())
+        self._fleet = self._store.fleet(limit=MAX_FLEET_SHOWN)
+        self._survey = found

@@ -1,0 +1,203 @@
+"""What operators read of a running service: the status page in a browser, metrics, health; and `eaa-pccs check`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.pccs import (
+    PROGRAM,
+    V4,
+    RunningPCCS,
+    environment,
+    platform,
+    root_file,
+    running_pccs,
+    upload_body,
+    upload_document,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+FMSPC = platform().model.fmspc.hex().upper()
+HOW_TO = "Chromium is not installed: `apt-get install chromium` (Debian)"
+ADMIN = re.compile(r"the status page, metrics and health are at (?:tcp://)?127\.0\.0\.1:(\d+)")
+
+
+def admin_port(pccs: RunningPCCS) -> int:
+    """Where the administrator's listener is, as the log says."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = ADMIN.search(pccs.said())
+        if found:
+            return int(found[1])
+        time.sleep(0.02)
+    raise AssertionError(pccs.said())
+
+
+def ask(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
+    finally:
+        connection.close()
+
+
+def until_told(port: int, path: str, text: str) -> str:
+    """Ask until the answer has this in it: what is stored is looked at now and then."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        body = ask(port, path)[2]
+        if text in body:
+            return body
+        time.sleep(0.1)
+    raise AssertionError(body)
+
+
+@pytest.fixture(scope="module")
+def pccs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningPCCS, int]]:
+    folder = tmp_path_factory.mktemp("admin")
+    with running_pccs(
+        folder, "--tls-dir", str(folder / "tls"), "--admin", "127.0.0.1:0", "--log-level", "info"
+    ) as running:
+        port = admin_port(running)
+        context = ssl._create_unverified_context()
+        token = running.token_file.read_text().strip()
+        headers = {"admin-token": token, "content-type": "application/json"}
+        put = running.request("PUT", f"{V4}/platformcollateral", body=upload_body(), headers=headers, context=context)
+        assert put.status == 200
+        assert running.request("GET", f"{V4}/tcb?fmspc={FMSPC}", context=context).status == 200
+        assert running.request("GET", f"{V4}/tcb?fmspc={FMSPC}", context=context).status == 200
+        assert running.request("GET", f"{V4}/x{FMSPC}", context=context).status == 404
+        until_told(port, "/", FMSPC)
+        yield running, port
+
+
+def secrets() -> list[str]:
+    """What would single a machine out."""
+    document = upload_document()
+    entry = document["platforms"][0]
+    return [
+        entry["qe_id"],
+        entry["enc_ppid"][:64],
+        document["collaterals"]["pck_certs"][0]["certs"][0]["cert"][100:140],
+    ]
+
+
+def test_the_page_shows_every_document_and_platforms_by_pseudonym(pccs: tuple[RunningPCCS, int]) -> None:
+    status, headers, page = ask(pccs[1], "/")
+    assert status == 200
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+    for what in (f"SGX TCB Info of {FMSPC}", "QE identity", "CRL of the root", "CRL of the PLATFORM CA"):
+        assert f"<td>{what}</td>" in page
+    assert re.search(r"<td>PLATFORM</td><td><code>[0-9a-f]{16}</code></td>", page)
+    assert "<script" not in page
+    assert not re.search(r"(?:src|href|url\()\s*=?", page)
+    assert not [secret for secret in secrets() if secret.lower() in page.lower()]
+
+
+def test_nothing_can_be_written_there(pccs: tuple[RunningPCCS, int]) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        assert ask(pccs[1], "/", method)[0] == 405
+    assert ask(pccs[1], f"{V4}/tcb?fmspc={FMSPC}")[0] == 404
+
+
+def test_metrics_have_absolute_times_and_closed_sets_of_labels(pccs: tuple[RunningPCCS, int]) -> None:
+    text = until_told(pccs[1], "/metrics", 'eaa_pccs_requests_total{route="tcb",status="200"}')
+    ends = re.search(r'eaa_pccs_document_expiry_timestamp_seconds\{document="sgx_tcb_info"\} (\d+)', text)
+    assert ends is not None
+    assert time.time() + 20 * 86400 < int(ends[1]) < time.time() + 40 * 86400
+    assert int(re.findall(r'eaa_pccs_requests_total\{route="tcb",status="200"\} (\d+)', text)[0]) >= 2
+    assert 'eaa_pccs_requests_total{route="other",status="404"} ' in text
+    assert 'eaa_pccs_documents{document="sgx_tcb_info",state="valid"} 1' in text
+    assert "eaa_pccs_platforms 1" in text
+    assert "eaa_pccs_tls_certificate_expiry_timestamp_seconds 1" in text
+    assert FMSPC not in text
+    assert not [secret for secret in secrets() if secret.lower() in text.lower()]
+
+
+def test_every_alert_is_about_a_metric_that_is_there(pccs: tuple[RunningPCCS, int]) -> None:
+    text = ask(pccs[1], "/metrics")[2]
+    rules = (ROOT / "deploy" / "prometheus" / "pccs-alerts.yml").read_text()
+    named = set(re.findall(r"\beaa_pccs_[a-z_]+", "".join(re.findall(r"expr: (.*)", rules))))
+    known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    assert named <= known, named - known
+    manual = (ROOT / "docs" / "manual" / "pccs.md").read_text()
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in manual.splitlines()
+        if line.startswith("#")
+    }
+    assert set(re.findall(r"runbook_url: docs/manual/pccs.md#(\S+)", rules)) <= anchors
+
+
+def test_health_is_there_too(pccs: tuple[RunningPCCS, int]) -> None:
+    assert ask(pccs[1], "/healthz/live")[0] == 200
+    assert ask(pccs[1], "/healthz/ready")[0] == 200
+
+
+def test_a_browser_renders_it_without_a_complaint(pccs: tuple[RunningPCCS, int], tmp_path: Path) -> None:
+    """Debian's Chromium, headless: what is rendered, and that the policy blocks nothing of it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("EAA_REQUIRE_ALL"):
+            pytest.fail(HOW_TO)
+        pytest.skip(HOW_TO)
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        f"http://127.0.0.1:{pccs[1]}/",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"<td>SGX TCB Info of {FMSPC}</td>" in done.stdout
+    assert re.search(r'id="summary">All \d+ documents are valid\.', done.stdout)
+    assert "Content Security Policy" not in done.stderr
+
+
+def check(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*PROGRAM, "check", "--db", str(folder / "pccs.sqlite"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment(folder))
+
+
+def test_check_says_what_is_cached_and_how_long(tmp_path: Path) -> None:
+    trusted = ("--trust-anchor", root_file(tmp_path))
+    empty = check(tmp_path, *trusted, "--json")
+    assert (empty.returncode, json.loads(empty.stdout)["reason"]) == (4, "COLLATERAL_NOT_FOUND")
+    with running_pccs(tmp_path) as pccs:
+        assert pccs.put(upload_body()).status == 200
+        fine = check(tmp_path, *trusted, "--json")
+    assert fine.returncode == 0, fine.stderr
+    answer = json.loads(fine.stdout)
+    assert answer["reason"] is None
+    assert answer["models"] == [{"root": answer["default_root"], "fmspc": FMSPC, "platforms": 1}]
+    (info,) = [entry for entry in answer["documents"] if entry["kind"] == "sgx_tcb_info"]
+    assert (info["name"], info["state"], info["update"]) == (FMSPC, "valid", "standard")
+    assert 20 < info["days_left"] <= 30
+    assert not [secret for secret in secrets() if secret.lower() in fine.stdout.lower()]
+    soon = check(tmp_path, *trusted, "--within", "60", "--json")
+    assert (soon.returncode, json.loads(soon.stdout)["reason"]) == (3, "COLLATERAL_ENDS_SOON")
+    untrusted = check(tmp_path)
+    assert untrusted.returncode == 3
+    assert "REFUSED" in untrusted.stdout
