@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
+from typing import Final
+
+_MICROSECONDS: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -63,4 +67,4 @@ def _watchdog_interval(variables: Mapping[str, str]) -> float | None:
     if variables.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = variables.get("WATCHDOG_USEC", "")
-    return int(text) / 2e6 if text.isascii() and text.isdigit() and 0 < int(text) < 10**12 else None
+    return int(text) / 2e6 if _MICROSECONDS.fullmatch(text) else None
