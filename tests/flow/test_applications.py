@@ -263,12 +263,6 @@ def test_a_local_port_that_other_machines_reach_has_to_be_asked_for(site: Site) 
         assert shelter.address().startswith("tcp://0.0.0.0:")
 
 
-def test_an_idle_timeout_without_an_application_is_refused(site: Site) -> None:
-    command = ("--listen", "tcp://127.0.0.1:0", "--idle-timeout", "5", *site.attested("workload"))
-    done = run("enclave-tls-server", *command)
-    assert (done.code, done.reason) == (2, Reason.USAGE), done
-
-
 # --- the end of a service
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from eaa.aio.attestation import Attestation
+from eaa.aio.counters import COMPLETED, COUNTERS
 from eaa.aio.net import connect
 from eaa.aio.plain import PlainStream
-from eaa.aio.relay import IDLE_TIMEOUT, Limits, Relayed, pump
+from eaa.aio.relay import Limits, Relayed, Traffic, pump
 from eaa.aio.stream import AttestedStream, deadline
 from eaa.errors import EAAError, Reason, Unavailable
 from eaa.program.address import Address
@@ -30,12 +31,19 @@ logger = logging.getLogger(__name__)
 class Application(Protocol):
     """What a client that has accepted this workload talks to."""
 
+    @property
+    def traffic(self) -> Traffic | None:
+        """Bytes of all sessions, where they are counted."""
+
     async def serve(self, session: Attestation, peer: str) -> None:
         """Run the exchange of an inner session to its end, then serve its client. Raises EAAError."""
 
 
 class Greeting:
     """Answers one request with the reference greeting."""
+
+    traffic: Traffic | None = None
+    """Not worth a number."""
 
     async def serve(self, session: Attestation, peer: str) -> None:
         """Run the exchange, and greet."""
@@ -57,8 +65,10 @@ class Forwarding:
     """An unmodified server, reached over plain TCP or a unix socket; each session gets a connection of its own."""
 
     address: Address
-    idle_timeout: float = IDLE_TIMEOUT
-    """Seconds without a byte in either direction after which a session is closed."""
+    limits: Limits = field(default_factory=Limits)
+    """How long a session may last."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """Bytes of all sessions; `forth` is to the application."""
 
     async def serve(self, session: Attestation, peer: str) -> None:
         """Run the exchange, and move raw bytes until both sides have said goodbye.
@@ -83,7 +93,9 @@ class Forwarding:
                 # A verdict may take as long as its collateral, and applications have time limits of their own.
                 sock.close()
                 sock = await self._reach()
-            _report(peer, await pump(session.stream, PlainStream(sock), limits=Limits(idle=self.idle_timeout)))
+            relayed = await pump(session.stream, PlainStream(sock), limits=self.limits, traffic=self.traffic)
+            COUNTERS.sessions[COMPLETED if relayed.failure is None else relayed.failure.reason] += 1
+            _report(peer, relayed)
         finally:
             sock.close()
 

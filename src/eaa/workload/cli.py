@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import NoReturn
 
 import click
-from click.core import ParameterSource
 
 from eaa import __version__
-from eaa.aio.relay import IDLE_TIMEOUT
+from eaa.aio.limits import ServiceLimits
+from eaa.aio.relay import Limits
 from eaa.appraise.result import Role
-from eaa.errors import Misuse, Reason
 from eaa.program.address import ADDRESS, Address, TCPAddress
+from eaa.program.config import ConfiguredCommand, check_config_option, print_plan
+from eaa.program.lifecycle import grace_option
+from eaa.program.limits import limits_options
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.metrics import metrics_option
 from eaa.program.options import (
@@ -34,12 +36,15 @@ from eaa.workload.legacy import (
     refuse_options_of_the_other,
     serve_legacy,
 )
-from eaa.workload.service import serve
+from eaa.workload.service import Serving, serve
 
 PROGRAM = "enclave-tls-server"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(
+    cls=ConfiguredCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 @click.option("-i", "--ip", default="127.0.0.1", show_default=True, metavar="HOST", help="Listen on this host.")
 @click.option("-p", "--port", type=click.IntRange(0, 0xFFFF), default=1234, show_default=True, help="And this port.")
@@ -51,14 +56,6 @@ PROGRAM = "enclave-tls-server"
     help="Serve the application that listens here, tcp://HOST:PORT or unix://PATH: a connection of its own for each "
     "session. Without it, sessions get the reference greeting.",
 )
-@click.option(
-    "--idle-timeout",
-    type=click.FloatRange(min=1, max=86_400),
-    default=IDLE_TIMEOUT,
-    show_default=True,
-    metavar="SECONDS",
-    help="With --app: close a session in which no byte has moved for so long.",
-)
 @click.option("-m", "--mutual", is_flag=True, help="Also judge the relay: demand its evidence and appraise it.")
 @binding_options(serves=True)
 @attesting_options(attester_names=("-a", "--attester"))
@@ -69,15 +66,17 @@ PROGRAM = "enclave-tls-server"
 @click.option("-D", "--debug-enclave", is_flag=True, help="Not implemented: an enclave under debug proves nothing.")
 @click.option("-e", "--endorsements", is_flag=True, help="With --legacy: carry collateral along in the certificate.")
 @legacy_options
+@grace_option
+@limits_options
 @metrics_option
 @log_level_option("info", "-l", "--log-level")
+@check_config_option
 def cli(
     *,
     ip: str,
     port: int,
     listen: Address | None,
     app: Address | None,
-    idle_timeout: float,
     mutual: bool,
     binding: Binding,
     attesting: Attesting,
@@ -89,8 +88,11 @@ def cli(
     endorsements: bool,
     legacy: bool,
     legacy_certificate: str,
+    grace: float,
+    limits: ServiceLimits,
     metrics: Address | None,
     log_level: str,
+    check_config: bool,
 ) -> int:
     """Serve an application behind attested TLS, with this enclave's own evidence.
 
@@ -106,16 +108,7 @@ def cli(
     judging.require_known_verifier()
     address = listen or TCPAddress(ip, port)
     if legacy:
-        side = LegacySide(
-            judge=open_legacy_judge(judging, Role.RELAY, serving=True) if mutual else None,
-            identity=make_legacy_identity(
-                attesting.open(default="sgx_ecdsa"),
-                certificate=legacy_certificate,
-                endorsed_by=judging.source() if endorsements else None,
-            ),
-            demands_certificate=mutual,
-            dangerous_accept_no_evidence=judging.dangerous_accept_no_evidence,
-        )
+        side = _legacy_side(judging, attesting, legacy_certificate, mutual=mutual, endorsements=endorsements)
         return serve_legacy(address, side)
     refuse_endorsements(asked=endorsements)
     judges = mutual and not judging.judges_nobody
@@ -123,17 +116,40 @@ def cli(
     # Who judges nobody may still have been told where the collateral is that clients will want.
     stapled_by = verifier or (judging.stapler() if judging.names_a_source else None)
     identity = attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
-    _refuse_idle_timeout_without(app)
-    application = Greeting() if app is None else Forwarding(address=app, idle_timeout=idle_timeout)
-    return serve(
-        address, identity=identity, verifier=verifier, binding=binding, application=application, metrics=metrics
+    serving = Serving(
+        address=address,
+        metrics=metrics,
+        binding=binding,
+        application=_application(app, limits),
+        limits=limits,
+        grace=grace,
     )
+    if check_config:
+        named = "the reference greeting" if app is None else str(app)
+        print_plan({"listen": str(address), "app": named, "judges relays": judges}, as_json=False)
+        return 0
+    return serve(serving, identity=identity, verifier=verifier)
 
 
-def _refuse_idle_timeout_without(app: Address | None) -> None:
-    source = click.get_current_context().get_parameter_source("idle_timeout")
-    if app is None and source not in (None, ParameterSource.DEFAULT):
-        raise Misuse(Reason.USAGE, "--idle-timeout is for an application, and there is none", hint="name it with --app")
+def _application(app: Address | None, limits: ServiceLimits) -> Greeting | Forwarding:
+    if app is None:
+        return Greeting()
+    return Forwarding(address=app, limits=Limits(idle=limits.idle_timeout, lifetime=limits.max_lifetime))
+
+
+def _legacy_side(
+    judging: Judging, attesting: Attesting, certificate: str, *, mutual: bool, endorsements: bool
+) -> LegacySide:
+    return LegacySide(
+        judge=open_legacy_judge(judging, Role.RELAY, serving=True) if mutual else None,
+        identity=make_legacy_identity(
+            attesting.open(default="sgx_ecdsa"),
+            certificate=certificate,
+            endorsed_by=judging.source() if endorsements else None,
+        ),
+        demands_certificate=mutual,
+        dangerous_accept_no_evidence=judging.dangerous_accept_no_evidence,
+    )
 
 
 def main() -> NoReturn:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import click
@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from eaa.aio.attestation import Judge
 from eaa.aio.legacy import secure_by_certificate
+from eaa.aio.limits import ServiceLimits
 from eaa.aio.net import Service, connect
 from eaa.aio.sessions import Endpoint, judge_by, judge_now_by
 from eaa.aio.stream import AttestedStream, deadline
@@ -56,7 +57,10 @@ CERTIFICATES: Final[dict[str, Format | None]] = {
     "gramine": Format.GRAMINE_LEGACY,
 }
 """What `--legacy-certificate` takes. C programs do not say which they read before they have the certificate."""
-_OF_TODAY: Final = ("level", "maximum_epoch", "minimum_level", "epoch", "metrics", "app", "idle_timeout")
+_OF_TODAY: Final = (
+    *("level", "maximum_epoch", "minimum_level", "epoch", "metrics", "app", "grace", "check_config"),
+    *(entry.name for entry in fields(ServiceLimits)),
+)
 _OF_LEGACY: Final = ("legacy_certificate",)
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from eaa.aio.attestation import Attestation
-from eaa.aio.net import Service
+from eaa.aio.limits import QuoteQueue, ServiceLimits
+from eaa.aio.net import TLS_OVERLOADED, Service
 from eaa.aio.sessions import Endpoint, judge_now_by
 from eaa.aio.stream import READ_SIZE, AttestedStream, deadline
 from eaa.aio.workers import with_workers
@@ -16,7 +18,8 @@ from eaa.appraise.result import Role
 from eaa.errors import PeerMisbehaved, Reason
 from eaa.identity import Identity
 from eaa.program.address import Address
-from eaa.program.metrics import service_metrics, serving_metrics
+from eaa.program.lifecycle import live
+from eaa.program.metrics import Observed, service_health, service_metrics, serving_metrics
 from eaa.program.options import Binding
 from eaa.program.run import say
 from eaa.protocol.exchange import ALPN_INNER, Terms
@@ -40,10 +43,19 @@ class Workload:
     """Serves channels of relays. `verifier` is None where the relay is taken as it comes."""
 
     def __init__(
-        self, identity: Identity, verifier: Verifier | None, *, binding: Binding, application: Application
+        self,
+        identity: Identity,
+        verifier: Verifier | None,
+        *,
+        binding: Binding,
+        application: Application,
+        limits: ServiceLimits | None = None,
     ) -> None:
-        self._outer = Endpoint(identity, server_side=True, clock=wall_clock, demand_client_certificate=True)
-        self._inner = Endpoint(identity, server_side=True, clock=wall_clock, alpn=ALPN_INNER)
+        limits = limits or ServiceLimits()
+        # One queue: it is one platform that makes all quotes.
+        queue: Any = {"quotes": QuoteQueue.of(limits), "max_request": limits.max_request, "clock": wall_clock}
+        self._outer = Endpoint(identity, server_side=True, demand_client_certificate=True, **queue)
+        self._inner = Endpoint(identity, server_side=True, alpn=ALPN_INNER, **queue)
         # Any stranger may connect, so a verdict never waits for a network.
         self._judge = None if verifier is None else judge_now_by(verifier, Role.RELAY)
         self._terms = Terms.workload_to_relay(
@@ -90,37 +102,53 @@ async def _wait_for_client(channel: AttestedStream) -> None:
     channel.push_back(first)
 
 
-def serve(
-    address: Address,
-    *,
-    identity: Identity,
-    verifier: Verifier | None,
-    binding: Binding,
-    application: Application,
-    metrics: Address | None = None,
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How a workload serves, from the command line."""
+
+    address: Address
+    metrics: Address | None
+    binding: Binding
+    application: Application
+    limits: ServiceLimits
+    grace: float
+    """Seconds that live sessions get to finish when it is told to stop."""
+
+
+def serve(serving: Serving, *, identity: Identity, verifier: Verifier | None) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where the address cannot be had."""
     if not identity.has_evidence:
         logger.warning("nullattester: clients that ask for evidence will refuse this server")
-    workload = Workload(identity, verifier, binding=binding, application=application)
     # Python's own event loop, whatever is installed: this program has to live inside a library OS.
-    return asyncio.run(with_workers(_serve(address, metrics, workload, identity, verifier), size=WORKERS))
+    return asyncio.run(with_workers(_serve(serving, identity, verifier), size=WORKERS))
 
 
-async def _serve(
-    address: Address, metrics: Address | None, workload: Workload, identity: Identity, verifier: Verifier | None
-) -> int:
-    service = Service()
-    names = service.listen(address, workload.handle)
+async def _serve(serving: Serving, identity: Identity, verifier: Verifier | None) -> int:
+    workload = Workload(
+        identity, verifier, binding=serving.binding, application=serving.application, limits=serving.limits
+    )
+    service = Service(limits=serving.limits, farewell=TLS_OVERLOADED)
+    names = service.listen(serving.address, workload.handle)
     workload.start_threads()
     if verifier is not None:
         verifier.start_refreshing()
     identity.keep_renewed()
+    observed = Observed(
+        identities=lambda: (identity,),
+        verifiers=lambda: () if verifier is None else (verifier,),
+        service=service,
+        traffic=serving.application.traffic,
+    )
+    health = service_health(observed)
     try:
-        async with serving_metrics(metrics, service_metrics((identity,), verifier)) as more:
-            return await service.run(lambda: say(PROGRAM, f"listening on {', '.join(names + more)}", kind="info"))
+        async with serving_metrics(serving.metrics, service_metrics(observed), health=health) as more:
+            return await live(service, announce=lambda: _say_listening(names + more), grace=serving.grace)
     finally:
         service.close()
         identity.close()
         if verifier is not None:
             verifier.close(timeout=0)
+
+
+def _say_listening(names: list[str]) -> None:
+    say(PROGRAM, f"listening on {', '.join(names)}", kind="info", event="service.listening", addresses=names)
