@@ -16,8 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL, crypto
 
+from eaa.aio.net import TLS_OVERLOADED
 from eaa.appraise.result import Accepted, Attests, BindingLevel, Rejected, Role
-from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, VerificationError
+from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.protocol.exchange import ALPN, ALPN_INNER
 from eaa.tls import connection as connection_module
 from eaa.tls.connection import MAX_CONTROL_BYTES, Connection, Want, make_context
@@ -251,6 +252,18 @@ def test_that_client_learns_it_though_its_own_handshake_has_succeeded(form: Form
         assert error.reason is Reason.TLS_HANDSHAKE
         assert error.hint is not None
         assert "--mutual" in error.hint
+
+
+def test_a_client_that_a_service_has_no_room_for_may_come_again() -> None:
+    """It is the only alert that means no fault of either side; nothing else is believed of it."""
+    context = make_context(server_side=False, certificate=None, private_key=None, alpn=(ALPN,))
+    client = Connection(context, server_side=False, alpn=(ALPN,), now=NOW)
+    assert client.handshake() is Want.READ
+    client.feed(TLS_OVERLOADED)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as caught:
+            client.handshake()
+        assert caught.value.reason is Reason.OVERLOADED
 
 
 # --- ALPN

@@ -52,8 +52,11 @@ MAX_PARTING: Final = 256
 """Peers that get this time at once."""
 MAX_UNREAD: Final = 64 * 1024
 """Bytes of a peer that are read, and dropped, while it is refused."""
-TLS_OVERLOADED: Final = bytes.fromhex("15030300020250")
-"""A fatal alert, internal_error, in a record of its own: TLS has none for "later". Source: RFC 8446, 5.1 and 6."""
+TLS_OVERLOADED: Final = bytes.fromhex("1503030002025a")
+"""A fatal alert in a record of its own: user_canceled, "for some reason unrelated to a protocol failure".
+
+TLS has none that says "later". Source: RFC 8446, 5.1, 6 and 6.1.
+"""
 DRAIN: Final = 5.0
 """Seconds that live connections get to finish when a service is told to stop."""
 

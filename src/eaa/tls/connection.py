@@ -31,7 +31,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from eaa.appraise.result import Accepted, BindingLevel
-from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, VerificationError
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
 from eaa.tls.leaf import read_leaf
 
@@ -265,6 +265,7 @@ class Connection:
 
         Raises:
             PeerMisbehaved: TLS_HANDSHAKE, PEER_CLOSED; PEER_IS_LEGACY where the peer knows no ALPN.
+            Unavailable: OVERLOADED, the peer says that it has no room.
             VerificationError: CERTIFICATE_CHAIN, CERTIFICATE_EXPIRED, CERTIFICATE_NOT_YET_VALID.
             MalformedInput: the peer's certificate cannot be read.
         """
@@ -497,7 +498,7 @@ class Connection:
             failure = error
         raise self._fail(failure)
 
-    def _tls_failure(self, error: SSL.Error) -> PeerMisbehaved:
+    def _tls_failure(self, error: SSL.Error) -> PeerMisbehaved | Unavailable:
         # A TLS 1.3 client's handshake succeeds before the server has judged it, so a refusal comes in later. Until
         # the peer's first message is here, every failure is one of the handshake.
         in_handshake = not self._gate_open and not self._control_bytes
@@ -571,13 +572,18 @@ def _empty_error_queue() -> None:
         crypto.load_certificate(crypto.FILETYPE_ASN1, b"")
 
 
-def _tls_failure(error: SSL.Error, reason: Reason) -> PeerMisbehaved:
+def _tls_failure(error: SSL.Error, reason: Reason) -> PeerMisbehaved | Unavailable:
     entries = error.args[0] if error.args else []
     if not entries:
         # OpenSSL says nothing where a connection is used on after it has broken.
         return _closed("earlier")
     # An alert with a number that nobody has given a name has none in OpenSSL either.
     said = "; ".join(str(entry[-1]) for entry in entries)
+    # What our own services say to who comes when there is no room; no word of it is protected, or believed further.
+    if reason is Reason.TLS_HANDSHAKE and "alert user cancelled" in said:
+        return Unavailable(
+            Reason.OVERLOADED, f"the peer has no room for this connection ({said})", hint="try again later"
+        )
     for part, sentence, hint in _SENTENCES:
         if part in said:
             return PeerMisbehaved(reason, f"{sentence} ({said})", hint=hint)
