@@ -20,8 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -32,19 +31,26 @@ from report import Part, Result, environment, parser, run
 from servers import (
     GREETING,
     HOST,
+    QuotingService,
     Server,
     World,
     find_nginx,
+    keep_apart,
     nginx,
     ours,
     serve_asyncio,
     serve_engine,
     serve_exchange,
     serve_https,
+    serve_unjudged,
     write_pem,
 )
 
+from eaa.aio.address import TCPAddress
 from eaa.aio.client import open_attested_connection
+from eaa.aio.net import connect as connect_to
+from eaa.aio.sessions import Endpoint
+from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import BindingLevel
 
 ROUNDS: Final = 15
@@ -52,12 +58,11 @@ BLOCK: Final = 40
 """Handshakes with one server in a row. The servers take turns, so that whatever else the machine does befalls all."""
 AT_ONCE: Final = 8
 """Clients at once."""
-QUOTES: Final = 200
 
 MOST: Final = {"known": 1.15, "new": 1.35, "https": 1.45}
 """How many times the C server's CPU time a handshake of ours may take."""
-FRESH_US: Final = 400
-SESSION_US: Final = 350
+MOST_ADDED: Final = {"session": 350, "session shown": 350, "fresh": 400, "fresh shown": 400}
+"""µs that a level may add, beside the quote."""
 
 
 # --- clients
@@ -107,19 +112,40 @@ def _shake_hands(server: Server, context: ssl.SSLContext) -> None:
 
 def attesting(world: World, level: BindingLevel) -> Connect:
     """Return clients that show evidence after the handshake, and ask the server for it."""
-    loop, verifier, identity = asyncio.new_event_loop(), world.verifier(), world.identity()
+    verifier, identity = world.verifier(), world.identity()
 
-    async def connect(server: Server) -> None:
+    async def connect(server: Server) -> AttestedStream:
         address = (HOST, server.port)
-        async with await open_attested_connection(address, verifier=verifier, identity=identity, level=level) as stream:
+        return await open_attested_connection(address, verifier=verifier, identity=identity, level=level)
+
+    return _greeted(connect)
+
+
+def by_certificate(world: World) -> Connect:
+    """Return clients of the same TLS engine that do neither: what they cost is what an exchange is added to."""
+    identity = world.identity()
+    endpoint = Endpoint(identity, server_side=False, clock=identity.now, alpn=None)
+
+    async def connect(server: Server) -> AttestedStream:
+        sock = await connect_to(TCPAddress(HOST, server.port))
+        return await endpoint.secure_unattested(sock)
+
+    return _greeted(connect)
+
+
+def _greeted(connect: Callable[[Server], Awaitable[AttestedStream]]) -> Connect:
+    loop = asyncio.new_event_loop()
+
+    async def visit(server: Server) -> None:
+        async with await connect(server) as stream:
             if await stream.read() != GREETING:
                 sys.exit("bench: a server has refused its client")
 
-    async def connect_all(server: Server) -> None:
+    async def visit_all(server: Server) -> None:
         for _ in range(BLOCK // AT_ONCE):
-            await asyncio.gather(*(connect(server) for _ in range(AT_ONCE)))
+            await asyncio.gather(*(visit(server) for _ in range(AT_ONCE)))
 
-    return lambda server: loop.run_until_complete(connect_all(server))
+    return lambda server: loop.run_until_complete(visit_all(server))
 
 
 # --- measuring
@@ -132,10 +158,17 @@ class Kind:
     name: str
     server: Server
     connect: Connect
+    attester: QuotingService | None = None
+    """Whose quotes are no part of what is measured."""
+
+    def cpu_us(self) -> float:
+        """Return the CPU time of the server so far, without its quotes, µs."""
+        return self.server.cpu_us() - (0.0 if self.attester is None else self.attester.spent_us())
 
 
 def measure(scale: float) -> Iterator[Result]:
     """Yield every result, `scale` times as many rounds as the targets are stated for."""
+    keep_apart()
     rounds, world = max(1, round(ROUNDS * scale)), World()
     with contextlib.ExitStack() as stack:
         start = stack.enter_context
@@ -143,7 +176,7 @@ def measure(scale: float) -> Iterator[Result]:
         engine, under_asyncio, https = [
             start(ours(serve, world)) for serve in (serve_engine, serve_asyncio, serve_https)
         ]
-        session, fresh = [start(ours(serve_exchange(level), world)) for level in (_SESSION, _FRESH)]
+        unjudged = start(ours(serve_unjudged, world))
         clients = Clients(
             world, Path(start(tempfile.TemporaryDirectory(prefix="eaa-bench-"))), new=3 * (rounds + 1) * BLOCK
         )
@@ -155,14 +188,26 @@ def measure(scale: float) -> Iterator[Result]:
             Kind(name="asyncio new", server=under_asyncio, connect=clients.new),
             Kind(name="https", server=https, connect=clients.known),
             Kind(name="https new", server=https, connect=clients.new),
-            Kind(name="session", server=session, connect=attesting(world, _SESSION)),
-            Kind(name="fresh", server=fresh, connect=attesting(world, _FRESH)),
+            Kind(name="judged", server=under_asyncio, connect=by_certificate(world)),
+            Kind(name="unjudged", server=unjudged, connect=by_certificate(world)),
+            *(start(_exchange(world, level, judges=judges)) for level in _LEVELS for judges in (True, False)),
         )
         medians = _cpu_of(kinds, rounds)
-    yield from _results(medians, quote_us=_quote_us(world), n=rounds * BLOCK)
+    yield from _results(medians, n=rounds * BLOCK)
 
 
-_SESSION, _FRESH = BindingLevel.SESSION, BindingLevel.FRESH
+_LEVELS: Final = (BindingLevel.SESSION, BindingLevel.FRESH)
+
+
+@contextlib.contextmanager
+def _exchange(world: World, level: BindingLevel, *, judges: bool) -> Iterator[Kind]:
+    """Run a server whose clients ask it for evidence at this level, and which asks them if it judges."""
+    with (
+        contextlib.closing(QuotingService(world.attester)) as attester,
+        ours(serve_exchange(level, attester, judges=judges), world) as server,
+    ):
+        name = level.label if judges else f"{level.label} shown"
+        yield Kind(name=name, server=server, connect=attesting(world, level), attester=attester)
 
 
 def _cpu_of(kinds: tuple[Kind, ...], rounds: int) -> dict[str, float]:
@@ -170,25 +215,15 @@ def _cpu_of(kinds: tuple[Kind, ...], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {kind.name: [] for kind in kinds}
     for number in range(rounds + 1):
         for kind in kinds:
-            begin = kind.server.cpu_us()
+            begin = kind.cpu_us()
             kind.connect(kind.server)
             # The first round is for getting warm.
             if number:
-                times[kind.name].append((kind.server.cpu_us() - begin) / BLOCK)
+                times[kind.name].append((kind.cpu_us() - begin) / BLOCK)
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
-def _quote_us(world: World) -> float:
-    """Return the median CPU time of a quote, µs."""
-    times = []
-    for number in range(QUOTES):
-        begin = time.thread_time_ns()
-        world.attester.quote(number.to_bytes(64, "big"))
-        times.append((time.thread_time_ns() - begin) / 1000)
-    return statistics.median(times)
-
-
-def _results(medians: dict[str, float], *, quote_us: float, n: int) -> Iterator[Result]:
+def _results(medians: dict[str, float], *, n: int) -> Iterator[Result]:
     whats = {
         "known": "our TLS engine, a certificate verified before",
         "new": "our TLS engine, new evidence of a known machine",
@@ -209,20 +244,26 @@ def _results(medians: dict[str, float], *, quote_us: float, n: int) -> Iterator[
             theirs_us=round(medians["plain"], 1),
             ours_us=round(medians[name], 1),
         )
-    added = {name: medians[name] - medians["asyncio"] for name in ("session", "fresh")}
-    added["fresh"] -= quote_us
-    for name, target in (("session", SESSION_US), ("fresh", FRESH_US)):
-        beside = f", beside the quote of {quote_us:.0f} µs" if name == "fresh" else ""
+    for name, (what, beside) in _ADDED.items():
         yield Result(
             id=name,
-            what=f"what level {name} adds, both ends asking{beside}",
+            what=what,
             subject="P-256, mutual, TLS 1.3",
             n=n,
-            value=round(added[name]),
+            value=round(medians[name] - medians[beside]),
             unit="µs",
-            target=target,
+            target=MOST_ADDED.get(name),
             ours_us=round(medians[name], 1),
         )
+
+
+_ADDED: Final = {
+    "session": ("what level session adds, both ends asking and judging", "judged"),
+    "session shown": ("what level session adds to a server that judges nobody", "unjudged"),
+    "fresh": ("what level fresh adds beside the quote, both ends asking and judging", "judged"),
+    "fresh shown": ("what level fresh adds beside the quote to a server that judges nobody", "unjudged"),
+}
+"""What it is, and which kind of handshake it is added to."""
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,9 +34,11 @@ from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.policy import Policy, PolicyFile
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
 from eaa.appraise.result import Accepted, Attests, BindingLevel, Role
+from eaa.attesters import Attester
 from eaa.attesters.simulated import SimulatedAttester
 from eaa.collateral.bundle import Collateral
 from eaa.evidence.quote import Quote
+from eaa.evidence.tagged import REPORT_DATA_SIZE
 from eaa.https import server_context
 from eaa.identity import Credentials, Identity
 from eaa.program.loop import loop_factory
@@ -56,6 +58,8 @@ HOW_TO_GET_NGINX: Final = (
     "bench: there is no C server to compare with: nginx with its stream module is wanted "
     "(Debian, Ubuntu: apt-get install nginx-light libnginx-mod-stream)"
 )
+_SIZE: Final = 4
+"""Bytes that tell how long a quote is."""
 _NOBODY: Final = "nobody"
 _PROCESS_CLOCK: Final = 2
 """Which of a process's clocks: CPU time in user and system mode (CPUCLOCK_SCHED)."""
@@ -122,6 +126,21 @@ class Server:
         """Return the CPU time that the process has used so far, all of its threads, µs."""
         # The clock of another process: see clock_getcpuclockid(3).
         return time.clock_gettime_ns(~self.pid << 3 | _PROCESS_CLOCK) / 1000
+
+
+def keep_apart() -> None:
+    """Leave one core to the servers, where there are several: whoever calls this, and its threads, use the others."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(0, set(cores) - {_core_of_servers()})
+
+
+def _move_to_core_of_servers(pid: int) -> None:
+    os.sched_setaffinity(pid, {_core_of_servers()})
+
+
+def _core_of_servers() -> int:
+    return (os.cpu_count() or 1) - 1
 
 
 def write_pem(path: Path, credentials: Credentials) -> Path:
@@ -195,11 +214,7 @@ async def serve_asyncio(world: World, listening: Callable[[int], None]) -> None:
         await greet(stream)
         await stream.close()
 
-    service = Service()
-    service.listen(TCPAddress(HOST, 0), serve)
-    service.start()
-    listening(service.sockets[0].getsockname()[1])
-    await asyncio.Event().wait()
+    await _serve_with(serve, listening)
 
 
 async def serve_https(world: World, listening: Callable[[int], None]) -> None:
@@ -215,17 +230,86 @@ async def serve_https(world: World, listening: Callable[[int], None]) -> None:
     await asyncio.Event().wait()
 
 
-def serve_exchange(level: BindingLevel) -> Main:
-    """Return a server that asks its clients for evidence at this level after the handshake, and shows its own."""
+class QuotingService:
+    """An attester whose quotes are made in a process of its own, as those of a real platform are made by a device.
+
+    What asking for them takes in the process of the server is told apart: it is a part of the quote.
+    """
+
+    def __init__(self, attester: SimulatedAttester) -> None:
+        self.name, self.tee = attester.name, attester.tee
+        self._spent = multiprocessing.Value("d", 0.0)
+        self._asking, answering = socket.socketpair()
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=self._quote_for, args=(answering, attester), daemon=True)
+        self._process.start()
+        answering.close()
+
+    def quote(self, report_data: bytes) -> bytes:
+        """Return a quote."""
+        begin = time.thread_time_ns()
+        self._asking.sendall(report_data)
+        size = int.from_bytes(self._asking.recv(_SIZE, socket.MSG_WAITALL), "big")
+        quote = self._asking.recv(size, socket.MSG_WAITALL)
+        with self._spent:
+            self._spent.value += (time.thread_time_ns() - begin) / 1000
+        return quote
+
+    def spent_us(self) -> float:
+        """Return how much CPU time of those who asked went into asking and waiting so far, µs."""
+        return float(self._spent.value)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+        self._asking.close()
+
+    def _quote_for(self, asked: socket.socket, attester: SimulatedAttester) -> None:
+        self._asking.close()
+        while report_data := asked.recv(REPORT_DATA_SIZE, socket.MSG_WAITALL):
+            quote = attester.quote(report_data)
+            asked.sendall(len(quote).to_bytes(_SIZE, "big") + quote)
+
+
+def serve_exchange(level: BindingLevel, attester: Attester, *, judges: bool = True) -> Main:
+    """Return a server that shows evidence after the handshake, and asks its clients for theirs at this level."""
 
     async def serve(world: World, listening: Callable[[int], None]) -> None:
         server = await start_attested_server(
-            greet, TCPAddress(HOST, 0), identity=world.identity(), verifier=warm(world), level=level
+            greet,
+            TCPAddress(HOST, 0),
+            identity=Identity(attester),
+            verifier=warm(world) if judges else None,
+            level=level,
         )
         listening(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
     return serve
+
+
+async def serve_unjudged(world: World, listening: Callable[[int], None]) -> None:
+    """Take clients as they come, under asyncio: what showing evidence is compared with."""
+    identity = world.identity()
+    endpoint = Endpoint(identity, server_side=True, clock=identity.now, alpn=None, demand_client_certificate=True)
+
+    async def serve(sock: socket.socket, _peer: str) -> None:
+        stream = await endpoint.secure_unattested(sock)
+        await greet(stream)
+        await stream.close()
+
+    await _serve_with(serve, listening)
+
+
+async def _serve_with(
+    handler: Callable[[socket.socket, str], Awaitable[None]], listening: Callable[[int], None]
+) -> None:
+    service = Service()
+    service.listen(TCPAddress(HOST, 0), handler)
+    service.start()
+    listening(service.sockets[0].getsockname()[1])
+    await asyncio.Event().wait()
 
 
 async def greet(stream: AttestedStream) -> None:
@@ -247,6 +331,7 @@ def ours(main: Main, world: World) -> Iterator[Server]:
     receiving, sending = context.Pipe(duplex=False)
 
     def run() -> None:
+        _move_to_core_of_servers(0)
         logging.disable()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(main(world, sending.send))
@@ -282,6 +367,7 @@ def nginx(world: World) -> Iterator[Server]:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, user=user)  # noqa: S603
         try:
             _wait_until_it_listens(process, port)
+            _move_to_core_of_servers(process.pid)
             yield Server(port, process.pid)
         finally:
             process.terminate()
