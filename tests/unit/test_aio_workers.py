@@ -31,7 +31,7 @@ def test_work_is_done_and_its_failures_are_raised() -> None:
 def test_threads_are_started_as_they_are_needed_and_no_more_than_allowed() -> None:
     workers = Workers(2, "few")
     assert workers.submit(int).result() == 0
-    eventually(lambda: workers._idle._value == 1)
+    eventually(lambda: workers._idle._count == 1)
     assert workers.submit(int).result() == 0
     assert len(threads_of("few")) == 1
     release = threading.Event()
@@ -115,3 +115,65 @@ asyncio.run(with_workers(main()))
 def test_a_program_ends_while_a_thread_of_its_waits_for_ever() -> None:
     done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_call_is_answered_in_the_loop_and_its_failure_is_raised_there() -> None:
+    workers = Workers(1, "called")
+
+    async def main() -> None:
+        assert await workers.call(lambda: threading.current_thread().name) == "called-1"
+        with pytest.raises(ZeroDivisionError):
+            await workers.call(lambda: 1 // 0)
+
+    asyncio.run(main())
+    workers.shutdown()
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_not_made() -> None:
+    workers = Workers(1, "left")
+    release, made = threading.Event(), list[int]()
+
+    async def main() -> None:
+        first = workers.call(lambda: release.wait(30))
+        left = workers.call(lambda: made.append(1))
+        left.cancel()
+        release.set()
+        assert await first
+        await workers.call(lambda: None)
+
+    asyncio.run(main())
+    assert not made
+    workers.shutdown()
+
+
+def test_a_caller_who_has_left_while_it_was_made_hears_nothing() -> None:
+    workers = Workers(1, "gone")
+    begun, release = threading.Event(), threading.Event()
+
+    def call() -> bool:
+        begun.set()
+        return release.wait(30)
+
+    async def main() -> None:
+        gone = workers.call(call)
+        await asyncio.to_thread(begun.wait, 30)
+        gone.cancel()
+        release.set()
+        assert await workers.call(lambda: True)
+        assert gone.cancelled()
+
+    asyncio.run(main())
+    workers.shutdown()
+
+
+def test_a_loop_that_has_ended_is_told_nothing() -> None:
+    workers = Workers(1, "late")
+    release = threading.Event()
+
+    async def leave() -> None:
+        workers.call(lambda: release.wait(30))
+
+    asyncio.run(leave())
+    release.set()
+    assert workers.submit(int).result() == 0
+    workers.shutdown()

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import cbor2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eaa.errors import MalformedInput, Reason
 from eaa.evidence import cbor
@@ -262,3 +264,33 @@ def test_the_reader_refuses_by_counting_before_it_builds_anything() -> None:
 def test_a_head_or_a_string_cut_off(raw: bytes) -> None:
     with pytest.raises(MalformedInput):
         cbor.decode_first(raw, what="a test")
+
+
+# --- encodings that cbor2 is not asked for
+
+
+@given(st.dictionaries(st.text(max_size=40), st.binary(max_size=300), max_size=30))
+def test_claims_are_encoded_as_cbor2_does(claims: dict[str, bytes]) -> None:
+    assert encode_claims(claims) == cbor2.dumps(claims, canonical=True)
+
+
+@pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 5000, 65535, 65536])
+def test_strings_of_every_size_are_encoded_as_cbor2_does(size: int) -> None:
+    tagged = TaggedEvidence(evidence=bytes(size), claims=bytes(size // 8))
+    item = cbor2.CBORTag(QUOTE_TAG, [tagged.evidence, tagged.claims])
+    assert cbor.byte_string(tagged.evidence) == cbor2.dumps(tagged.evidence)
+    assert tagged.encode() == cbor2.dumps(item, canonical=True)
+    assert TaggedEvidence.parse(tagged.encode()) == tagged
+
+
+@given(st.data())
+def test_evidence_that_is_split_at_once_is_what_is_parsed(data: st.DataObject) -> None:
+    """Whatever is changed in it: nothing is taken that the whole way would refuse, or read otherwise."""
+    raw = bytearray(TaggedEvidence(evidence=bytes(300), claims=CLAIMS).encode())
+    at = data.draw(st.sampled_from([*range(12), *range(len(raw) - len(CLAIMS) - 4, len(raw))]))
+    raw[at] = data.draw(st.integers(0, 255))
+    shown = bytes(raw) + data.draw(st.sampled_from([b"", b"\0"]))
+    found = TaggedEvidence._split(shown)
+    if found is not None:
+        item = cbor.decode(shown, what="it", tags=frozenset({QUOTE_TAG}))
+        assert found == TaggedEvidence._from_item(item)

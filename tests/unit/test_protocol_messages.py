@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import cbor2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eaa.appraise.result import BindingLevel
 from eaa.errors import (
@@ -16,6 +18,8 @@ from eaa.errors import (
     Unavailable,
     VerificationError,
 )
+from eaa.evidence import cbor
+from eaa.protocol import messages
 from eaa.protocol.messages import (
     EPOCH_SIGNATURE_SIZE,
     LENGTH_SIZE,
@@ -273,3 +277,32 @@ def test_the_rest_of_a_stream_is_given_back() -> None:
 )
 def test_a_peer_is_told_the_class_of_a_reason(error: EAAError, told: RejectClass) -> None:
     assert RejectClass.of(error) is told
+
+
+# --- evidence, which is encoded and taken apart without cbor2
+
+
+@pytest.mark.parametrize("signature", [None, bytes(EPOCH_SIGNATURE_SIZE)])
+@pytest.mark.parametrize("collateral", [None, b"", bytes(23), bytes(24), bytes(70_000)])
+@pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 65_535, 65_536])
+def test_evidence_of_every_size_is_encoded_as_cbor2_does(
+    size: int, collateral: bytes | None, signature: bytes | None
+) -> None:
+    message = Evidence(evidence=bytes(size), epoch=signature, collateral=collateral)
+    body = encode(message)[LENGTH_SIZE:]
+    assert body == cbor.encode(message._fields())
+    assert decode(body) == message
+
+
+@given(st.data())
+def test_evidence_that_is_split_at_once_is_what_is_decoded(data: st.DataObject) -> None:
+    """Whatever is changed in it: nothing is taken that the whole way would refuse, or read otherwise."""
+    signature = data.draw(st.sampled_from([None, bytes(EPOCH_SIGNATURE_SIZE)]))
+    collateral = data.draw(st.sampled_from([None, bytes(40)]))
+    raw = bytearray(encode(Evidence(evidence=bytes(40), epoch=signature, collateral=collateral))[LENGTH_SIZE:])
+    for _ in range(data.draw(st.integers(1, 2))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    body = bytes(raw)
+    found = messages._split_evidence(body) if body.startswith(messages._EVIDENCE_HEAD, 1) else None
+    if found is not None:
+        assert cbor.encode(found._fields()) == body

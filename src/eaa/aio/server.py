@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from eaa.aio.attestation import Attestation, Judge
 from eaa.aio.client import AnyAddress, to_address
-from eaa.aio.net import Service
+from eaa.aio.net import TLS_OVERLOADED, Service
 from eaa.aio.sessions import Endpoint, Identity, Verifier, judge_now_by
 from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import BindingLevel, Role
@@ -61,7 +61,7 @@ async def start_attested_server(
         level: how closely a client's evidence has to be bound to its session.
         minimum_level: the weakest level at which this server shows its own evidence.
         maximum_epoch: how long a client's signing key may serve at level `session`; twice that is refused.
-        max_connections: connections at once; one more is closed at once. 4096 where it is left out.
+        max_connections: connections at once; one more is refused at once. 4096 where it is left out.
 
     Raises:
         Unavailable: the address cannot be had, or the platform does not quote.
@@ -81,7 +81,7 @@ async def start_attested_server(
             judges=verifier is not None, level=level, minimum_level=minimum_level, maximum_epoch=maximum_epoch
         ),
         judge=None if verifier is None else judge_now_by(verifier, Role.CLIENT),
-        service=Service(max_connections=max_connections),
+        service=Service(max_connections=max_connections, farewell=TLS_OVERLOADED),
     )
     # Clients tend to run on platforms like the server's own. And a platform that does not quote is found out now.
     credentials = await asyncio.to_thread(identity.credentials)
@@ -168,7 +168,8 @@ class AttestedServer:
 
     async def _serve_application(self, attestation: Attestation, name: str) -> None:
         stream = attestation.stream
-        logger.info("%s: serving %s", name, _describe(attestation))
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s: serving %s", name, _describe(attestation))
         try:
             await _at_the_client_s_expense(self._handler(stream))
         except EAAError:

@@ -37,7 +37,8 @@ def encode(value: object) -> bytes:
 
 def byte_string(content: bytes) -> bytes:
     """Return the deterministic encoding of a byte string."""
-    return _head(_BYTES, len(content)) + content
+    size = len(content)
+    return (_SHORT_HEADS[size] if size < len(_SHORT_HEADS) else _head(_BYTES, size)) + content
 
 
 def map_of_byte_strings(values: Mapping[str, bytes]) -> bytes:
@@ -63,6 +64,10 @@ def _head(major: int, argument: int) -> bytes:
         if argument < 1 << (8 << size):
             return bytes((major << 5 | 24 + size,)) + argument.to_bytes(1 << size, "big")
     raise _malformed(f"a CBOR item of {argument} bytes or members was to be written")
+
+
+_SHORT_HEADS: Final = tuple(_head(_BYTES, size) for size in range(256))
+"""Heads of byte strings of up to 255 bytes: nearly all that a claim is."""
 
 
 def decode(raw: bytes, *, what: str, tags: frozenset[int] = frozenset()) -> Any:
