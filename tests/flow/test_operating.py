@@ -8,29 +8,31 @@ import re
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from eaa.errors import EAAError, Reason
+from eaa.aio.stream import AttestedStream
+from eaa.errors import EAAError, Misuse, Reason
+from eaa.inclavared.cli import cli
 from support.relay_sessions import echo_application, echoes, how_it_ends, metrics_at, session, verifier_at
 from support.system import Running, Site, run, running
 
 
 @dataclass
 class Node:
-    """A relay that is configured by a file, and one workload or two."""
+    """A relay that is configured by a file. The workloads `one` and `two` are the same process under two names."""
 
     site: Site
     folder: Path
     relay: Running
     address: str
     metrics: str
-    workloads: dict[str, Running]
 
     @property
     def config(self) -> Path:
@@ -53,11 +55,11 @@ class Node:
     def remember_workloads(self) -> None:
         self.values.write_text(self.site.values.read_text())
 
-    def numbers(self) -> dict[str, float]:
-        return metrics_at(self.metrics)
+    def numbers(self) -> Counter[str]:
+        return Counter(metrics_at(self.metrics))
 
     @asynccontextmanager
-    async def session(self, workload: str = "default") -> AsyncIterator[Any]:
+    async def session(self, workload: str = "default") -> AsyncIterator[AttestedStream]:
         """A session with a workload, whose application answers."""
         stream = await session(verifier_at(self.site), self.address, workload)
         try:
@@ -75,8 +77,7 @@ class Node:
         return caught.value.reason, time.monotonic() - began
 
 
-def config_text(site: Site, workloads: dict[str, str], *more: str) -> str:
-    tables = [f'[workload.{name}]\naddress = "{address}"' for name, address in workloads.items()]
+def config_text(site: Site, workload: str, *more: str) -> str:
     return "\n".join(
         [
             'listen = "127.0.0.1:0"',
@@ -88,33 +89,48 @@ def config_text(site: Site, workloads: dict[str, str], *more: str) -> str:
             f'trust-anchor = ["{site.root}"]',
             f'collateral = "{site.collateral}"',
             'reference-values = "values.toml"',
+            'default-workload = "one"',
             *more,
-            *tables,
+            f'[workload.one]\naddress = "{workload}"',
+            f'[workload.two]\naddress = "{workload}"',
             "",
         ]
     )
 
 
 @contextmanager
-def node(site: Site, folder: Path, *more: str, names: tuple[str, ...] = ("web",)) -> Iterator[Node]:
-    """Run a workload for each name, an echo behind each, and a relay."""
-    with echo_application() as application:
-        workloads = {}
-        stack = []
-        try:
-            for name in names:
-                workload = site.workload("--app", application)
-                workloads[name] = workload.__enter__()
-                stack.append(workload)
-            (folder / "values.toml").write_text(site.values.read_text())
-            addresses = {name: workload.address() for name, workload in workloads.items()}
-            (folder / "relay.toml").write_text(config_text(site, addresses, *more))
-            with running("inclavared", "--config", folder / "relay.toml") as relay:
-                found = relay.wait_for(r"listening on (\S+), (\S+) \(metrics\)")
-                yield Node(site, folder, relay, found[1], found[2], workloads)
-        finally:
-            for workload in stack:
-                workload.__exit__(None, None, None)
+def node(site: Site, folder: Path, workload: str, *more: str) -> Iterator[Node]:
+    """Run a relay."""
+    (folder / "values.toml").write_text(site.values.read_text())
+    (folder / "relay.toml").write_text(config_text(site, workload, *more))
+    with running("inclavared", "--config", folder / "relay.toml") as relay:
+        found = relay.wait_for(r"listening on (\S+), (\S+) \(metrics\)")
+        yield Node(site, folder, relay, found[1], found[2])
+
+
+@pytest.fixture(scope="module")
+def workload(site: Site) -> Iterator[str]:
+    """The address of a workload with an echo behind it."""
+    with echo_application() as application, site.workload("--app", application) as workload:
+        yield workload.address()
+
+
+@pytest.fixture(scope="module")
+def shared(site: Site, workload: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with node(site, tmp_path_factory.mktemp("node"), workload) as node_:
+        yield node_
+
+
+@pytest.fixture
+def here(shared: Node) -> Iterator[Node]:
+    """A relay that is as it was at its start, whatever the test before has written."""
+    good = shared.config.read_text()
+    try:
+        yield shared
+    finally:
+        shared.config.write_text(good)
+        shared.remember_workloads()
+        assert "reloaded" in shared.reload()
 
 
 def eventually(condition: Callable[[], bool], *, within: float = 30.0) -> None:
@@ -127,52 +143,50 @@ def eventually(condition: Callable[[], bool], *, within: float = 30.0) -> None:
 # --- reloading
 
 
-def test_a_reference_value_that_is_taken_away_ends_what_rests_on_it(site: Site, tmp_path: Path) -> None:
+def test_a_reference_value_that_is_taken_away_ends_what_rests_on_it(here: Node) -> None:
     """The attack: a measurement turns out to be bad. SIGHUP cuts live sessions, and no warm channel outlives it."""
-    with node(site, tmp_path) as here:
+    before = here.numbers()
 
-        async def main() -> None:
-            async with here.session() as live:
-                here.forget_workloads()
-                assert "reloaded" in here.reload()
-                # Not a goodbye: nobody shall take what was cut for what was finished.
-                assert isinstance(await how_it_ends(live), EAAError)
-            assert (await here.is_refused())[0] is Reason.WORKLOAD_UNAVAILABLE
-            here.remember_workloads()
+    async def main() -> None:
+        async with here.session() as live:
+            here.forget_workloads()
             assert "reloaded" in here.reload()
-            async with here.session() as live:
-                assert await echoes(live)
+            # Not a goodbye: nobody shall take what was cut for what was finished.
+            assert isinstance(await how_it_ends(live), EAAError)
+        assert (await here.is_refused())[0] is Reason.WORKLOAD_UNAVAILABLE
+        here.remember_workloads()
+        assert "reloaded" in here.reload()
+        async with here.session() as live:
+            assert await echoes(live)
 
-        asyncio.run(main())
-        assert any("the session with the workload web is cut" in line for line in here.relay.lines)
-        numbers = here.numbers()
-        assert sum(count for name, count in numbers.items() if name.startswith("eaa_sessions_cut_total")) == 1
-        assert numbers['eaa_reloads_total{result="done"}'] == 2
+    asyncio.run(main())
+    assert any("the session with the workload one is cut" in line for line in here.relay.lines)
+    gained = here.numbers() - before
+    assert sum(count for name, count in gained.items() if name.startswith("eaa_sessions_cut_total")) == 1
+    assert gained['eaa_reloads_total{result="done"}'] == 2
 
 
-def test_sessions_may_be_drained_in_place_of_being_cut(site: Site, tmp_path: Path) -> None:
-    with node(site, tmp_path, 'on-bad-verdict = "drain"', "grace = 3600") as here:
+def test_sessions_may_be_drained_in_place_of_being_cut(here: Node) -> None:
+    good = here.config.read_text()
 
-        async def main() -> None:
-            async with here.session() as live:
-                here.forget_workloads()
-                here.reload()
-                here.relay.wait_for("cut if it has not ended in 3600 seconds")
-                assert (await here.is_refused())[0] is Reason.WORKLOAD_UNAVAILABLE
-                # What is there goes on.
-                assert await echoes(live)
-                config = here.config.read_text()
-                here.config.write_text(config.replace("grace = 3600", "grace = 0"))
-                here.reload()
-            async with asyncio.timeout(30):
-                here.remember_workloads()
-                here.reload()
-                async with here.session() as live:
-                    here.forget_workloads()
-                    here.reload()
-                    assert isinstance(await how_it_ends(live), EAAError)
+    async def main() -> None:
+        async with here.session() as live:
+            here.config.write_text(f'on-bad-verdict = "drain"\ngrace = 3600\n{good}')
+            here.forget_workloads()
+            here.reload()
+            here.relay.wait_for("cut if it has not ended in 3600 seconds")
+            assert (await here.is_refused())[0] is Reason.WORKLOAD_UNAVAILABLE
+            # What is there goes on.
+            assert await echoes(live)
+        here.config.write_text(f'on-bad-verdict = "drain"\ngrace = 0.1\n{good}')
+        here.remember_workloads()
+        here.reload()
+        async with here.session() as live:
+            here.forget_workloads()
+            here.reload()
+            assert isinstance(await how_it_ends(live), EAAError)
 
-        asyncio.run(main())
+    asyncio.run(main())
 
 
 BAD: list[tuple[str, Callable[[Node], object], str]] = [
@@ -194,132 +208,131 @@ BAD: list[tuple[str, Callable[[Node], object], str]] = [
 ]
 
 
-def test_a_bad_file_changes_nothing_at_all(site: Site, tmp_path: Path) -> None:
+def test_a_bad_file_changes_nothing_at_all(here: Node) -> None:
     """Each is said with its reason and counted; what was there before goes on, in every part."""
-    with node(site, tmp_path) as here:
-        good, values = here.config.read_text(), here.values.read_text()
+    good, values = here.config.read_text(), here.values.read_text()
+    before = here.numbers()
 
-        async def main() -> None:
-            async with here.session() as live:
-                for what, spoil, reason in BAD:
-                    # What would be taken over, were it not for the bad part.
-                    here.forget_workloads()
-                    here.config.write_text(good + "\n[workload.more]\naddress = '127.0.0.1:1'\n")
-                    spoil(here)
-                    said = here.reload()
-                    assert "nothing is reloaded" in said, what
-                    assert f"[{reason}]" in said, what
-                    assert await echoes(live), what
-                    async with here.session():
-                        pass
-                    here.config.write_text(good)
-                    here.values.write_text(values)
-                assert "reloaded" in here.reload()
-                assert await echoes(live)
+    async def main() -> None:
+        async with here.session() as live:
+            for what, spoil, reason in BAD:
+                # What would be taken over, were it not for the bad part.
+                here.forget_workloads()
+                here.config.write_text(good + "\n[workload.more]\naddress = '127.0.0.1:1'\n")
+                spoil(here)
+                said = here.reload()
+                assert "nothing is reloaded" in said, what
+                assert f"[{reason}]" in said, what
+                assert await echoes(live), what
+                here.config.write_text(good)
+                here.values.write_text(values)
+            async with here.session():
+                pass
+            assert "reloaded" in here.reload()
+            assert await echoes(live)
 
-        asyncio.run(main())
-        assert here.numbers()['eaa_reloads_total{result="refused"}'] == len(BAD)
+    asyncio.run(main())
+    assert (here.numbers() - before)['eaa_reloads_total{result="refused"}'] == len(BAD)
 
 
-def test_each_workload_has_a_policy_of_its_own(site: Site, tmp_path: Path) -> None:
+def test_each_workload_has_a_policy_of_its_own(here: Node) -> None:
     """What is asked of one is not asked of the other; a change for one leaves the other's sessions alone."""
-    (tmp_path / "strict.toml").write_text(f'[workload]\nmr_enclaves = ["{"00" * 32}"]\n')
-    with node(site, tmp_path, 'default-workload = "one"', names=("one", "two")) as here:
+    (here.folder / "strict.toml").write_text(f'[workload]\nmr_enclaves = ["{"00" * 32}"]\n')
 
-        async def main() -> None:
-            async with here.session("one") as one, here.session("two") as two:
-                here.config.write_text(
-                    here.config.read_text().replace("[workload.two]", '[workload.two]\npolicy = "strict.toml"')
-                )
-                here.reload()
-                assert isinstance(await how_it_ends(two), EAAError)
-                assert await echoes(one)
-            for name, works in (("one", True), ("default", True), ("two", False)):
-                if works:
-                    async with here.session(name):
-                        pass
-                else:
-                    assert (await here.is_refused(name))[0] is Reason.WORKLOAD_UNAVAILABLE
+    async def main() -> None:
+        async with here.session("one") as one, here.session("two") as two:
+            text = here.config.read_text()
+            here.config.write_text(text.replace("[workload.two]", '[workload.two]\npolicy = "strict.toml"'))
+            here.reload()
+            assert isinstance(await how_it_ends(two), EAAError)
+            assert await echoes(one)
+        for name in ("one", "default"):
+            async with here.session(name):
+                pass
+        assert (await here.is_refused("two"))[0] is Reason.WORKLOAD_UNAVAILABLE
 
-        asyncio.run(main())
-        assert any("workload two is cut" in line and "[MEASUREMENT_MISMATCH]" in line for line in here.relay.lines)
-        assert not any("workload one is cut" in line for line in here.relay.lines)
+    asyncio.run(main())
+    assert any("workload two is cut" in line and "[MEASUREMENT_MISMATCH]" in line for line in here.relay.lines)
+    assert not any(
+        "workload one is cut: the workload's evidence fails the check mr_enclave" in line for line in here.relay.lines
+    )
 
 
-def test_reloads_under_load_drop_nobody(site: Site, tmp_path: Path) -> None:
-    with node(site, tmp_path) as here:
+def test_reloads_under_load_drop_nobody(here: Node) -> None:
+    before = here.numbers()
 
-        async def visits(until: asyncio.Event) -> int:
-            count = 0
-            while not until.is_set():
-                async with here.session() as live:
-                    assert await echoes(live, bytes(100_000))
-                    count += 1
-            return count
+    async def visits(until: asyncio.Event) -> int:
+        count = 0
+        while not until.is_set():
+            async with here.session() as live:
+                assert await echoes(live, bytes(100_000))
+                count += 1
+        return count
 
-        async def main() -> None:
-            until = asyncio.Event()
-            async with here.session() as standing:
-                crowd = [asyncio.create_task(visits(until)) for _ in range(4)]
-                for number in range(10):
-                    assert "reloaded" in await asyncio.to_thread(here.reload)
-                    assert await echoes(standing, b"%d" % number)
-                until.set()
-                assert min(await asyncio.gather(*crowd)) > 0
+    async def main() -> None:
+        until = asyncio.Event()
+        async with here.session() as standing:
+            crowd = [asyncio.create_task(visits(until)) for _ in range(3)]
+            for number in range(5):
+                assert "reloaded" in await asyncio.to_thread(here.reload)
+                assert await echoes(standing, b"%d" % number)
+            until.set()
+            assert min(await asyncio.gather(*crowd)) > 0
 
-        asyncio.run(main())
-        assert here.numbers()['eaa_reloads_total{result="done"}'] == 10
+    asyncio.run(main())
+    assert (here.numbers() - before)['eaa_reloads_total{result="done"}'] == 5
 
 
 # --- warm channels
 
 
-def test_sessions_begin_on_warm_channels_and_each_has_its_own(site: Site, tmp_path: Path) -> None:
-    with node(site, tmp_path) as here:
-        ready = 'eaa_channels_ready{workload="web"}'
-        eventually(lambda: here.numbers().get(ready) == 2)
+def test_sessions_begin_on_warm_channels_and_each_has_its_own(here: Node) -> None:
+    ready = 'eaa_channels_ready{workload="two"}'
+    eventually(lambda: here.numbers()[ready] == 2)
+    before = here.numbers()
 
-        async def main() -> None:
-            async with here.session() as one, here.session() as two:
-                assert await echoes(one, b"one")
-                assert await echoes(two, b"two")
+    async def main() -> None:
+        async with here.session("two") as one, here.session("two") as two:
+            assert await echoes(one, b"one")
+            assert await echoes(two, b"two")
 
-        asyncio.run(main())
-        numbers = here.numbers()
-        assert numbers['eaa_channels_handed_out_total{workload="web"}'] == 2
-        eventually(lambda: here.numbers()[ready] == 2)
-        assert here.numbers()['eaa_channels_opened_total{workload="web"}'] == 4
+    asyncio.run(main())
+    assert (here.numbers() - before)['eaa_channels_handed_out_total{workload="two"}'] == 2
+    eventually(lambda: here.numbers()[ready] == 2)
+    assert (here.numbers() - before)['eaa_channels_opened_total{workload="two"}'] == 2
 
 
-def test_a_workload_that_restarts_is_ridden_out(site: Site, tmp_path: Path) -> None:
+def test_a_workload_that_restarts_is_ridden_out(site: Site, here: Node) -> None:
     """Clients hear at once that it is not there, and are served again when it is."""
-    with node(site, tmp_path) as here, echo_application() as application:
-        found = re.search(r'address = "(.*)"', here.config.read_text())
-        assert found is not None
 
-        async def gone() -> None:
-            eventually(lambda: here.numbers()['eaa_channels_ready{workload="web"}'] == 0)
-            for _ in range(5):
-                reason, seconds = await here.is_refused()
-                assert reason is Reason.WORKLOAD_UNAVAILABLE
-                assert seconds < 5, "a busy machine apart, this takes milliseconds"
+    async def gone() -> None:
+        for _ in range(5):
+            reason, seconds = await here.is_refused("two")
+            assert reason is Reason.WORKLOAD_UNAVAILABLE
+            assert seconds < 5, "a busy machine apart, this takes milliseconds"
 
-        here.workloads["web"].stop(signal.SIGKILL)
+    async def back() -> None:
+        async with here.session("two"):
+            pass
+
+    with echo_application() as application:
+        with site.workload("--app", application) as workload:
+            address = workload.address()
+            (head, tail) = here.config.read_text().split("[workload.two]")
+            here.config.write_text(f'{head}[workload.two]\naddress = "{address}"\n')
+            assert tail
+            here.reload()
+            eventually(lambda: here.numbers()['eaa_channels_ready{workload="two"}'] == 2)
+            workload.stop(signal.SIGKILL)
+        eventually(lambda: here.numbers()['eaa_channels_ready{workload="two"}'] == 0)
         asyncio.run(gone())
-        assert any(
-            re.search(r"has been unavailable since .*\[CONNECTION_FAILED\]; the next attempt", line)
-            for line in here.relay.lines
-        )
-        assert "eaa_workload_unavailable_since_timestamp_seconds" in "".join(here.numbers())
-        with site.workload("--app", application, listen=found[1]):
-            eventually(lambda: here.numbers()['eaa_channels_ready{workload="web"}'] == 2)
-
-            async def back() -> None:
-                async with here.session():
-                    pass
-
+        outage = re.compile(r"has been unavailable since .*\[CONNECTION_FAILED\]; the next attempt")
+        assert any(outage.search(line) for line in here.relay.lines)
+        assert 'eaa_workload_unavailable_since_timestamp_seconds{workload="two"}' in here.numbers()
+        with site.workload("--app", application, listen=address):
+            eventually(lambda: here.numbers()['eaa_channels_ready{workload="two"}'] == 2)
             asyncio.run(back())
-        assert any("available again" in line for line in here.relay.lines)
+    assert any("available again" in line for line in here.relay.lines)
 
 
 # --- the end
@@ -343,60 +356,55 @@ async def drained(here: Node, number: signal.Signals) -> None:
         await live.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_relay_that_is_told_to_stop_lets_sessions_finish(site: Site, tmp_path: Path, number: signal.Signals) -> None:
-    with node(site, tmp_path, "grace = 600") as here:
-        asyncio.run(drained(here, number))
-        assert here.relay.process.wait(30) == 128 + number
-
-
-def test_told_twice_it_ends_at_once(site: Site, tmp_path: Path) -> None:
-    with node(site, tmp_path, "grace = 600") as here:
-
-        async def main() -> None:
-            async with here.session() as live:
-                here.relay.process.send_signal(signal.SIGTERM)
-                here.relay.wait_for("draining")
-                here.relay.process.send_signal(signal.SIGTERM)
-                assert isinstance(await how_it_ends(live), EAAError)
-
-        asyncio.run(main())
+def test_a_relay_that_is_told_to_stop_lets_sessions_finish(site: Site, workload: str, tmp_path: Path) -> None:
+    with node(site, tmp_path, workload, "grace = 600") as here:
+        asyncio.run(drained(here, signal.SIGTERM))
         assert here.relay.process.wait(30) == 143
 
 
-def test_after_the_grace_nobody_is_waited_for(site: Site, tmp_path: Path) -> None:
-    with node(site, tmp_path, "grace = 0.5") as here:
+def test_told_twice_it_ends_at_once(site: Site, workload: str, tmp_path: Path) -> None:
+    with node(site, tmp_path, workload, "grace = 600") as here:
 
         async def main() -> None:
             async with here.session() as live:
-                here.relay.process.send_signal(signal.SIGTERM)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    here.relay.process.send_signal(number)
+                    if number is signal.SIGINT:
+                        here.relay.wait_for("draining")
                 assert isinstance(await how_it_ends(live), EAAError)
 
         asyncio.run(main())
-        assert here.relay.process.wait(30) == 143
+        assert here.relay.process.wait(30) == 130
 
 
 # --- the service manager
 
 
-def test_the_service_manager_is_told_what_goes_on(site: Site, tmp_path: Path) -> None:
+def test_the_manager_is_told_what_goes_on_and_after_the_grace_nobody_is_waited_for(
+    site: Site, workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         path = tmp_path / "notify"
         manager.bind(str(path))
         manager.settimeout(30)
-        config = tmp_path / "relay.toml"
-        (tmp_path / "values.toml").write_text(site.values.read_text())
-        config.write_text(config_text(site, {"web": "127.0.0.1:1"}))
-        with running("inclavared", "--config", config, env={"NOTIFY_SOCKET": str(path)}) as relay:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        with node(site, tmp_path, workload, "grace = 0.2") as here:
             assert manager.recv(4096).startswith(b"READY=1")
-            relay.process.send_signal(signal.SIGHUP)
             before = time.monotonic_ns() // 1000
+            here.reload()
             reloading = dict(line.split(b"=") for line in manager.recv(4096).splitlines())
             assert reloading[b"RELOADING"] == b"1"
-            assert abs(int(reloading[b"MONOTONIC_USEC"]) - before) < 60_000_000
+            assert 0 <= int(reloading[b"MONOTONIC_USEC"]) - before < 60_000_000
             assert manager.recv(4096).startswith(b"READY=1")
-            relay.process.send_signal(signal.SIGTERM)
+
+            async def main() -> None:
+                async with here.session() as live:
+                    here.relay.process.send_signal(signal.SIGTERM)
+                    assert isinstance(await how_it_ends(live), EAAError)
+
+            asyncio.run(main())
             assert manager.recv(4096).startswith(b"STOPPING=1")
+            assert here.relay.process.wait(30) == 143
 
 
 # --- what would run
@@ -405,18 +413,17 @@ def test_the_service_manager_is_told_what_goes_on(site: Site, tmp_path: Path) ->
 def test_a_configuration_is_checked_without_running_it(site: Site, tmp_path: Path) -> None:
     (tmp_path / "values.toml").write_text(site.values.read_text())
     config = tmp_path / "relay.toml"
-    config.write_text(config_text(site, {"web": "127.0.0.1:1", "db": "unix:///run/db"}, "warm-channels = 5"))
+    config.write_text(config_text(site, "unix:///run/web", "warm-channels = 5"))
     done = run("inclavared", "--config", config, "--check-config", "--json")
     assert done.code == 0, done
-    assert done.answer["workloads"]["db"] == {
-        "address": "unix:///run/db",
+    assert done.answer["workloads"]["two"] == {
+        "address": "unix:///run/web",
         "policy": None,
         "reference-values": str(tmp_path / "values.toml"),
         "warm-channels": 5,
         "on-bad-verdict": "cut",
     }
     assert done.answer["listen"] == "tcp://127.0.0.1:0"
-    assert "The configuration is valid." in run("inclavared", "--config", config, "--check-config").stdout
 
 
 @pytest.mark.parametrize(
@@ -425,10 +432,13 @@ def test_a_configuration_is_checked_without_running_it(site: Site, tmp_path: Pat
         ("graze = 1", Reason.CONFIG_INVALID),
         ('policy = "not-there.toml"', Reason.FILE_UNREADABLE),
         ("warm-channels = 1000", Reason.CONFIG_INVALID),
-        ('default-workload = "other"', Reason.USAGE),
+        ('default_workload = "other"', Reason.CONFIG_INVALID),
+        ('workload-policy = ["other=policy.toml"]', Reason.USAGE),
+        ('xfer = ["one=127.0.0.1:1", "one=127.0.0.1:2"]', Reason.USAGE),
         ("[workload.bad]", Reason.CONFIG_INVALID),
         ('[workload.bad]\naddress = "127.0.0.1:1"\npolici = "x"', Reason.CONFIG_INVALID),
         ('[workload.bad]\naddress = "127.0.0.1:1"\non_bad_verdict = "ignore"', Reason.CONFIG_INVALID),
+        ('[workload.bad]\naddress = "127.0.0.1:1"\nwarm-channels = 65', Reason.CONFIG_INVALID),
         ('[workload."bad name"]\naddress = "127.0.0.1:1"', Reason.CONFIG_INVALID),
     ],
 )
@@ -438,6 +448,15 @@ def test_a_bad_configuration_is_told_before_anything_runs(
     (tmp_path / "values.toml").write_text(site.values.read_text())
     config = tmp_path / "relay.toml"
     options, tables = ("", more) if "workload." in more else (more, "")
-    config.write_text(config_text(site, {"web": "127.0.0.1:1"}, options) + tables)
+    config.write_text(config_text(site, "127.0.0.1:1", options) + tables)
+    result = CliRunner().invoke(cli, ["--config", str(config), "--check-config"])
+    assert isinstance(result.exception, Misuse)
+    assert result.exception.reason is reason
+
+
+def test_a_program_says_which_file_is_wrong_and_ends_with_2(site: Site, tmp_path: Path) -> None:
+    config = tmp_path / "relay.toml"
+    config.write_text(config_text(site, "127.0.0.1:1"))
     done = run("inclavared", "--config", config, "--check-config")
-    assert (done.code, done.reason) == (2, reason), done
+    assert (done.code, done.reason) == (2, Reason.FILE_UNREADABLE), done
+    assert "values.toml" in done.stderr

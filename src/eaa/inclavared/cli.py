@@ -237,9 +237,7 @@ def _supervise(wish: Wish) -> int:
     Opened.of(wish)
     doors = wish.fixed.doors
     addresses = [address for address in (doors.listen, doors.legacy) if address is not None]
-    return supervise(
-        wish.fixed.workers, program=PROGRAM, addresses=addresses, metrics=doors.metrics, grace=wish.grace
-    )
+    return supervise(wish.fixed.workers, program=PROGRAM, addresses=addresses, metrics=doors.metrics, grace=wish.grace)
 
 
 def _make_relay(wish: Wish) -> Relay:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from eaa.aio.attestation import Judge
 from eaa.aio.stream import Judgement as StreamJudgement
 from eaa.appraise.appraisal import SessionBinding
-from eaa.appraise.result import Accepted, Rejected, Role
+from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
 from eaa.errors import Reason, Rejection, Unavailable, VerificationError
 from eaa.protocol.exchange import EvidenceReceived
 from eaa.verifier import Judgement, Verifier
 
-Monotonic = Callable[[], float]
+MAX_SHARED: Final = 256
+"""Pieces of evidence that are known to recur, and of which one copy serves all sessions."""
+_RECURRING: Final = (BindingLevel.CERT, BindingLevel.SESSION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,9 @@ class Witness:
         generation = self._verifier.collateral_generation
         judgement = await self._judge(shown)
         if isinstance(judgement, Judgement) and isinstance(judgement.result, Accepted) and shown.evidence is not None:
-            session = SessionBinding(evidence=shown.evidence, report_data=shown.report_data, level=shown.level)
+            session = SessionBinding(
+                evidence=_shared(shown.evidence, shown.level), report_data=shown.report_data, level=shown.level
+            )
             self.judged = _judged(judgement, session=session, role=self._role, by=self._verifier, generation=generation)
         return judgement
 
@@ -107,6 +112,20 @@ def outlives(judged: Judged, error: Unavailable, *, now: datetime) -> None:
             f"other can be had: {error.message}",
             hint=error.hint,
         ) from error
+
+
+_copies: OrderedDict[bytes, bytes] = OrderedDict()
+
+
+def _shared(evidence: bytes, level: BindingLevel) -> bytes:
+    """Return the same bytes, for sessions of one epoch or one certificate in one place of memory."""
+    if level not in _RECURRING:
+        return evidence
+    kept = _copies.setdefault(evidence, evidence)
+    _copies.move_to_end(kept)
+    if len(_copies) > MAX_SHARED:
+        _copies.popitem(last=False)
+    return kept
 
 
 def _judged(judgement: Judgement, *, session: SessionBinding, role: Role, by: Verifier, generation: int) -> Judged:
