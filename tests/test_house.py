@@ -28,6 +28,7 @@ PACKAGE: Final = ROOT / "src" / "eaa"
 PURE: Final = (
     "errors",
     "der",
+    "records",
     "evidence",
     "collateral",
     "measure",
@@ -42,7 +43,7 @@ PURE: Final = (
 PROGRAMS: Final = ("shelter", "inclavared", "workload", "pccs", "demo")
 _PROGRAM_PARTS: Final = frozenset(
     {
-        *("errors", "der", "evidence", "collateral", "measure", "appraise", "tls", "protocol", "simulator"),
+        *("errors", "der", "records", "evidence", "collateral", "measure", "appraise", "tls", "protocol", "simulator"),
         *("attesters", "sources", "verifier", "identity", "aio", "https", "program"),
     }
 )
@@ -51,17 +52,18 @@ _PROGRAM_PARTS: Final = frozenset(
 MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "errors": frozenset(),
     "der": frozenset({"errors"}),
-    "evidence": frozenset({"errors", "der"}),
-    "collateral": frozenset({"errors", "der"}),
+    "records": frozenset(),
+    "evidence": frozenset({"errors", "der", "records"}),
+    "collateral": frozenset({"errors", "der", "records"}),
     "measure": frozenset({"errors", "der"}),
-    "verify": frozenset({"errors", "der", "evidence", "collateral"}),
-    "appraise": frozenset({"errors", "der", "evidence", "verify"}),
+    "verify": frozenset({"errors", "der", "records", "evidence", "collateral"}),
+    "appraise": frozenset({"errors", "der", "records", "evidence", "verify"}),
     "tls": frozenset({"errors", "der", "evidence", "appraise.result"}),
     "protocol": frozenset({"errors", "der", "evidence", "appraise.result"}),
     "simulator": frozenset({"errors", "der", "evidence", "collateral", "measure"}),
     "attesters": frozenset({"errors", "evidence"}),
     "sources": frozenset({"errors", "collateral"}),
-    "verifier": frozenset({"errors", "evidence", "collateral", "verify", "appraise", "sources"}),
+    "verifier": frozenset({"errors", "records", "evidence", "collateral", "verify", "appraise", "sources"}),
     "identity": frozenset({"errors", "evidence", "tls", "attesters"}),
     "aio": frozenset({"errors", "appraise", "tls", "protocol"}),
     "https": frozenset({"errors", "appraise", "tls", "sources.endorsements"}),
@@ -79,6 +81,7 @@ THIRD_PARTY: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(PURE, frozenset({"cryptography", "cbor2"})),
     "errors": frozenset(),
     "der": frozenset(),
+    "records": frozenset(),
     "tls": frozenset({"cryptography", "cbor2", "OpenSSL"}),
     "attesters": frozenset({"cryptography"}),
     "sources": frozenset({"cryptography", "urllib3"}),

@@ -168,7 +168,7 @@ def test_one_answer_is_given_to_all_who_waited_for_it(world: World, failure: Exc
         thread.start()
     flight = world.cache._flights["a"] if world.source.entered.wait(PATIENCE) else None
     assert flight is not None
-    wait_until(lambda: len(flight._condition._waiters) == 7)  # type: ignore[attr-defined]
+    wait_until(lambda: flight.answer is not None and len(flight.answer._condition._waiters) == 7)  # type: ignore[attr-defined]
     world.source.may_answer.set()
     for thread in threads:
         thread.join(PATIENCE)

@@ -48,6 +48,7 @@ _CONSTRAINTS: Final = (
 _OF_KSS: Final = frozenset({"isv_ext_prod_id", "isv_family_id", "config_id", "config_svn"})
 _OF_TUD: Final = 0xFF
 _SERVICE_DOMAINS: Final = ("mr_service_td", "init_service_td_hash", "current_service_td_hash")
+_ATTRIBUTE_NAMES: Final = {int(TDAttribute[name]): name for name in ("SEPT_VE_DISABLE", *OPTIONAL_TD_ATTRIBUTES)}
 _ATTRIBUTE_HINTS: Final = {
     "MIGRATABLE": "a migration domain can move it, memory and all, to another machine: pin that one too",
 }
@@ -121,8 +122,7 @@ def _td_attributes(report: TDReport, policy: Policy) -> Check:
 
 def _names_of(bits: int) -> list[str]:
     """Return attributes by name; a bit without one is never allowed, for no policy can name it."""
-    known = {int(TDAttribute[name]): name for name in ("SEPT_VE_DISABLE", *OPTIONAL_TD_ATTRIBUTES)}
-    return [known.get(1 << bit, f"bit {bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]
+    return [_ATTRIBUTE_NAMES.get(1 << bit, f"bit {bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]
 
 
 def _service_domains(report: TDReport, policy: Policy) -> Check:

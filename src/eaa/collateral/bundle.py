@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from eaa.errors import MalformedInput, Reason
@@ -64,11 +65,9 @@ class Collateral:
         """
         if self._digest is not None:
             return self._digest
-        hashed = hashlib.sha256()
-        for name in (*_TEXT, *_HEX):
-            member: bytes = getattr(self, name)
-            hashed.update(b"%d:" % len(member) + member)
-        digest = hashed.digest()
+        members: tuple[bytes, ...] = _members_of(self)
+        # The sizes in front tell where each begins.
+        digest = hashlib.sha256(b"%d:" * len(members) % tuple(map(len, members)) + b"".join(members)).digest()
         object.__setattr__(self, "_digest", digest)
         return digest
 
@@ -99,6 +98,7 @@ class Collateral:
         return json.dumps(document, indent=1).encode() + b"\n"
 
 
+_members_of: Final = attrgetter(*_TEXT, *_HEX)
 _HINT: Final = 'docs/manual/protocol.md, "Stapled collateral", describes the format'
 
 

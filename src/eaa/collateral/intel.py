@@ -32,6 +32,7 @@ from eaa.collateral.x509 import (
     split_pem_chain,
 )
 from eaa.errors import MalformedInput, Reason
+from eaa.records import quick
 
 __all__ = [
     "CRL",
@@ -182,6 +183,10 @@ class SVNLevel:
     tcb_date: datetime
     tcb_status: TCBStatus
     advisory_ids: tuple[str, ...]
+
+
+_new_level: Final = quick(TCBLevel)
+_new_svn_level: Final = quick(SVNLevel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +368,7 @@ def _load_pck(spki: bytes) -> EllipticCurvePublicKey:
     return key
 
 
+_new_platform: Final = quick(CertifiedPlatform)
 _OF_PLATFORM: Final = tuple(item.name for item in fields(CertifiedPlatform))
 
 
@@ -381,7 +387,7 @@ class PCKCertificate(CertifiedPlatform):
     @property
     def platform(self) -> CertifiedPlatform:
         """What is said of the platform, alone."""
-        return CertifiedPlatform(**{name: getattr(self, name) for name in _OF_PLATFORM})
+        return _new_platform(**{name: getattr(self, name) for name in _OF_PLATFORM})
 
     @classmethod
     def parse(cls, raw: bytes) -> PCKCertificate:
@@ -745,7 +751,7 @@ _STRICT_DECODER: Final = json.JSONDecoder(object_pairs_hook=_refuse_twice)
 def _svn_levels(members: _Members) -> tuple[SVNLevel, ...]:
     levels = tuple(
         [
-            SVNLevel(
+            _new_svn_level(
                 isv_svn=level.child("tcb").uint("isvsvn", maximum=0xFFFF),
                 tcb_date=level.date("tcbDate"),
                 tcb_status=level.choice("tcbStatus", _STATUS_OF_WORD),
@@ -764,7 +770,7 @@ def _platform_levels(members: _Members, items: list[_Members], *, version: int, 
     for level in items:
         tcb = level.child("tcb")
         levels.append(
-            TCBLevel(
+            _new_level(
                 sgx_components=_components_v2(tcb) if version == 2 else tcb.components("sgxtcbcomponents"),
                 pce_svn=tcb.uint("pcesvn", maximum=0xFFFF),
                 tdx_components=tcb.components("tdxtcbcomponents") if kind == "TDX" else None,

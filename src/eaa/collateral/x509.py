@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
 from eaa.errors import MalformedInput, Reason
+from eaa.records import quick
 
 MAX_CERTIFICATE_SIZE: Final = 16 * 1024
 """Bytes of one certificate; Intel's have under 1300."""
@@ -201,7 +202,7 @@ class Certificate:
         not_before, not_after = _read_validity(raw, validity, kind)
         found = _read_extensions(raw, extensions, kind)
         is_ca, path_length = _read_constraints(found.get(_BASIC_CONSTRAINTS))
-        certificate = cls(
+        certificate = _new_certificate(
             der=raw,
             fingerprint=hashlib.sha256(raw).digest(),
             common_name=_common_name(subject),
@@ -260,7 +261,7 @@ class CRL:
         authority_key_id = _read_authority_key_id(found.get(_AUTHORITY_KEY_ID), kind)
         if authority_key_id is None or _CRL_NUMBER not in found:
             raise kind.bad("the CRL lacks its number or its authority key identifier")
-        crl = cls(
+        crl = _new_crl(
             der=raw,
             issuer=issuer,
             number=_read_crl_number(found[_CRL_NUMBER]),
@@ -283,6 +284,10 @@ class CRL:
         """Whether this list revokes `certificate`. It speaks only for what its own issuer issued."""
         serial = certificate.serial_number
         return serial.to_bytes(serial.bit_length() // 8 + 1, "big") in self.revoked
+
+
+_new_certificate: Final = quick(Certificate)
+_new_crl: Final = quick(CRL)
 
 
 def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[bytes, ...]:

@@ -14,6 +14,7 @@ from eaa.errors import MalformedInput, Reason
 from eaa.evidence.layout import Reader
 from eaa.evidence.sgx import REPORT_SIZE, EnclaveReport
 from eaa.evidence.tdx import TDReport, TDReport15, TDReport15Extended
+from eaa.records import quick
 
 MAX_QUOTE_SIZE: Final = 128 * 1024
 """The TDX driver's buffer; nothing that produces quotes returns more."""
@@ -112,7 +113,7 @@ class QuoteHeader:
             raise MalformedInput(
                 Reason.QE_VENDOR_UNKNOWN, f"the quote names QE vendor {vendor.hex()}; only Intel's is known"
             )
-        return cls(
+        return _new_header(
             version=version,
             attestation_key_type=key_type,
             tee_type=known_tee_type,
@@ -133,6 +134,9 @@ class QuoteHeader:
                 self.user_data,
             )
         )
+
+
+_new_header: Final = quick(QuoteHeader)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +201,7 @@ class Quote:
         trailing = reader.take(reader.remaining, "what follows")
         fields = _parse_authentication_data(auth, version=header.version)
         padding = 0 if not trailing or trailing.strip(b"\0") else len(trailing)
-        quote = cls(header=header, body=body, padding=padding, signed_bytes=signed, **fields)
+        quote = _new_quote(header=header, body=body, padding=padding, signed_bytes=signed, **fields)
         object.__setattr__(quote, "raw", raw[: len(raw) - len(trailing)])
         return quote, trailing
 
@@ -222,6 +226,9 @@ class Quote:
         else:
             tail = _QE_REPORT_CERTIFICATION.to_bytes(2, "little") + _u32_prefixed(qe + certification)
         return self.encode_signed_part() + _u32_prefixed(self.signature + self.attestation_key + tail)
+
+
+_new_quote: Final = quick(Quote)
 
 
 def _parse_body(reader: Reader, header: QuoteHeader) -> Body:

@@ -8,6 +8,7 @@ from enum import IntFlag
 from typing import ClassVar, Final
 
 from eaa.errors import MalformedInput, Reason
+from eaa.records import quick
 
 REPORT_SIZE: Final = 384
 """Bytes of an SGX report body."""
@@ -91,7 +92,7 @@ class EnclaveReport:
             isv_family_id,
             report_data,
         ) = _LAYOUT.unpack(raw)
-        return cls(
+        return _new_report(
             cpu_svn=cpu_svn,
             misc_select=misc_select,
             isv_ext_prod_id=isv_ext_prod_id,
@@ -140,3 +141,6 @@ class EnclaveReport:
     def is_debug(self) -> bool:
         """Whether the host can read and change this enclave's memory."""
         return bool(self.attributes[0] & _DEBUG)
+
+
+_new_report: Final = quick(EnclaveReport)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from eaa.errors import MalformedInput, Reason
+from eaa.records import filler
 
 TD_REPORT_10_SIZE: Final = 584
 """Bytes of a TD report 1.0: the body of a version 4 quote of a trust domain, and body type 2 of version 5."""
@@ -48,14 +49,6 @@ _FIELDS_15_EXTENDED: Final[_Layout] = (
     ("current_service_td_hash", 48),
     ("current_service_td_attributes", 8),
 )
-_READERS: Final = {
-    sum(length for _, length in layout): (
-        tuple(name for name, _ in layout),
-        struct.Struct("".join(f"{length}s" for _, length in layout)),
-    )
-    for layout in (_FIELDS_10, _FIELDS_15, _FIELDS_15_EXTENDED)
-}
-"""By the size of a report: the names of its fields, and where they stand."""
 
 
 class TDAttribute(IntFlag):
@@ -122,8 +115,9 @@ class TDReport:
         """Raise MalformedInput unless `raw` is exactly one report of this version."""
         if len(raw) != cls.SIZE:
             raise MalformedInput(Reason.QUOTE_MALFORMED, f"this TD report has {cls.SIZE} bytes, {len(raw)} were given")
-        names, layout = _READERS[cls.SIZE]
-        return cls(**dict(zip(names, layout.unpack(raw), strict=True)))
+        layout, fill = _READERS[cls]
+        made: Self = fill(layout.unpack(raw))
+        return made
 
     def encode(self) -> bytes:
         """Return the bytes of this report."""
@@ -184,7 +178,8 @@ class TDReport:
         return int.from_bytes(self.td_attributes, "little")
 
     def _has(self, attribute: TDAttribute) -> bool:
-        return bool(self._attribute_bits & attribute)
+        # As a number: the operators of an enumeration make members, which takes long.
+        return bool(self._attribute_bits & int(attribute))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,3 +227,12 @@ class TDReport15Extended(TDReport15):
     """48 bytes, of the service domains now."""
     current_service_td_attributes: bytes
     """8 bytes."""
+
+
+def _reader_of(kind: type[TDReport]) -> tuple[struct.Struct, Any]:
+    layout = struct.Struct("".join(f"{length}s" for _, length in kind.LAYOUT))
+    return layout, filler(kind, [name for name, _ in kind.LAYOUT])
+
+
+_READERS: Final = {kind: _reader_of(kind) for kind in (TDReport, TDReport15, TDReport15Extended)}
+"""Where the fields of a report stand, and what makes a record of them."""

@@ -128,6 +128,14 @@ class _Entry(Generic[Value]):
         return _AT_ONCE if self.tried is None else self.wait - abs(now - self.tried)
 
 
+@dataclass(slots=True)
+class _Flight(Generic[Value]):
+    """A fetch that is under way."""
+
+    answer: Future[Value] | None = None
+    """Made by the first who waits for it: most often nobody does."""
+
+
 class FetchCache(Generic[Key, Value]):
     """Values by key, each fetched by a function that may take long and raise EAAError. Thread-safe."""
 
@@ -158,7 +166,7 @@ class FetchCache(Generic[Key, Value]):
         self._replaced = replaced
         self._jitter = jitter
         self._entries: dict[Key, _Entry[Value]] = {}
-        self._flights: dict[Key, Future[Value]] = {}
+        self._flights: dict[Key, _Flight[Value]] = {}
         self._guard = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -213,8 +221,13 @@ class FetchCache(Generic[Key, Value]):
             flight = self._flights.get(key)
             leads = flight is None
             if flight is None:
-                flight = self._flights[key] = Future()
-        return self._fly(key, fetch, flight) if leads else flight.result()
+                flight = self._flights[key] = _Flight()
+            elif flight.answer is None:
+                flight.answer = Future()
+        if leads:
+            return self._fly(key, fetch, flight)
+        assert flight.answer is not None
+        return flight.answer.result()
 
     def get_now(self, key: Key, fetch: Callable[[], Value]) -> Value:
         """Return what there is; have what is missing fetched.
@@ -309,7 +322,7 @@ class FetchCache(Generic[Key, Value]):
             ]
         return max(_AT_ONCE, min(waits)) if waits else None
 
-    def _next_due(self) -> tuple[Key, _Entry[Value], Future[Value]] | None:
+    def _next_due(self) -> tuple[Key, _Entry[Value], _Flight[Value]] | None:
         now = self._clock()
         with self._guard:
             self._drop_unwanted(now)
@@ -321,10 +334,10 @@ class FetchCache(Generic[Key, Value]):
             if not due:
                 return None
             key = min(due, key=lambda item: item[:2])[2]
-            flight = self._flights[key] = Future()
+            flight = self._flights[key] = _Flight()
             return key, self._entries[key], flight
 
-    def _attempt(self, key: Key, entry: _Entry[Value], flight: Future[Value]) -> None:
+    def _attempt(self, key: Key, entry: _Entry[Value], flight: _Flight[Value]) -> None:
         def fetch() -> Value:
             value = entry.fetch()
             self._vet(value)
@@ -344,17 +357,20 @@ class FetchCache(Generic[Key, Value]):
 
     # --- inside
 
-    def _fly(self, key: Key, fetch: Callable[[], Value], flight: Future[Value]) -> Value:
+    def _fly(self, key: Key, fetch: Callable[[], Value], flight: _Flight[Value]) -> Value:
         try:
             value = fetch()
         except BaseException as error:
             self._note_failure(key, error)
             self._land(key)
-            flight.set_exception(error)
+            if flight.answer is not None:
+                flight.answer.set_exception(error)
             raise
         old = self._store(key, value, fetch)
         self._land(key)
-        flight.set_result(value)
+        # Since it has landed, nobody waits for it anew.
+        if flight.answer is not None:
+            flight.answer.set_result(value)
         if old is not None and old.value != value:
             self._replaced(old.value)
         return value

@@ -33,7 +33,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
@@ -43,6 +43,7 @@ from eaa.collateral.x509 import Certificate
 from eaa.errors import MalformedInput, VerificationError
 from eaa.evidence.quote import CertificationDataType, Quote
 from eaa.evidence.tdx import TDReport
+from eaa.records import filler
 from eaa.verify import dcap
 from eaa.verify.chain import TrustAnchors, Window, verify_dates
 from eaa.verify.dcap import Known, PCKChain, VerifiedCollateral, VerifiedPlatform, VerifiedQuote
@@ -455,18 +456,12 @@ def _evaluate(quote: Quote, platform: _Platform, base: _Collateral) -> TCBFacts:
 _OF_ONE_OCCASION: Final = ("quote", "verified_at")
 _FACTS: Final = tuple(item.name for item in fields(VerifiedQuote) if item.name not in _OF_ONE_OCCASION)
 _read_facts: Final[Callable[[VerifiedQuote], tuple[object, ...]]] = attrgetter(*_FACTS)
-# A record of so many fields takes ten times as long to make by its constructor, which is most of what a hit costs.
-_writers: Final[tuple[Callable[[object, object], None], ...]] = tuple(
-    getattr(VerifiedQuote, name).__set__ for name in (*_OF_ONE_OCCASION, *_FACTS)
-)
+_fill: Final = filler(VerifiedQuote, (*_OF_ONE_OCCASION, *_FACTS))
 
 
 def _facts_of(facts: tuple[object, ...], *, quote: Quote, now: datetime) -> VerifiedQuote:
     """Return a whole record of the facts."""
-    verified: Any = object.__new__(VerifiedQuote)
-    for write, value in zip(_writers, (quote, now, *facts), strict=True):
-        write(verified, value)
-    return verified  # type: ignore[no-any-return]
+    return _fill((quote, now, *facts))
 
 
 def at_another_time(verified: VerifiedQuote, *, now: datetime) -> VerifiedQuote:

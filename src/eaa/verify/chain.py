@@ -13,18 +13,20 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from eaa import der
 from eaa.collateral.x509 import CRL, Certificate, parse_pem_chain
 from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
+from eaa.records import quick
 
 INTEL_ROOTS: Final = frozenset(
     {bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")}  # Intel SGX Root CA, 2018-2049
 )
 """SHA-256 of the DER of each root that Intel has published."""
 
-_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_P256_ORDER: Final = bytes.fromhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551")
+_ZERO: Final = bytes(32)
 _ECDSA_WITH_SHA256: Final = ECDSA(SHA256())
 _FINGERPRINT_SIZE: Final = 32
 _CA_USAGE: Final = frozenset({"keyCertSign", "cRLSign"})
@@ -103,9 +105,13 @@ class Window:
     """Whether a grace period may extend it. Certificates have none."""
 
 
+new_window: Final = quick(Window)
+"""Makes one."""
+
+
 def certificate_window(certificate: Certificate, *, name: str) -> Window:
     """Return when a certificate is valid."""
-    return Window(
+    return new_window(
         name=name,
         not_before=certificate.not_before,
         not_after=certificate.not_after,
@@ -117,7 +123,7 @@ def certificate_window(certificate: Certificate, *, name: str) -> Window:
 
 def crl_window(crl: CRL, *, name: str) -> Window:
     """Return when a CRL is valid."""
-    return Window(
+    return new_window(
         name=name,
         not_before=crl.this_update,
         not_after=crl.next_update,
@@ -250,10 +256,19 @@ def raw_signature_is_valid(signature: bytes, message: bytes, public_key: Ellipti
     """Whether 64 bytes r||s are a P-256 signature of SHA-256 of `message`; r and s from 1 to the order minus 1."""
     if len(signature) != 64:
         return False
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    if not (0 < r < _P256_ORDER and 0 < s < _P256_ORDER):
+    r, s = signature[:32], signature[32:]
+    # Of one length, numbers compare as their bytes do.
+    if not (_ZERO < r < _P256_ORDER and _ZERO < s < _P256_ORDER):
         return False
-    return _signed(message, encode_dss_signature(r, s), public_key)
+    r, s = _der_integer(r), _der_integer(s)
+    return _signed(message, b"%c%c%b%b" % (der.SEQUENCE, len(r) + len(s), r, s), public_key)
+
+
+def _der_integer(number: bytes) -> bytes:
+    """Return a number above zero as an INTEGER in DER."""
+    digits = number.lstrip(b"\0")
+    sign = b"" if digits[0] < 0x80 else b"\0"
+    return b"%c%c%b%b" % (der.INTEGER, len(sign) + len(digits), sign, digits)
 
 
 def _signed(message: bytes, signature: bytes, public_key: EllipticCurvePublicKey) -> bool:

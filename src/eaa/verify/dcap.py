@@ -36,6 +36,7 @@ from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
 from eaa.evidence.quote import CertificationDataType, Quote, TEEType
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport, TDReport15
+from eaa.records import quick
 from eaa.verify.chain import (
     INTEL,
     INTEL_ROOTS,
@@ -47,6 +48,7 @@ from eaa.verify.chain import (
     Window,
     certificate_window,
     crl_window,
+    new_window,
     pin_root,
     raw_signature_is_valid,
     verify_crl,
@@ -262,6 +264,12 @@ class VerifiedPlatform:
     expirations: tuple[tuple[str, datetime], ...]
 
 
+_new_quote: Final = quick(VerifiedQuote)
+_new_lists: Final = quick(RevocationLists)
+_new_collateral: Final = quick(VerifiedCollateral)
+_new_platform: Final = quick(VerifiedPlatform)
+
+
 def verify_quote(
     quote: Quote,
     collateral: Collateral,
@@ -424,7 +432,7 @@ def verify_revocation_lists(
     _verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
     pck_crl = CRL.parse(collateral.pck_crl)
     verify_crl(pck_crl, issuer=pck_ca, name="PCK CRL")
-    return RevocationLists(
+    return _new_lists(
         root=root,
         root_crl=root_crl,
         pck_ca=pck_ca,
@@ -491,7 +499,7 @@ def certify_platform(
     chain: PCKChain, verified: Verified[PCKCertificate], *, platform: CertifiedPlatform | None = None
 ) -> VerifiedPlatform:
     """Return what steps 1 and 4 have established of a platform; `platform` replaces the document where it is given."""
-    return VerifiedPlatform(
+    return _new_platform(
         platform=platform or verified.document,
         origin=chain.origin,
         certification_path=tuple([(item.common_name, item.fingerprint) for item in (chain.pck, chain.ca, chain.root)]),
@@ -517,7 +525,7 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists, *, known: Kn
     if not raw_signature_is_valid(collateral.tcb_info_signature, collateral.tcb_info, signer.public_key):
         raise VerificationError(Reason.TCB_INFO_SIGNATURE, f"TCB Info is not signed by {signer.common_name!r}")
     tcb_info = TCBInfo.parse(collateral.tcb_info)
-    window = Window(
+    window = new_window(
         name="TCB Info",
         not_before=tcb_info.issue_date,
         not_after=tcb_info.next_update,
@@ -559,7 +567,7 @@ def verify_qe_identity(
             Reason.QE_IDENTITY_SIGNATURE, f"the QE identity is not signed by {signer.common_name!r}"
         )
     identity = QEIdentity.parse(collateral.qe_identity)
-    window = Window(
+    window = new_window(
         name="QE identity",
         not_before=identity.issue_date,
         not_after=identity.next_update,
@@ -770,7 +778,7 @@ def establish_facts(
     numbers = (collateral.tcb_info.tcb_evaluation_data_number, collateral.qe_identity.tcb_evaluation_data_number)
     expirations = verified.expirations + collateral.expirations
     earliest = min([moment for _, moment in expirations])
-    return VerifiedQuote(
+    return _new_quote(
         quote=quote,
         tee=quote.header.tee_type,
         tcb_status=tcb.tcb_status,
@@ -870,7 +878,7 @@ def _collect(
     lists: RevocationLists, tcb_info: Verified[TCBInfo], qe_identity: Verified[QEIdentity]
 ) -> VerifiedCollateral:
     windows = (*lists.windows, *tcb_info.windows, *qe_identity.windows)
-    return VerifiedCollateral(
+    return _new_collateral(
         lists=lists,
         tcb_info=tcb_info.document,
         qe_identity=qe_identity.document,

@@ -22,6 +22,7 @@ from eaa.collateral.intel import (
     TDXModuleIdentity,
 )
 from eaa.errors import Reason, VerificationError
+from eaa.records import quick
 
 __all__ = [
     "PlatformMatch",
@@ -205,6 +206,12 @@ class TCBFacts:
         return _earliest([evaluation.behind_since for evaluation in behind])
 
 
+_new_platform_match: Final = quick(PlatformMatch)
+_new_svn_match: Final = quick(SVNMatch)
+_new_evaluation: Final = quick(TCBEvaluation)
+_new_facts: Final = quick(TCBFacts)
+
+
 def evaluate_tcb(
     tcb_info: TCBInfo,
     qe_identity: QEIdentity,
@@ -227,7 +234,7 @@ def evaluate_tcb(
         VerificationError: TCB_NOT_SUPPORTED where no level matches, TCB_REVOKED, TDX_MODULE_MISMATCH.
     """
     # 1.
-    platform = PlatformMatch(
+    platform = _new_platform_match(
         tcb_components=tcb_components,
         pce_svn=pce_svn,
         tee_tcb_svn=tee_tcb_svn,
@@ -241,7 +248,7 @@ def evaluate_tcb(
     # 4.
     matched = [quoting_enclave] if module is None else [quoting_enclave, module]
     levels: tuple[TCBLevel | SVNLevel, ...] = (platform.level, *(match.level for match in matched))
-    return TCBEvaluation(
+    return _new_evaluation(
         tcb_status=converge(platform.level.tcb_status, {match.what: match.level.tcb_status for match in matched}),
         tcb_date=min(level.tcb_date for level in levels),
         advisory_ids=tuple(sorted({advisory for level in levels for advisory in level.advisory_ids})),
@@ -264,7 +271,9 @@ def compare_with_launch(launch: TCBEvaluation, current: TCBEvaluation) -> TCBFac
         status = (
             TCBStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED if needs_configuration else TCBStatus.TD_RELAUNCH_ADVISED
         )
-    return TCBFacts(tcb_status=status, tcb_date=min(launch.tcb_date, current.tcb_date), current=current, launch=launch)
+    return _new_facts(
+        tcb_status=status, tcb_date=min(launch.tcb_date, current.tcb_date), current=current, launch=launch
+    )
 
 
 def select_tdx_module(tcb_info: TCBInfo, *, tee_tcb_svn: bytes) -> TDXModule:
@@ -293,14 +302,18 @@ def match_platform_level(
     Raises:
         VerificationError: TCB_NOT_SUPPORTED.
     """
+    reached = [
+        level
+        for level in tcb_info.tcb_levels
+        if pce_svn >= level.pce_svn
+        and _reaches(tcb_components, level.sgx_components)
+        and (tee_tcb_svn is None or _tdx_reaches(tee_tcb_svn, level))
+    ]
     # Intel's verifier keeps the levels in a sorted set: document order is not part of the contract.
-    ordered = sorted(tcb_info.tcb_levels, key=_rank, reverse=True)
-    for level in ordered:
-        if not _reaches(tcb_components, level.sgx_components) or pce_svn < level.pce_svn:
-            continue
-        if tee_tcb_svn is None or _tdx_reaches(tee_tcb_svn, level):
-            return level
-    lowest = _shortfalls(tcb_info, ordered[-1], tcb_components, pce_svn, tee_tcb_svn) if ordered else ()
+    if reached:
+        return max(reached, key=_rank)
+    ordered = sorted(tcb_info.tcb_levels, key=_rank)
+    lowest = _shortfalls(tcb_info, ordered[0], tcb_components, pce_svn, tee_tcb_svn) if ordered else ()
     raise VerificationError(
         Reason.TCB_NOT_SUPPORTED,
         f"TCB Info for FMSPC {tcb_info.fmspc.hex()} has no level that this platform reaches{_listed(lowest)}",
@@ -341,7 +354,7 @@ def converge(platform: TCBStatus, components: Mapping[str, TCBStatus]) -> TCBSta
 
 
 def _match_svn(levels: tuple[SVNLevel, ...], *, svn: int, what: str) -> SVNMatch:
-    return SVNMatch(what=what, svn=svn, level=match_svn_level(levels, svn=svn, what=what), levels=levels)
+    return _new_svn_match(what=what, svn=svn, level=match_svn_level(levels, svn=svn, what=what), levels=levels)
 
 
 def _match_module(tcb_info: TCBInfo, tee_tcb_svn: bytes) -> SVNMatch | None:
