@@ -17,6 +17,7 @@ from eaa.collateral.bundle import MAX_COLLATERAL_SIZE, Collateral
 from eaa.collateral.intel import join_signed_document
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Unavailable
 from eaa.sources import open_source
+from eaa.sources.configured import ConfiguredSource
 from eaa.sources.files import FileSource
 from eaa.sources.pccs import MAX_BODY, BaseURL, PCCSSource, upload
 from eaa.sources.qcnl import QCNLConfig
@@ -296,7 +297,7 @@ def test_the_configured_delay_lies_between(delay: int, waits: list[float]) -> No
     with scripted(with_reply(CRL, Reply(status=503, body=b"busy"))) as script:
         config = QCNLConfig(collateral_service=script.url, retry_times=3, retry_delay=delay)
         with pytest.raises(Unavailable):
-            PCCSSource.from_qcnl(config, sleep=waited.append).fetch(tee=0, fmspc=FMSPC, ca="platform")
+            ConfiguredSource(config, sleep=waited.append).fetch(tee=0, fmspc=FMSPC, ca="platform")
     assert waited == waits
 
 
@@ -320,7 +321,7 @@ def test_verification_is_given_up_only_where_the_configuration_says_so_and_loudl
 ) -> None:
     files = make_ca(tmp_path)
     with scripted(good(), tls=(files.chain, files.key)) as script:
-        source = PCCSSource.from_qcnl(QCNLConfig(collateral_service=script.url, use_secure_cert=False))
+        source = ConfiguredSource(QCNLConfig(collateral_service=script.url, use_secure_cert=False))
         assert source.fetch(tee=0, fmspc=FMSPC, ca="platform") == COLLATERAL
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "NOT verified" in caplog.text

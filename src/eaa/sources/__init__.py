@@ -102,6 +102,7 @@ def open_source(
 
     if pccs is not None:
         return PCCSSource(pccs, ca_file=ca_file)
+    from eaa.sources.configured import ConfiguredSource  # noqa: PLC0415
     from eaa.sources.qcnl import default_qcnl_path, load_qcnl  # noqa: PLC0415
 
-    return PCCSSource.from_qcnl(load_qcnl(default_qcnl_path(environ)), ca_file=ca_file)
+    return ConfiguredSource(load_qcnl(default_qcnl_path(environ)), ca_file=ca_file)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 import urllib3
+from cryptography import x509
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseError, SSLError
 
 from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
@@ -23,7 +24,6 @@ from eaa.collateral.intel import SignedMember, split_signed_document
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Unavailable
 from eaa.sources import PCKName
 from eaa.sources.deadline import Deadline, watched_pool
-from eaa.sources.qcnl import QCNLConfig
 
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds for one request, from connecting to the last byte."""
@@ -43,6 +43,7 @@ _DER_SEQUENCE: Final = b"\x30"
 _PEM_BEGINS: Final = b"-----BEGIN CERTIFICATE-----"
 _API_PATH: Final = re.compile(r"(?P<prefix>.*)/(?:sgx|tdx)/certification/(?P<version>v[0-9]+)/*", re.IGNORECASE)
 _URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]?#-]{1,2000}")
+_CRL_ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9._~:/-]{1,500}")
 _NOT_FOUND: Final = frozenset({404, 461})
 _RETRIED: Final = frozenset({503})
 _log = logging.getLogger(__name__)
@@ -92,6 +93,14 @@ def _split_url(text: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if is_usable and not (parts.query or parts.fragment or "@" in parts.netloc) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PCKOptions:
+    """What goes along with requests for PCK certificates: `custom_request_options.get_cert`."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    params: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +228,7 @@ def _make_client(
 class PCCSSource:
     """Collateral from one PCCS. Thread-safe."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each is a setting of one protocol
         self,
         base_url: str,
         *,
@@ -230,6 +239,8 @@ class PCCSSource:
         retries: int = DEFAULT_RETRIES,
         retry_delay: float = DEFAULT_RETRY_DELAY,
         sleep: Callable[[float], object] = time.sleep,
+        api_version: str | None = None,
+        pck_options: PCKOptions | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
@@ -243,12 +254,17 @@ class PCCSSource:
             retries: how often a request is repeated after status 503, a timeout or a failed connection.
             retry_delay: seconds between them; 0 for 1, 2, 4 and so on.
             sleep: how to wait.
+            api_version: as Intel's library asks with this `pccs_api_version`: `3.0` for CRLs in hex, `3.1` for DER and
+                for the root's by its address. None: in the way that every PCCS understands.
+            pck_options: what goes along with requests for PCK certificates.
 
         Raises:
             Misuse: the URL or the CA file cannot be used.
         """
         self.base_url = BaseURL.parse(base_url)
         self._update = update
+        self._api_version = api_version
+        self._pck_options = pck_options or PCKOptions()
         if dangerous_skip_tls_verification:
             _log.warning("the TLS certificate of the PCCS at %s is NOT verified", self.base_url.root)
         self._client = _make_client(
@@ -258,23 +274,6 @@ class PCCSSource:
             timeout=timeout,
             retries=retries,
             retry_delay=retry_delay,
-            sleep=sleep,
-        )
-
-    @classmethod
-    def from_qcnl(
-        cls, config: QCNLConfig, *, ca_file: Path | None = None, sleep: Callable[[float], object] = time.sleep
-    ) -> PCCSSource:
-        """Return the source of verification collateral that a quote provider configuration names."""
-        if not config.use_secure_cert:
-            _log.warning("use_secure_cert is false in the quote provider configuration")
-        return cls(
-            config.collateral_service,
-            ca_file=ca_file,
-            dangerous_skip_tls_verification=not config.use_secure_cert,
-            update=config.tcb_update_type,
-            retries=config.retry_times,
-            retry_delay=config.retry_delay,
             sleep=sleep,
         )
 
@@ -288,14 +287,16 @@ class PCCSSource:
         sgx = self.base_url.of("sgx")
         product = self.base_url.of("tdx" if tee == _TDX else "sgx")
         model = fmspc.hex().upper()
-        crl = self._get(f"{sgx}pckcrl?ca={ca}&encoding=der", what=f"the CRL of the {ca} CA")
+        encoding = "" if self._api_version == "3.0" and not self.base_url.is_intel_pcs else "&encoding=der"
+        crl = self._get(f"{sgx}pckcrl?ca={ca}{encoding}", what=f"the CRL of the {ca} CA")
         tcb = self._get(f"{product}tcb?fmspc={model}&update={self._update}", what=f"TCB Info for FMSPC {model}")
         identity = self._get(f"{product}qe/identity?update={self._update}", what="the QE identity")
         tcb_info, tcb_info_signature = _signed(tcb, "tcbInfo")
         qe_identity, qe_identity_signature = _signed(identity, "enclaveIdentity")
+        chain = _chain(crl, "SGX-PCK-CRL-Issuer-Chain")
         return Collateral(
-            pck_crl_issuer_chain=_chain(crl, "SGX-PCK-CRL-Issuer-Chain"),
-            root_ca_crl=self._root_crl(),
+            pck_crl_issuer_chain=chain,
+            root_ca_crl=self._root_crl(chain),
             pck_crl=_der(crl),
             tcb_info_issuer_chain=_chain(tcb, "TCB-Info-Issuer-Chain", "SGX-TCB-Info-Issuer-Chain"),
             tcb_info=tcb_info,
@@ -319,20 +320,29 @@ class PCCSSource:
             "pcesvn": name.pce_svn.to_bytes(2, "little").hex(),
             "pceid": name.pce_id.hex(),
         }
-        url = f"{route}?{'&'.join(f'{key}={value.upper()}' for key, value in query.items() if value)}"
+        named = [f"{key}={value.upper()}" for key, value in query.items() if value]
+        options = self._pck_options
+        named += [f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in options.params]
+        url = f"{route}?{'&'.join(named)}"
         try:
-            answer = self._get(url, what="the PCK certificate of this platform")
+            answer = self._get(url, what="the PCK certificate of this platform", headers=dict(options.headers))
             return _pem(answer) + _chain(answer, "SGX-PCK-Certificate-Issuer-Chain")
         except Unavailable as error:
             # The query singles out one machine, and is not for logs.
             raise Unavailable(error.reason, error.message.replace(url, route), hint=error.hint) from None
 
-    def _root_crl(self) -> bytes:
-        url = INTEL_ROOT_CRL_URL if self.base_url.is_intel_pcs else f"{self.base_url.of('sgx')}rootcacrl"
+    def _root_crl(self, chain: bytes) -> bytes:
+        if self.base_url.is_intel_pcs:
+            url = INTEL_ROOT_CRL_URL
+        elif self._api_version == "3.1":
+            # Not percent-encoded, as Intel's library sends it.
+            url = f"{self.base_url.of('sgx')}crl?uri={_published_at(chain)}"
+        else:
+            url = f"{self.base_url.of('sgx')}rootcacrl"
         return _der(self._get(url, what="the root CA's CRL"))
 
-    def _get(self, url: str, *, what: str) -> _Document:
-        answer = self._client.request("GET", url, headers={"accept": "*/*"})
+    def _get(self, url: str, *, what: str, headers: Mapping[str, str] | None = None) -> _Document:
+        answer = self._client.request("GET", url, headers={"accept": "*/*", **(headers or {})})
         if answer.status in _NOT_FOUND:
             raise Unavailable(
                 Reason.COLLATERAL_NOT_FOUND,
@@ -350,6 +360,18 @@ class _Document:
     url: str
     what: str
     answer: _Answer
+
+
+def _published_at(chain: bytes) -> str:
+    """Return where the root at the end of a chain says that its CRL is; where Intel's is if it says nothing usable."""
+    try:
+        root = x509.load_pem_x509_certificates(chain)[-1]
+        points = root.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+        names = [name.value for point in points for name in point.full_name or ()]
+    except (ValueError, x509.ExtensionNotFound):
+        return INTEL_ROOT_CRL_URL
+    usable = [name for name in names if isinstance(name, str) and _CRL_ADDRESS.fullmatch(name)]
+    return usable[0] if usable else INTEL_ROOT_CRL_URL
 
 
 def _signed(document: _Document, member: SignedMember) -> tuple[bytes, bytes]:
