@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak chaos docs format clean FORCE
+.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak platforms chaos docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -16,6 +16,7 @@ SEED ?= 1
 SECONDS ?= 3600
 HANDSHAKES ?= 20000
 ROUNDS ?= 3000
+COUNT ?= 1000000
 ONE ?=
 
 DEMO_READY := $(VENV)/.installed-pccs
@@ -72,6 +73,9 @@ mutation: $(DEV_READY)  ## change verify/ and appraise/ one check at a time: eac
 
 soak: $(DEV_READY)  ## mutually attested connections, make soak HANDSHAKES=20000: does any of them fail, or leave something behind?
 	@$(RUN) tests/soak/run.py --count $(HANDSHAKES)
+
+platforms: $(DEV_READY)  ## very many platforms into the cache, make platforms COUNT=1000000: how long, how large, and is each found?
+	@$(RUN) tests/scale/run.py --count $(COUNT)
 
 chaos: $(DEV_READY)  ## hang up at every step of the protocol, on every side: make chaos ROUNDS=3000 SEED=1
 	@$(RUN) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED)

@@ -22,7 +22,6 @@ from eaa.errors import EAAError, Misuse, Reason
 from eaa.pccs.admission import admit
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.registration import Registration, Waiting
-from eaa.pccs.selection import SelectionError
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import (
     EMPTY_UPLOAD,
@@ -139,7 +138,9 @@ class _Import:
             return
         self.done.documents += (self.vouching.root_crl is not None) + len(self.vouching.pck_crls)
         for what, upload in self.read_documents():
-            self.done.documents += self.admit(what, upload)
+            if self.admit(what, upload):
+                self.done.documents += 1
+                self.take_levels(upload)
         batch: list[UploadedPlatform] = []
         for platform in self.read_platforms():
             batch.append(platform)
@@ -190,12 +191,18 @@ class _Import:
         }
         cached = [row["cdp_url"] for row in self.rows("crl_cache") if _bytes(row["crl"]) == _bytes(root["crl"])]
         crls = {row["ca"]: _bytes(row["pck_crl"]) for row in self.rows("pck_crl") if row["pck_crl"]}
-        roots = {read_chain(chain)[-1].fingerprint.hex() for chain in chains.values()}
-        if len(roots) != 1:
+        roots = {}
+        for name, chain in chains.items():
+            try:
+                roots[name] = read_chain(chain)[-1].fingerprint.hex()
+            except Refusal as refusal:
+                self.done.refuse(f"the chain {name}", refusal.cause)
+        chains = {name: chains[name] for name in roots}
+        if len(set(roots.values())) != 1:
             raise _unreadable(Path("the database"), "its chains do not end in one root")
         return replace(
             EMPTY_UPLOAD,
-            root=roots.pop(),
+            root=next(iter(roots.values())),
             chains=chains,
             pck_crls={ca: crl for ca, crl in crls.items() if ca in chains},
             root_crl=_bytes(root["crl"]) or None,
@@ -208,12 +215,6 @@ class _Import:
         for row in self.rows("fmspc_tcbs"):
             tee, body = _TEES.get(row["type"], "SGX"), _bytes(row["tcbinfo"])
             document = UploadedDocument(name=row["fmspc"], tee=tee, update=row["update_type"], text=body)
-            if (
-                tee == "SGX"
-                and row["version"] == 4
-                and (row["update_type"] == "EARLY" or row["fmspc"] not in self.levels)
-            ):
-                self.levels[row["fmspc"]] = _inner(body)
             yield (
                 f"{tee} TCB Info for {row['fmspc']}",
                 replace(base, api_version=row["version"], tcb_infos=(document,), chains=self.chain_of(TCB_INFO)),
@@ -227,6 +228,13 @@ class _Import:
                 replace(base, api_version=row["version"], identities=(document,), chains=self.chain_of(IDENTITY)),
             )
 
+    def take_levels(self, upload: Upload) -> None:
+        """Choose certificates by this TCB Info, which verifies; by the early one where there is one."""
+        for document in upload.tcb_infos:
+            is_better = document.update == "EARLY" or document.name not in self.levels
+            if (document.tee, upload.api_version) == ("SGX", 4) and is_better:
+                self.levels[document.name] = json.loads(document.text)["tcbInfo"]
+
     def chain_of(self, name: str) -> dict[str, str]:
         """Return the chain of a signer, as an upload carries it."""
         chains = self.vouching.chains
@@ -234,12 +242,10 @@ class _Import:
 
     def read_platforms(self) -> Iterator[UploadedPlatform]:
         """Read platforms with their certificates and the TCBs that they reported."""
-        for row in self.rows("platforms"):
+        for row in self.connection.execute("SELECT * FROM platforms"):
             try:
                 platform = self.platform(row)
-                for raw in platform.raw_tcbs:
-                    platform.best(raw)
-            except (Refusal, EAAError, SelectionError) as error:
+            except (Refusal, EAAError) as error:
                 self.done.refuse(f"a platform of FMSPC {row['fmspc']}", error)
                 continue
             yield platform
@@ -295,13 +301,14 @@ class _Import:
         self.store.register(registration, state=Waiting(row["state"]), now=self.now)
         return True
 
-    def rows(self, table: str, where: str = "", values: tuple[str, ...] = ()) -> Iterator[sqlite3.Row]:
-        """Yield the rows of a table, of none where there is no such table."""
+    def rows(self, table: str, where: str = "", values: tuple[str, ...] = ()) -> list[sqlite3.Row]:
+        """Return the rows of a table, none where there is no such table."""
         try:
-            yield from self.connection.execute(f"SELECT * FROM {table}{where}", values)  # noqa: S608  names of our own
+            return self.connection.execute(f"SELECT * FROM {table}{where}", values).fetchall()  # noqa: S608  our names
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
                 raise
+            return []
 
 
 def _bytes(value: object) -> bytes:
@@ -320,11 +327,3 @@ def _bytes(value: object) -> bytes:
 def _text(value: object) -> str:
     raw = value if isinstance(value, bytes) else str(value).encode()
     return raw.decode("ascii", "replace")
-
-
-def _inner(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)["tcbInfo"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -120,11 +120,20 @@ class _Writer:
             ]
             if platform.is_listed:
                 listed.append({**key, **_described(platform)})
-        for platform in entries:
+        for platform in self.with_certificates(entries):
             self.connection.execute(pck_certs.delete().where(*of_platform(pck_certs, self.root, platform)))
         self.put(pck_certs, certificates)
         self.put(platform_tcbs, tcbs)
         self.put(platforms, listed)
+
+    def with_certificates(self, entries: list[UploadedPlatform]) -> list[UploadedPlatform]:
+        """Return those that have certificates already: of very many that are new, none is looked at twice."""
+        found: set[str] = set()
+        for start in range(0, len(entries), MAX_ROWS):
+            names = [platform.qe_id for platform in entries[start : start + MAX_ROWS]]
+            query = sa.select(pck_certs.c.qe_id).where(pck_certs.c.qe_id.in_(names), pck_certs.c.root == self.root)
+            found.update(self.connection.scalars(query))
+        return [platform for platform in entries if platform.qe_id in found]
 
     def known_tcbs(self, entries: list[UploadedPlatform]) -> dict[tuple[str, str], list[RawTCB]]:
         """Return the TCBs that these platforms ever reported."""
