@@ -406,6 +406,10 @@ def _wrong() -> list[Row]:
         get(f"{V4}/appraisalpolicy?fmspc=1", 400),
         get(f"{TCB}&fmspc=1&update=standard&update=late", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
         get(f"{V4}/tcb?fmspc=1&fmspc={{fmspc}}", 400),
+        get(f"{V4}/tcb?fmspc[]={{fmspc}}&fmspc=1", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
+        get(f"{V4}/qe/identity?update[]=late", 400),
+        Row(target=f"{V4}//platforms", status=401, ours=True),
+        Row(target=f"{V4}//refresh", status=401, ours=True),
         Row(target=f"{V4}/refresh?type=everything", sends=ADMIN, status=400),
     ]
 

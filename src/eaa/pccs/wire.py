@@ -99,14 +99,14 @@ class Request:
         return f"{method[:16]} {quote(self.path[:200], safe=_PATH_CHARACTERS)}"
 
     def parameters(self) -> dict[str, str]:
-        """Return the query's parameters; of a repeated one the first counts. Raises Refusal (400)."""
+        """Return the query's parameters; of a repeated one the first counts, and `x[]` is `x`. Raises Refusal (400)."""
         if len(self.query) > MAX_QUERY:
             raise Refusal(Status.INVALID_REQUEST, f"the query has {len(self.query)} characters")
         try:
             pairs = parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
         except ValueError as error:
             raise Refusal(Status.INVALID_REQUEST, "the query has too many parameters") from error
-        return dict(reversed(pairs))
+        return {name.removesuffix("[]"): value for name, value in reversed(pairs)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
