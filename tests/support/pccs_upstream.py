@@ -38,7 +38,11 @@ def upstream_of(machine: Platform, *, now: datetime = NOW) -> Replies:
         f"{V4}/rootcacrl": [Reply(body=document["rootcacrl"].encode())],
         f"{V4}/pckcerts": [
             Reply(
-                headers=(("SGX-PCK-Certificate-Issuer-Chain", ca_chain), ("SGX-FMSPC", machine.model.fmspc.hex())),
+                headers=(
+                    ("SGX-PCK-Certificate-Issuer-Chain", ca_chain),
+                    ("SGX-PCK-Certificate-CA-Type", "platform"),
+                    ("SGX-FMSPC", machine.model.fmspc.hex()),
+                ),
                 body=json.dumps(document["pck_certs"][0]["certs"]).encode(),
             )
         ],

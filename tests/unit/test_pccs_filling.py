@@ -150,6 +150,15 @@ def test_a_platform_without_a_ppid_never_goes_upstream(tmp_path: Path, ppid: str
         assert script.requests == []
 
 
+def test_what_one_client_got_wrong_does_not_stand_in_the_way_of_the_next(tmp_path: Path) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, _):
+        for ppid in ("0" * 768, "ab" * 384):
+            get(served, f"{V4}/pckcert?{pckcert_query(upload_document(), encrypted_ppid=ppid, qeid='77')}")
+        assert get(served, PCKCERT.replace("qeid=", "qeid=9")).status in (200, 404)
+        assert get(served, f"{V4}/pckcert?{pckcert_query(upload_document(), encrypted_ppid='0' * 768)}").status == 404
+        assert get(served, PCKCERT).status == 200
+
+
 def test_fifty_cold_clients_make_one_fetch_of_each_document(tmp_path: Path) -> None:
     with filled(tmp_path, upstream_of(platform())) as (served, script), ThreadPoolExecutor(50) as pool:
         barrier = threading.Barrier(50)

@@ -34,7 +34,7 @@ from eaa.pccs.uploads import (
     read_candidate,
     read_chain,
 )
-from eaa.pccs.upstream import Answer, Upstream
+from eaa.pccs.upstream import Absent, Answer, Upstream
 from eaa.pccs.verification import Vouched, told
 from eaa.pccs.wire import Refusal, Status
 from eaa.verifier import TrustAnchors
@@ -103,9 +103,9 @@ class Filler:
             raise Refusal(Status.NO_CACHE_DATA, "the upstream had none a moment ago")
         try:
             self.observed(name, work)
-        except Refusal as refusal:
-            if refusal.status is Status.NO_CACHE_DATA:
-                self._missing.add(name)
+        except Absent:
+            # Only what the upstream said: what a client got wrong must not stand in the way of the next one.
+            self._missing.add(name)
             raise
 
     def observed(self, name: str, work: Callable[[], None]) -> None:
@@ -193,6 +193,8 @@ class Filler:
             self.once(f"ca crl/{ca}", partial(self._add_ca_crl, root, ca))
         chains = {TCB_INFO: chain, ca: answer.header("SGX-PCK-Certificate-Issuer-Chain")}
         self._keep(replace(EMPTY_UPLOAD, platforms=(fetched,), tcb_infos=documents, chains=chains))
+        if platform.cpu_svn and platform.pce_svn and not fetched.raw_tcbs:
+            raise Refusal(Status.NO_CACHE_DATA, "the vendor has no certificate for the TCB that the platform reports")
 
     def refresh(self) -> int:
         """Fetch anew whatever is in the store, but for certificates; return how many documents could not be."""

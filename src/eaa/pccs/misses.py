@@ -107,7 +107,7 @@ def _platform(filler: Filler, parameters: Mapping[str, str]) -> Fetch:
         enc_ppid=parameters.get("encrypted_ppid", "").lower(),
         platform_manifest="",
     )
-    return Fetch(name=f"platform/{platform.qe_id}/{platform.pce_id}", work=partial(filler.platform, platform))
+    return Fetch(name=platform.fetch_name, work=partial(filler.platform, platform))
 
 
 _FETCHERS: Final[Mapping[str, _Fetcher]] = {

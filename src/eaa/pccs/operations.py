@@ -68,7 +68,7 @@ class Operations:
             self._store.register(registration, state=Waiting.NEW, now=self._clock())
         if self._filler is not None:
             work = partial(self._filler.platform, registration, raises_queue=waits)
-            self._filler.once(f"platform/{registration.qe_id}/{registration.pce_id}", work)
+            self._filler.once(registration.fetch_name, work)
             if waits:
                 self._store.register(registration, state=Waiting.TAKEN, now=self._clock())
 

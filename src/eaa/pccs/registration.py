@@ -5,6 +5,7 @@ Source: Intel SGX PCCS 1.27, "Platform Registration" (members, what is required 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -58,6 +59,12 @@ class Registration:
             platform_manifest=manifest.lower(),
             enc_ppid=named["enc_ppid"].lower(),
         )
+
+    @property
+    def fetch_name(self) -> str:
+        """Name its fetch; another PPID or manifest for the same ids is another fetch, which may end otherwise."""
+        asked = hashlib.sha256(f"{self.enc_ppid}/{self.platform_manifest}".encode()).hexdigest()[:16]
+        return f"platform/{asked}/{self.pce_id}/{self.qe_id}"
 
     def to_json(self) -> dict[str, str]:
         """Return its members."""

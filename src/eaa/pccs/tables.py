@@ -20,14 +20,15 @@ MAX_LEASE: Final = 300
 metadata = sa.MetaData()
 
 
-def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+def _table(name: str, *columns: sa.Column[Any], large_rows: bool = False) -> sa.Table:
     """Return a table whose rows belong to a PKI and know when they were written.
 
-    Without SQLite's row ids, which would keep the long keys a second time, in an index of their own.
+    Without SQLite's row ids, which would keep the long keys a second time, in an index of their own; but for rows of
+    more than a thousand bytes, which would each take a page of their own without them.
     """
     root = sa.Column("root", sa.String(ROOT_DIGITS), primary_key=True)
     updated = sa.Column("updated", sa.BigInteger, nullable=False)
-    return sa.Table(name, metadata, *columns, root, updated, sqlite_with_rowid=False)
+    return sa.Table(name, metadata, *columns, root, updated, sqlite_with_rowid=large_rows)
 
 
 def _key(name: str, kind: sa.types.TypeEngine[Any]) -> sa.Column[Any]:
@@ -54,6 +55,7 @@ documents = _table(
     sa.Column("number", sa.String(50), nullable=False),  # evaluation or CRL number, decimal: a CRL's has 20 bytes
     sa.Column("issued", sa.BigInteger, nullable=False),
     sa.Column("expires", sa.BigInteger, nullable=False),
+    large_rows=True,
 )
 chains = _table("chains", _key("name", sa.String(9)), sa.Column("chain", sa.Text, nullable=False))
 crl_uris = _table("crl_uris", _key("uri", sa.String(2048)))
@@ -80,6 +82,7 @@ pck_certs = _table(
     _key("pce_id", sa.String(4)),
     _key("tcbm", sa.String(36)),
     sa.Column("certificate", sa.LargeBinary, nullable=False),  # DER where its PEM is what anybody would write, or PEM
+    large_rows=True,
 )
 registrations = sa.Table(
     "registrations",

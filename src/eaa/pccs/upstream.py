@@ -57,6 +57,10 @@ class Answer:
         return value
 
 
+class Absent(Refusal):
+    """The upstream has no such document (404)."""
+
+
 class _Failed(Exception):
     """One try came to nothing; another may not."""
 
@@ -163,7 +167,7 @@ class Upstream:
         if response.status in _RETRIED:
             raise _Failed(f"status {response.status}", pause=_asked_for(response.headers.get("Retry-After")))
         if response.status in _MISSING:
-            raise Refusal(Status.NO_CACHE_DATA, f"{shown}: the upstream has none, status {response.status}")
+            raise Absent(Status.NO_CACHE_DATA, f"{shown}: the upstream has none, status {response.status}")
         if response.status != 200:
             raise Refusal(Status.BAD_GATEWAY, f"{shown}: status {response.status}", alarms=True)
         return Answer(headers={name.lower(): value for name, value in response.headers.items()}, body=content)
