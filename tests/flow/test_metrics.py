@@ -62,9 +62,25 @@ def delivered() -> set[str]:
     return {name for text in texts for name in _SERIES.findall(text)}
 
 
-def test_the_manual_lists_what_is_there_and_rules_ask_for_nothing_else(watched: Node) -> None:
+@pytest.fixture(scope="module")
+def several(site: Site) -> Iterator[Scrape]:
+    """What a relay of two processes says."""
+    with site.relay("tcp://127.0.0.1:1", "--workers", "2", "--warm-channels", "0", *DOOR) as relay:
+        _, at = metrics_address(relay)
+        yield Scrape.of(at)
+
+
+def test_several_processes_speak_as_one(several: Scrape) -> None:
+    for name in ("eaa_build_info", "eaa_connections", "eaa_event_loop_lag_seconds", "process_resident_memory_bytes"):
+        assert {dict(labels)["worker"] for labels in several.samples[name]} == {"1", "2"}
+    # Each has its share of what one would allow.
+    assert several.value("eaa_connections_limit", worker="1") == several.value("eaa_connections_limit", worker="2")
+    assert several.value("eaa_workers") == several.value("eaa_workers_ready") == 2
+
+
+def test_the_manual_lists_what_is_there_and_rules_ask_for_nothing_else(watched: Node, several: Scrape) -> None:
     workload, relay = Scrape.of(watched.of_workload), Scrape.of(watched.of_relay)
-    there = set(workload.kinds) | set(relay.kinds)
+    there = set(workload.kinds) | set(relay.kinds) | set(several.kinds)
     assert there == documented()
     assert delivered() <= there
 

@@ -38,8 +38,8 @@ import click
 from eaa.aio.address import Address, TCPAddress, UnixAddress, parse_address, unavailable_from_os_error
 from eaa.aio.net import Handler, Service, bind, bound_name
 from eaa.program.exposition import Metric, exposition, merge_expositions
-from eaa.program.health import Health
-from eaa.program.listener import serving_metrics
+from eaa.program.health import Health, Heartbeat
+from eaa.program.listener import health_metrics, serving_metrics
 from eaa.program.notify import Notifier
 from eaa.program.run import say
 
@@ -177,7 +177,9 @@ async def telling(
         async with serving_metrics(address, metrics, health=health) as names:
             yield names
     else:
-        async with worker.serving(lambda: exposition(metrics), health):
+        heartbeat = Heartbeat()
+        told = [*metrics, *health_metrics(health, heartbeat)]
+        async with heartbeat.beating(), worker.serving(lambda: exposition(told), health):
             yield []
 
 
