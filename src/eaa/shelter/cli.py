@@ -18,6 +18,10 @@ COMMANDS: Final = {
     "connect": ("eaa.shelter.connecting:connect_command", "Give a local port that leads to a workload's application."),
     "verify": ("eaa.shelter.verification:verify_command", "Verify a quote from a file, and appraise it."),
     "inspect": ("eaa.shelter.inspection:inspect_command", "Explain a file without judging it."),
+    "doctor": (
+        "eaa.shelter.doctor:doctor_command",
+        "Look at the configuration of collateral, and at the service behind it.",
+    ),
     "measure": ("eaa.shelter.measuring:measure_command", "Compute the MRENCLAVE of an enclave image."),
     "mrverify": ("eaa.shelter.measuring:mrverify_command", "Compare an image with its SIGSTRUCT."),
     "record": ("eaa.shelter.recording:record_command", "Record a measurement that you expect."),
