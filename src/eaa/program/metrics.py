@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import click
 
@@ -25,7 +25,7 @@ from eaa.program.address import ADDRESS
 from eaa.program.exposition import Labels, Metric, Value, exposition, merge_expositions
 from eaa.program.health import Health, not_holding
 from eaa.program.listener import Page, serving_metrics
-from eaa.verifier import Verifier, wall_clock
+from eaa.verifier import FetchCounters, Verifier, wall_clock
 
 __all__ = [
     "Health",
@@ -96,12 +96,8 @@ class Observed:
 # --- numbers
 
 
-def service_metrics(observed: Observed | Sequence[Identity], verifier: Verifier | None = None) -> list[Metric]:
+def service_metrics(observed: Observed) -> list[Metric]:
     """Return what a service that has evidence, and perhaps judges, says of itself. Times are seconds since 1970."""
-    if not isinstance(observed, Observed):
-        identities = tuple(observed)
-        verifiers = () if verifier is None else (verifier,)
-        observed = Observed(identities=lambda: identities, verifiers=lambda: verifiers)
     return [
         *_evidence_metrics(observed.identities),
         *_collateral_metrics(observed.verifiers),
@@ -165,53 +161,29 @@ def _number(value: float | datetime) -> float:
 
 
 def _collateral_metrics(verifiers: Callable[[], Sequence[Verifier]]) -> list[Metric]:
-    def total(read: Callable[[Verifier], float]) -> Callable[[], float | None]:
-        return lambda: sum(map(read, verifiers())) if verifiers() else None
+    def total(read: Callable[[FetchCounters], float]) -> Callable[[], float | None]:
+        return lambda: sum(read(verifier.counters) for verifier in verifiers()) if verifiers() else None
 
     def last_success() -> float | None:
         moments = [verifier.counters.last_success for verifier in verifiers()]
         return max((moment.timestamp() for moment in moments if moment), default=None)
 
-    def expiries() -> dict[Labels, float]:
-        first: dict[Labels, float] = {}
-        for verifier in verifiers():
-            for name, end in verifier.collateral_expirations().items():
-                kind = name.lower().replace(" ", "_")
-                if kind in DOCUMENTS:
-                    labels = (("document", kind),)
-                    first[labels] = min(end.timestamp(), first.get(labels, end.timestamp()))
-        return first
-
+    sums: tuple[tuple[str, Literal["counter", "gauge"], str, Callable[[FetchCounters], float]], ...] = (
+        ("fetches_total", "counter", "How often collateral was asked for, failures included.", lambda c: c.fetches),
+        ("fetch_failures_total", "counter", "How often it could not be had.", lambda c: c.failures),
+        (
+            "misses_total",
+            "counter",
+            "How often a peer was told to come back because it was not here.",
+            lambda c: c.misses,
+        ),
+        ("models", "gauge", "Platform models and platforms whose documents are kept.", lambda c: c.kept),
+        ("pending_models", "gauge", "Those that are waited for.", lambda c: c.pending),
+    )
     return [
-        Metric(
-            name="eaa_collateral_fetches_total",
-            kind="counter",
-            meaning="How often collateral was asked for, failures included.",
-            read=total(lambda verifier: verifier.counters.fetches),
-        ),
-        Metric(
-            name="eaa_collateral_fetch_failures_total",
-            kind="counter",
-            meaning="How often it could not be had.",
-            read=total(lambda verifier: verifier.counters.failures),
-        ),
-        Metric(
-            name="eaa_collateral_misses_total",
-            kind="counter",
-            meaning="How often a peer was told to come back because it was not here.",
-            read=total(lambda verifier: verifier.counters.misses),
-        ),
-        Metric(
-            name="eaa_collateral_models",
-            kind="gauge",
-            meaning="Platform models and platforms whose documents are kept.",
-            read=total(lambda verifier: verifier.counters.kept),
-        ),
-        Metric(
-            name="eaa_collateral_pending_models",
-            kind="gauge",
-            meaning="Those that are waited for.",
-            read=total(lambda verifier: verifier.counters.pending),
+        *(
+            Metric(name=f"eaa_collateral_{name}", kind=kind, meaning=meaning, read=total(read))
+            for name, kind, meaning, read in sums
         ),
         Metric(
             name="eaa_collateral_last_success_timestamp_seconds",
@@ -223,9 +195,20 @@ def _collateral_metrics(verifiers: Callable[[], Sequence[Verifier]]) -> list[Met
             name="eaa_collateral_expiry_timestamp_seconds",
             kind="gauge",
             meaning="When the first document of a kind ends, of all collateral that is kept.",
-            read=expiries,
+            read=lambda: _ends(verifiers()) if verifiers() else None,
         ),
     ]
+
+
+def _ends(verifiers: Sequence[Verifier]) -> dict[Labels, float]:
+    first: dict[Labels, float] = {}
+    for verifier in verifiers:
+        for name, end in verifier.collateral_expirations().items():
+            kind = name.lower().replace(" ", "_")
+            if kind in DOCUMENTS:
+                labels = (("document", kind),)
+                first[labels] = min(end.timestamp(), first.get(labels, end.timestamp()))
+    return first
 
 
 def _peer_metrics() -> list[Metric]:
