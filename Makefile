@@ -80,6 +80,9 @@ platforms: $(DEV_READY)  ## very many platforms into the cache, make platforms C
 chaos: $(DEV_READY)  ## hang up at every step of the protocol, on every side: make chaos ROUNDS=3000 SEED=1
 	@$(RUN) tests/chaos/run.py --rounds $(ROUNDS) --seed $(SEED)
 
+fire: $(DEV_READY)  ## a node in real processes with 5,000 sessions at once, stalled readers, killed workloads, full disks, clocks that jump
+	@$(RUN) -m pytest -q tests/chaos/fire.py
+
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py
 	@PYTHONPATH=tests $(RUN) -m support.spec_coverage

@@ -19,39 +19,9 @@ import pytest
 from eaa.errors import Reason
 from support.applications import application, journal_of, pattern
 from support.flow import NOBODY, answer_of, evidence_of, free_port
+from support.nodes import MEBIBYTE, PATIENCE, answers, connected, dial, everything, node
 from support.peers import eventually
-from support.system import Running, Site, run, running
-
-PATIENCE = 30.0
-MEBIBYTE = 1 << 20
-
-
-@contextlib.contextmanager
-def node(site: Site, app: str, *options: str) -> Iterator[tuple[str, Running]]:
-    """Run a workload in front of an application, and its relay; yield the relay's address and the workload."""
-    with site.workload("--app", app, *options) as workload, site.relay(workload.address()) as relay:
-        yield relay.address(), workload
-
-
-@contextlib.contextmanager
-def connected(site: Site, relay: str, *options: str, listen: str = "tcp://127.0.0.1:0") -> Iterator[Running]:
-    """Run `shelter connect` in a block."""
-    with running("shelter", "connect", "--listen", listen, "--addr", relay, *site.judging, *options) as shelter:
-        yield shelter
-
-
-def dial(address: str) -> socket.socket:
-    host, _, port = address.removeprefix("tcp://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
-
-
-def everything(sock: socket.socket) -> bytes:
-    return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+from support.system import Site, run, running
 
 
 def _unread_by(address: str) -> int:
@@ -80,7 +50,7 @@ def web_server(folder: Path) -> Iterator[str]:
 def test_a_web_server_is_reached_with_curl(site: Site, tmp_path: Path) -> None:
     page = pattern(3 * MEBIBYTE)
     (tmp_path / "page").write_bytes(page)
-    with web_server(tmp_path) as app, node(site, app) as (relay, _), connected(site, relay) as shelter:
+    with web_server(tmp_path) as app, node(site, app) as here, connected(site, here.address) as shelter:
         url = shelter.address().replace("tcp://", "http://") + "/page"
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert answer.status == 200
@@ -102,8 +72,8 @@ def test_every_byte_arrives_once_and_a_half_closed_stream_is_delivered_to_its_en
     app_at, local = ("tcp://127.0.0.1:0",) * 2 if place == "tcp" else (f"unix://{tmp_path}/app", f"unix://{tmp_path}/s")
     with (
         application("digest", tmp_path, listen=app_at) as (_, app),
-        node(site, app) as (relay, _workload),
-        connected(site, relay, listen=local) as shelter,
+        node(site, app) as here,
+        connected(site, here.address, listen=local) as shelter,
     ):
         address = shelter.address()
         client = dial(address) if place == "tcp" else socket.socket(socket.AF_UNIX)
@@ -123,8 +93,8 @@ def test_an_application_that_speaks_first_and_ends_first_is_heard_to_its_end(sit
     size = 4 * MEBIBYTE + 3
     with (
         application("source", tmp_path) as (_, app),
-        node(site, app) as (relay, _workload),
-        connected(site, relay) as shelter,
+        node(site, app) as here,
+        connected(site, here.address) as shelter,
         dial(shelter.address()) as client,
     ):
         client.sendall(b"%d\n" % size)
@@ -134,8 +104,8 @@ def test_an_application_that_speaks_first_and_ends_first_is_heard_to_its_end(sit
 def test_each_local_connection_has_a_session_and_a_connection_of_its_own(site: Site, tmp_path: Path) -> None:
     with (
         application("echo", tmp_path) as (_, app),
-        node(site, app) as (relay, _workload),
-        connected(site, relay, "--level", "session", "--minimum-binding", "session") as shelter,
+        node(site, app) as here,
+        connected(site, here.address, "--level", "session", "--minimum-binding", "session") as shelter,
         contextlib.ExitStack() as stack,
     ):
         address = shelter.address()
@@ -187,13 +157,13 @@ def test_nothing_is_sent_to_a_refused_relay(site: Site, tmp_path: Path) -> None:
 
 
 def test_an_application_that_is_down_is_named_quickly_to_the_client_and_in_the_log(site: Site) -> None:
-    with node(site, NOBODY) as (relay, workload):
-        done = site.shelter(relay, "--json")
+    with node(site, NOBODY) as here:
+        done = site.shelter(here.address, "--json")
         answer = answer_of(done)
         assert (done.code, answer["verdict"], answer["reason"]) == (4, "unavailable", "APPLICATION_UNAVAILABLE")
         assert evidence_of(answer, "relay")["verdict"] == "accepted"
-        workload.wait_for(r"\[APPLICATION_UNAVAILABLE\]")
-        with connected(site, relay) as shelter:
+        here.workload.wait_for(r"\[APPLICATION_UNAVAILABLE\]")
+        with connected(site, here.address) as shelter:
             with dial(shelter.address()) as client, pytest.raises(ConnectionResetError):
                 everything(client)
             shelter.wait_for(rf"warning: .*\[{Reason.APPLICATION_UNAVAILABLE}\]")
@@ -209,8 +179,8 @@ def test_a_node_that_is_down_is_named(site: Site) -> None:
 def test_an_application_that_breaks_off_is_a_reset_for_the_client(site: Site, tmp_path: Path) -> None:
     with (
         application("echo", tmp_path) as (process, app),
-        node(site, app) as (relay, _workload),
-        connected(site, relay) as shelter,
+        node(site, app) as here,
+        connected(site, here.address) as shelter,
         dial(shelter.address()) as client,
     ):
         client.sendall(b"half an answer")
@@ -227,30 +197,30 @@ def test_an_application_that_breaks_off_is_a_reset_for_the_client(site: Site, tm
 def test_an_idle_session_is_closed_and_said_to_be(site: Site, tmp_path: Path) -> None:
     with (
         application("echo", tmp_path) as (_, app),
-        node(site, app, "--idle-timeout", "1") as (relay, workload),
-        connected(site, relay) as shelter,
+        node(site, app, "--idle-timeout", "1") as here,
+        connected(site, here.address) as shelter,
         dial(shelter.address()) as client,
     ):
         client.sendall(b"hello")
         assert client.recv(64) == b"hello"
         with pytest.raises(ConnectionResetError):
             everything(client)
-        workload.wait_for(rf"\[{Reason.PEER_TIMEOUT}\]")
+        here.workload.wait_for(rf"\[{Reason.PEER_TIMEOUT}\]")
 
 
 # --- the greeting, and what is refused
 
 
 def test_remote_attestation_sends_an_application_nothing_where_it_is_told_so(site: Site, tmp_path: Path) -> None:
-    with application("digest", tmp_path) as (_, app), node(site, app) as (relay, _):
-        silent = site.shelter(relay, "--no-greeting")
+    with application("digest", tmp_path) as (_, app), node(site, app) as here:
+        silent = site.shelter(here.address, "--no-greeting")
         assert silent.code == 0, silent
         assert "Server:" not in silent.stdout
         assert "Remote attestation is successful." in silent.stdout
         eventually(lambda: len(journal_of(tmp_path)) == 1)
         assert journal_of(tmp_path)[0]["bytes"] == 0
         # With the greeting it is ended, so that no server waits for the rest of a request.
-        greeted = site.shelter(relay)
+        greeted = site.shelter(here.address)
         assert greeted.code == 0, greeted
         assert '"bytes": 18' in greeted.stdout
 
@@ -267,7 +237,7 @@ def test_a_local_port_that_other_machines_reach_has_to_be_asked_for(site: Site) 
 
 
 def test_shelter_connect_drains_when_it_is_told_to_stop(site: Site, tmp_path: Path) -> None:
-    with application("echo", tmp_path) as (_, app), node(site, app) as (relay, _), connected(site, relay) as shelter:
+    with application("echo", tmp_path) as (_, app), node(site, app) as here, connected(site, here.address) as shelter:
         address = shelter.address()
         with dial(address) as client:
             client.sendall(b"before")
