@@ -417,7 +417,12 @@ class _Renewed(Generic[_T]):
                 raise
             return
         if self._in_a_row:
-            logger.info("the %s was renewed, after %d failures", self._what, self._in_a_row)
+            logger.info(
+                "the %s was renewed, after %d failures",
+                self._what,
+                self._in_a_row,
+                extra={"event": "evidence.renewed"},
+            )
         self.renewals += self._value is not None
         self._value, self._in_a_row, self.used = value, 0, False
         self.made, self.expires, self.due = now, now + self._life, now + self._replaced_after
@@ -437,6 +442,7 @@ class _Renewed(Generic[_T]):
             (self.due - now).total_seconds(),
             error.message,
             error.reason,
+            extra={"event": "evidence.renewal_failed"},
         )
 
 

@@ -22,12 +22,13 @@ from eaa.aio import net
 from eaa.aio.context import note
 from eaa.errors import Misuse, PeerMisbehaved, Reason
 from eaa.program import logs
-from eaa.program.logs import ALWAYS, FIELDS, log_level_option, set_up_logging
+from eaa.program.logs import ALWAYS, EVENTS, FIELDS, log_level_option, set_up_logging
 from eaa.program.run import run as run_program
 from eaa.program.run import say
 
 LOGGER = logging.getLogger("eaa.room.part")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "manual" / "logs.md"
+SOURCES = Path(__file__).resolve().parents[2] / "src" / "eaa"
 NASTY = "x\nprogram: info: Remote attestation is successful.\r\x1b[31mred\x1b[0m\x00\u2028\u202e\x85\x9b2J"
 
 
@@ -215,3 +216,9 @@ def test_the_manual_names_every_field() -> None:
     page = PAGE.read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
     assert dict(listed) == {**ALWAYS, **FIELDS}
+    assert dict(re.findall(r"^\| `(\w+\.\w+)` \| (.+) \|$", page, re.MULTILINE)) == EVENTS
+
+
+def test_every_event_is_one_that_somebody_reports() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES.rglob("*.py"))
+    assert set(re.findall(r'(?:"event": |\bevent=)"([a-z_]+\.[a-z_]+)"', sources)) == set(EVENTS)

@@ -88,7 +88,7 @@ async def live(
 
 def _end(number: signal.Signals, stopped: asyncio.Future[int], hurry: asyncio.Future[None]) -> None:
     if not stopped.done():
-        logger.info("%s: accepting no more, draining", number.name)
+        logger.info("%s: accepting no more, draining", number.name, extra={"event": "service.draining"})
         stopped.set_result(128 + number)
     elif not hurry.done():
         logger.warning("%s again: ending at once", number.name)

@@ -78,6 +78,30 @@ FIELDS: Final = {
 }
 """Further fields, there where they mean something, and their meaning."""
 
+EVENTS: Final = {
+    "service.listening": "it serves, at `addresses`",
+    "service.limited": "the system allows less than its limits promise",
+    "service.draining": "it was told to stop, accepts no more, and lets sessions finish",
+    "service.reloaded": "a new configuration is in use",
+    "service.reload_failed": "a new configuration was refused, and the one before goes on",
+    "program.failed": "it ends, for `reason`",
+    "worker.ended": "one of several processes has ended, and another takes its place",
+    "connection.failed": "a connection has ended otherwise than it should, for `reason`",
+    "connections.refused": "a `limit` keeps peers out; `count` of them since the last such record",
+    "accept.failed": "the system has nothing left to accept connections with",
+    "accept.resumed": "it has again",
+    "session.opened": "application bytes may flow; the levels reached on each hop",
+    "session.ended": "and what has flown, with `reason` where it did not end well",
+    "session.bad_verdict": "evidence behind a live session is not accepted any more",
+    "workload.available": "channels to a workload can be opened again",
+    "workload.unavailable": "no channel to a workload can be opened",
+    "evidence.renewed": "a certificate or an epoch was renewed after failures",
+    "evidence.renewal_failed": "it could not be",
+    "collateral.fetched": "the documents of a platform model are here",
+    "collateral.fetch_failed": "they could not be had",
+}
+"""Events by name. A record that is none of them names the part of the program that says it."""
+
 _format = FORMATS[0]
 """How this process speaks: one for all of it, like the stream it speaks on."""
 

@@ -348,12 +348,14 @@ class FetchCache(Generic[Key, Value]):
             self._fly(key, fetch, flight)
         except EAAError as error:
             level = logging.INFO if failed_before else logging.WARNING
-            _log.log(level, "%s: %s [%s]", self._what(key), error.message, error.reason)
+            failed = {"event": "collateral.fetch_failed"}
+            _log.log(level, "%s: %s [%s]", self._what(key), error.message, error.reason, extra=failed)
         except Exception:  # noqa: BLE001  logged, and the next thing is fetched
             # Our bug, and no reason to leave everybody waiting.
             _log.exception("%s could not be fetched", self._what(key))
         else:
-            _log.info("%s is here%s", self._what(key), f" after {failed_before} failures" if failed_before else "")
+            after = f" after {failed_before} failures" if failed_before else ""
+            _log.info("%s is here%s", self._what(key), after, extra={"event": "collateral.fetched"})
 
     # --- inside
 

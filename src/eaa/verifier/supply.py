@@ -322,7 +322,7 @@ class Supply:
         self._chains.close(timeout)
 
     def expirations(self) -> dict[str, datetime]:
-        """Return when the first document of each kind ends, of all collateral that is kept and was sound when it came."""
+        """Return when the first document of each kind ends, of all that is kept and was sound when it came."""
         first: dict[str, datetime] = {}
         for collateral in self._models.values():
             for name, end in self._expirations.get(collateral.digest, ()):

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from eaa.aio.attestation import Judge
 from eaa.aio.legacy import secure_by_certificate
 from eaa.aio.limits import ServiceLimits
-from eaa.aio.net import Service, connect
+from eaa.aio.net import TLS_OVERLOADED, Service, connect
 from eaa.aio.sessions import Endpoint, judge_by, judge_now_by
 from eaa.aio.stream import AttestedStream, deadline
 from eaa.aio.stream import Judgement as StreamJudgement
@@ -286,7 +286,7 @@ def serve_legacy(address: Address, side: LegacySide) -> int:
 
 
 async def _serve(address: Address, side: LegacySide) -> int:
-    service = Service()
+    service = Service(limits=ServiceLimits(), farewell=TLS_OVERLOADED)
     names = service.listen(address, LegacyWorkload(side).handle)
     side.keep_renewed()
     try:
