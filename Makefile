@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak platforms chaos docs format clean FORCE
+.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak platforms chaos fire docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python

@@ -131,10 +131,10 @@ def install(arm: Callable[[], Armed | None] | None = None) -> None:
             _reach_messages(f"{hop(connection)} hears", data)
         return data
 
-    Connection.__init__ = watched_begin  # type: ignore[method-assign]
-    Connection.handshake = watched_handshake  # type: ignore[method-assign]
-    Connection.send_control = watched_send  # type: ignore[method-assign]
-    Connection.receive_control = watched_receive  # type: ignore[method-assign]
+    Connection.__init__ = watched_begin  # type: ignore[method-assign, assignment]
+    Connection.handshake = watched_handshake  # type: ignore[method-assign, assignment]
+    Connection.send_control = watched_send  # type: ignore[method-assign, assignment]
+    Connection.receive_control = watched_receive  # type: ignore[method-assign, assignment]
 
 
 def _reach(step: str) -> None:
@@ -188,8 +188,8 @@ def main() -> None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, gremlin.turn)
         start(service)
 
-    Service.start = start_with_a_gremlin  # type: ignore[method-assign]
-    observed._start = start_with_a_gremlin
+    Service.start = start_with_a_gremlin  # type: ignore[method-assign, assignment]
+    observed._start = start_with_a_gremlin  # type: ignore[assignment]
     observed.main()
 
 
