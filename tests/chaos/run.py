@@ -57,7 +57,7 @@ ROUND_PATIENCE: Final = 60.0
 SETTLING_PATIENCE: Final = 60.0
 SETTLING: Final = 0.5
 """Seconds in which nothing changes where nothing is under way."""
-WARMING_UP: Final = 60
+WARMING_UP: Final = 40
 NUMBERS_OF_WARM_UP: Final = 10**9
 FINAL_TRANSFER: Final = 16 << 20
 MAX_GROWTH: Final = 12 << 20

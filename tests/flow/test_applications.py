@@ -12,16 +12,18 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from eaa.errors import Reason
 from support.applications import application, journal_of, pattern
-from support.flow import NOBODY, answer_of, evidence_of, free_port
+from support.flow import NOBODY, ROOT, answer_of, evidence_of, free_port
 from support.nodes import MEBIBYTE, PATIENCE, answers, connected, dial, everything, node
 from support.peers import eventually
-from support.system import Site, run, running
+from support.system import Running, Site, run, running
+from support.vectors import require
 
 
 def _unread_by(address: str) -> int:
@@ -47,20 +49,39 @@ def web_server(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def test_a_web_server_is_reached_with_curl(site: Site, tmp_path: Path) -> None:
+def front_page() -> list[list[str]]:
+    """Return the commands of the README's block, in words."""
+    text = (ROOT / "README.md").read_text()
+    block = text.partition("<!-- console: any application -->\n```console\n")[2].partition("```")[0]
+    return [line.removeprefix("$ ").split() for line in block.splitlines()]
+
+
+def test_a_web_server_is_reached_with_curl_as_the_front_page_says(site: Site, tmp_path: Path) -> None:
     page = pattern(3 * MEBIBYTE)
     (tmp_path / "page").write_bytes(page)
-    with web_server(tmp_path) as app, node(site, app) as here, connected(site, here.address) as shelter:
-        url = shelter.address().replace("tcp://", "http://") + "/page"
+    server, relay, shelter, client = front_page()
+    with contextlib.ExitStack() as stack:
+        app = stack.enter_context(web_server(tmp_path))
+        moved = {"tcp://127.0.0.1:8080": app, "tcp://127.0.0.1:1234": f"tcp://127.0.0.1:{free_port()}"}
+        moved |= {"tcp://0.0.0.0:1236": "tcp://0.0.0.0:0", "tcp://127.0.0.1:8443": "tcp://127.0.0.1:0"}
+        listen = ("--listen", moved["tcp://127.0.0.1:1234"])
+
+        def start(words: list[str], *more: str) -> Running:
+            return stack.enter_context(running(*(moved.get(word, word) for word in words), *more, *site.judging))
+
+        start(server, *listen, *site.attested("workload")).address()
+        port = start(relay, *site.attested("relay")).address().rpartition(":")[2]
+        moved["tcp://NODE:1236"] = f"tcp://127.0.0.1:{port}"
+        local = start(shelter)
+        url = client[1].replace("http://127.0.0.1:8443", local.address().replace("tcp://", "http://")) + "page"
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert answer.status == 200
             assert answer.read() == page
-        curl = shutil.which("curl")
-        if curl is None:
-            pytest.skip("curl is not installed (Debian: apt-get install curl); urllib was served")
-        done = subprocess.run([curl, "--silent", "--fail", url], capture_output=True, timeout=PATIENCE, check=True)
+        local.wait_for("accepted: the workload matches the reference value workload")
+        assert client[0] == "curl"
+        require("curl", available=shutil.which("curl") is not None, how="apt-get install curl (Debian)")
+        done = subprocess.run(["curl", "-sf", url], capture_output=True, timeout=PATIENCE, check=True)
         assert done.stdout == page
-        shelter.wait_for("accepted: the workload matches the reference value workload")
 
 
 @pytest.mark.parametrize("place", ["tcp", "unix"])
@@ -89,23 +110,25 @@ def test_every_byte_arrives_once_and_a_half_closed_stream_is_delivered_to_its_en
         assert entry["how"] == "end"
 
 
-def test_an_application_that_speaks_first_and_ends_first_is_heard_to_its_end(site: Site, tmp_path: Path) -> None:
-    size = 4 * MEBIBYTE + 3
-    with (
-        application("source", tmp_path) as (_, app),
-        node(site, app) as here,
-        connected(site, here.address) as shelter,
-        dial(shelter.address()) as client,
-    ):
-        client.sendall(b"%d\n" % size)
-        assert hashlib.sha256(everything(client)).digest() == hashlib.sha256(pattern(size)).digest()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Echoing:
+    """A node with an echo behind it, and the folder of its journal."""
+
+    folder: Path
+    address: str
 
 
-def test_each_local_connection_has_a_session_and_a_connection_of_its_own(site: Site, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def echoing(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echoing]:
+    folder = tmp_path_factory.mktemp("echoing")
+    with application("echo", folder) as (_, app), node(site, app) as here:
+        yield Echoing(folder=folder, address=here.address)
+
+
+def test_each_local_connection_has_a_session_and_a_connection_of_its_own(site: Site, echoing: Echoing) -> None:
+    begun = len(journal_of(echoing.folder))
     with (
-        application("echo", tmp_path) as (_, app),
-        node(site, app) as here,
-        connected(site, here.address, "--level", "session", "--minimum-binding", "session") as shelter,
+        connected(site, echoing.address, "--level", "session", "--minimum-binding", "session") as shelter,
         contextlib.ExitStack() as stack,
     ):
         address = shelter.address()
@@ -116,8 +139,9 @@ def test_each_local_connection_has_a_session_and_a_connection_of_its_own(site: S
             assert client.recv(16) == b"%d" % number
             client.shutdown(socket.SHUT_WR)
             assert client.recv(16) == b""
-        eventually(lambda: len(journal_of(tmp_path)) == len(clients))
-        assert sorted(entry["bytes"] for entry in journal_of(tmp_path)) == [1] * 10 + [2] * 2
+        eventually(lambda: len(journal_of(echoing.folder)) == begun + len(clients))
+        entries = journal_of(echoing.folder)[begun:]
+        assert sorted(entry["bytes"] for entry in entries) == [1] * 10 + [2] * 2
 
 
 # --- refusals
@@ -236,8 +260,8 @@ def test_a_local_port_that_other_machines_reach_has_to_be_asked_for(site: Site) 
 # --- the end of a service
 
 
-def test_shelter_connect_drains_when_it_is_told_to_stop(site: Site, tmp_path: Path) -> None:
-    with application("echo", tmp_path) as (_, app), node(site, app) as here, connected(site, here.address) as shelter:
+def test_shelter_connect_drains_when_it_is_told_to_stop(site: Site, echoing: Echoing) -> None:
+    with connected(site, echoing.address) as shelter:
         address = shelter.address()
         with dial(address) as client:
             client.sendall(b"before")

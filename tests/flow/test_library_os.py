@@ -22,7 +22,7 @@ from support.system import Running, Site, running
 pytestmark = pytest.mark.skipif(not library_os.is_supported(), reason="no system-call numbers for this machine")
 
 ENVIRONMENT = {"PYTHONPATH": str(TESTS)}
-SESSIONS = 48
+SESSIONS = 24
 AT_ONCE = 12
 
 

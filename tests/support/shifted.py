@@ -46,7 +46,7 @@ def follow(path: Path) -> None:
     """Have every clock of this process follow the file."""
 
     def shifted() -> datetime:
-        return datetime.now(UTC) + _ahead()  # type: ignore  # noqa: F821, PGH003  see below
+        return datetime.now(UTC) + _ahead()  # type: ignore[name-defined, no-any-return]  # noqa: F821  see below
 
     # The function is a default argument in many places, so it is kept and what it does is replaced.
     verifier._ahead = lambda: timedelta(seconds=float(path.read_text()))  # type: ignore[attr-defined]
