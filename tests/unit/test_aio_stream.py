@@ -12,7 +12,7 @@ import pytest
 from eaa.aio import stream as stream_module
 from eaa.aio.stream import RECORDS_IN_A_ROW, AttestedStream, _StreamLink, deadline, secure
 from eaa.appraise.result import BindingLevel
-from eaa.errors import EAAError, PeerMisbehaved, Reason
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason
 from eaa.tls.connection import Want
 from support.aio_world import (
     PLACES,
@@ -205,7 +205,7 @@ def test_draining_waits_for_a_peer_that_reads_slowly() -> None:
 
 @pytest.mark.parametrize("after", ["finish", "close", "abort"])
 def test_after_the_goodbye_nothing_is_written(after: str, place: Place) -> None:
-    expected = {"finish": Reason.USAGE, "close": Reason.USAGE, "abort": Reason.PEER_CLOSED}
+    expected = {"finish": Reason.USAGE, "close": Reason.USAGE, "abort": Reason.USAGE}
 
     async def main() -> None:
         async with streams(place) as (client, server):
@@ -501,10 +501,10 @@ def test_a_stream_that_is_closed_here_touches_its_descriptor_no_more(place: Plac
             client.push_back(b"early")
             client.abort()
             for operation in (client.read(), client.write(b"x"), client.finish(), client._receive_control(1)):
-                assert await reason_of(operation) is Reason.PEER_CLOSED
-            with pytest.raises(PeerMisbehaved):
+                assert await reason_of(operation) is Reason.USAGE
+            with pytest.raises(Misuse):
                 client.send_now(b"x")
-            with pytest.raises(PeerMisbehaved):
+            with pytest.raises(Misuse):
                 client.receive_now(1)
             server.abort()
 

@@ -418,6 +418,44 @@ def test_a_question_at_our_own_minimum_or_above_is_answered(minimum: BindingLeve
             assert client.exchange.finished
 
 
+@pytest.mark.parametrize("minimum", LEVELS)
+def test_a_relay_that_demands_a_level_serves_no_client_that_asks_for_nothing(minimum: BindingLevel) -> None:
+    """At level cert the certificate has shown the evidence to whoever connects."""
+    ends = HOPS["shelter-relay-unjudged"]
+    server = server_of(Ends(client=ends.client, server=replace(ends.server, minimum_level=minimum)))
+    client = client_of(ends)
+    client.open("workload")
+    if minimum is BindingLevel.CERT:
+        assert server.receive(client.data_to_send()) == [OpenReceived(workload="workload")]
+        return
+    with pytest.raises(PeerMisbehaved) as caught:
+        server.receive(client.data_to_send())
+    assert caught.value.reason is Reason.LEVEL_NOT_OFFERED
+    server.reject(RejectClass.of(caught.value))
+    with pytest.raises(Rejection) as refused:
+        client.receive(server.data_to_send())
+    assert refused.value.reason is Reason.PEER_REJECTED_US
+
+
+def test_a_workload_that_demands_a_level_serves_no_client_that_shows_and_asks_for_nothing() -> None:
+    ends = HOPS["relay-workload-mutual"]
+    server = server_of(
+        Ends(client=ends.client, server=replace(ends.server, minimum_level=BindingLevel.SESSION)),
+    )
+    with pytest.raises(PeerMisbehaved) as caught:
+        server.receive(messages.encode(messages.Evidence()))
+    assert caught.value.reason is Reason.LEVEL_NOT_OFFERED
+
+
+def test_a_client_that_shows_its_evidence_at_a_level_need_not_be_asked() -> None:
+    """Whether a server judges its clients is the server's business."""
+    ends = HOPS["relay-workload"]
+    demanding = Ends(client=replace(ends.client, minimum_level=BindingLevel.FRESH), server=ends.server)
+    client, server = End(client_of(demanding)), End(server_of(demanding))
+    run(client, server)
+    assert client.exchange.finished
+
+
 @pytest.mark.parametrize("field", ["level", "minimum_level"])
 def test_terms_at_a_level_that_binds_nothing_are_misuse(field: str) -> None:
     terms = Terms.shelter_to_workload()

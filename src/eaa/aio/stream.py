@@ -438,7 +438,7 @@ class AttestedStream:
 
     def _cannot_write(self) -> BaseException | None:
         if self._closed:
-            return _closed_here()
+            return _used_after_close()
         if self._finished or self._closing is not None:
             return Misuse(Reason.USAGE, "this side has said that it sends no more")
         return self._connection.failure or self._unsent
@@ -576,7 +576,7 @@ class AttestedStream:
     def _require_open(self) -> None:
         # OpenSSL knows the socket by its number, which may be another connection's as soon as it is closed.
         if self._closed:
-            raise _closed_here()
+            raise _used_after_close()
 
     # For the pump, which watches the descriptor itself, and calls neither of the above meanwhile.
 
@@ -725,3 +725,7 @@ class deadline:  # noqa: N801  used as a function is, as `asyncio.timeout`
 
 def _closed_here() -> PeerMisbehaved:
     return PeerMisbehaved(Reason.PEER_CLOSED, "this side has closed the connection")
+
+
+def _used_after_close() -> Misuse:
+    return Misuse(Reason.USAGE, "this side has closed the stream", hint="read and write before `close` or `abort`")

@@ -89,7 +89,8 @@ def binding_options(*, serves: bool) -> Callable[[F], F]:
                 type=levels,
                 default=BindingLevel.CERT.label,
                 show_default=True,
-                help="Show this program's own evidence at this binding or a stronger one, and refuse weaker questions.",
+                help="Show this program's own evidence at this binding or a stronger one, and refuse weaker questions. "
+                "Above cert, a client that asks for none is refused as well.",
             )
         )
 

@@ -342,6 +342,7 @@ class Exchange:
             case messages.Open():
                 judged = self._accepted or not self._terms.judges
                 self._in_turn(self._terms.ending is Ending.OPENED and judged, message)
+                self._require_a_question()
                 self._open_received = True
                 return OpenReceived(workload=message.workload)
             case messages.Opened():
@@ -382,6 +383,9 @@ class Exchange:
 
     def _on_evidence(self, message: messages.Evidence) -> Event:
         self._in_turn(self._terms.judges and not self._evidence_received, message)
+        if self._terms.ending is Ending.ACCEPT:
+            # Whoever asks does so before its own evidence.
+            self._require_a_question()
         self._evidence_received = True
         if message.evidence is None:
             return EvidenceReceived(evidence=None, report_data=b"", level=self._terms.level)
@@ -398,6 +402,16 @@ class Exchange:
             level=self._terms.level,
             collateral=message.collateral,
         )
+
+    def _require_a_question(self) -> None:
+        """Refuse a client that goes on without this side's evidence, where the operator demands a level of it."""
+        if self._terms.has_to_be_asked and not self._asked_by_peer:
+            raise PeerMisbehaved(
+                Reason.LEVEL_NOT_OFFERED,
+                f"the {self._terms.peer_role} asks for no evidence, and is served only where it asks at level "
+                f"{self._terms.minimum_level.label} or a stronger one",
+                hint="let it judge this side, or lower --minimum-level",
+            )
 
     def _claims(self, level: BindingLevel, *, nonce: bytes, role: Role, own: bool) -> dict[str, bytes]:
         keys = (self._session.own_spki, self._session.peer_spki)

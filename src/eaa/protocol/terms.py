@@ -59,7 +59,8 @@ class Terms:
     level: BindingLevel = BindingLevel.FRESH
     """What this side asks for."""
     minimum_level: BindingLevel = BindingLevel.CERT
-    """The weakest level at which this side shows its own evidence."""
+    """The weakest level at which this side shows its own evidence. A server that wants more than `cert`, which its
+    certificate shows to anybody, serves no client that asks for nothing."""
     maximum_epoch: timedelta = MAX_EPOCH
     """How long this side lets a peer's epoch last. For clocks' sake one is refused that spans more than twice that."""
 
@@ -77,6 +78,12 @@ class Terms:
     def is_asked_first(self) -> bool:
         """Whether the peer, if it is one of ours, asks for evidence before it hears anything."""
         return self.own_role is Role.WORKLOAD and self.ending is Ending.ACCEPT
+
+    @property
+    def has_to_be_asked(self) -> bool:
+        """Whether the peer may not go on without having asked for this side's evidence."""
+        serves = self.ending is Ending.OPENED or self.own_role is Role.WORKLOAD
+        return serves and self.minimum_level > BindingLevel.CERT
 
     @property
     def announces_verdict(self) -> bool:
