@@ -55,9 +55,11 @@ coverage: $(DEV_READY)  ## branch coverage of the pure rooms; fails under 95 %
 	@$(RUN) -m pytest -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
 	@$(RUN) tests/support/branch_coverage.py 95
 
-bench: $(DEV_READY)  ## measure verification and handshakes beside others; writes bench/results.json and the tables from it
+bench: $(DEV_READY)  ## measure verification, handshakes and relaying beside others; writes bench/results.json and the tables from it
 	@$(RUN) bench/verify.py --write $(ARGS)
 	@$(RUN) bench/handshake.py --write $(ARGS)
+	@$(RUN) bench/relay.py --write $(ARGS)
+	@$(RUN) bench/pccs.py --write $(ARGS)
 
 mutants: $(DEV_READY)  ## N changed quotes and collaterals before us and an independent judge: make mutants N=10000 SEED=1
 	@$(RUN) tests/mutants/run.py --count $(N) --seed $(SEED)

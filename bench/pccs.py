@@ -38,9 +38,9 @@ from eaa.simulator.platform import Platform
 HOST: Final = "127.0.0.1"
 PATIENCE: Final = 30.0
 """Seconds for the service to start."""
-KEEP_ALIVE_SECONDS: Final = 4.0
+KEEP_ALIVE_SECONDS: Final = 3.0
 ROUNDS: Final = 3
-CONNECTIONS: Final = 4000
+CONNECTIONS: Final = 3000
 """New TLS connections of one round."""
 STARTS: Final = 9
 PLATFORMS: Final = 10_000
@@ -239,7 +239,7 @@ def measure(scale: float) -> Iterator[Result]:
         with running(world) as server:
             yield from _loads(server, world.tcb, scale)
         yield _starts(world, max(1, round(STARTS * min(scale, 1))))
-        yield _memory(world, max(100, round(PLATFORMS * scale)))
+        yield _memory(world, max(100, round(PLATFORMS * min(1, 2 * scale))))
 
 
 def _loads(server: Running, path: str, scale: float) -> Iterator[Result]:

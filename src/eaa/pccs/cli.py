@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "export": ("eaa.pccs.export_command:export", "Write what the database holds into a file, signed."),
     "import": ("eaa.pccs.import_command:import_file", "Store what is in a file, verified."),
     "fetch": ("eaa.pccs.fetch_command:fetch", "Fetch collateral of platform models into a file."),
+    "migrate": ("eaa.pccs.migrate_command:migrate", "Bring the database to the schema of this version."),
     "hash-token": ("eaa.pccs.hashing:hash_token", "Print the slow, salted hash of a token."),
 }
 """Name -> where it is, and one line of help: what runs is imported when it runs."""

@@ -94,7 +94,7 @@ class HotAnswers:
         ):
             return False
         sent = scope.headers
-        if "if-none-match" in sent:
+        if "if-none-match" in sent or "content-length" in sent or "transfer-encoding" in sent:
             return False
         closes = is_closing or scope.http_version != "1.1" or "close" in sent.get("connection", "").lower()
         more = (CLOSING if is_closing else ()) if closes else KEPT_OPEN

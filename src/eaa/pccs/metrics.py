@@ -35,7 +35,9 @@ ROUTES: Final = (
     "other",
 )
 """What a request may be counted as."""
-_MOUNTED: Final = re.compile(r"/(?:sgx|tdx)/certification/v[34]/(?P<route>[a-z/]{1,20}?)/?", re.IGNORECASE)
+_MOUNTED: Final = re.compile(
+    r"(?:/pki/[0-9a-f]{8,64})?/(?:sgx|tdx)/certification/v[34]/(?P<route>[a-z/]{1,20}?)/?", re.IGNORECASE
+)
 
 
 def route_of(path: str) -> str:

@@ -30,6 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from eaa.pccs.hot import CLOSING, KEPT_OPEN, HotAnswers
 from eaa.pccs.http_engine import KEEP_ALIVE, Engine, TLSFiles, bind, engine_failure
 from eaa.pccs.metrics import route_of
+from eaa.pccs.openapi import OPENAPI, described
 from eaa.pccs.service import Service
 from eaa.pccs.wire import Request, Response, Status
 from eaa.program.loop import run_service
@@ -293,7 +294,7 @@ class _Application:
         self._in_progress += 1
         self._is_idle.clear()
         try:
-            response = await self._respond(request, protocol)
+            request, response = await self._respond(request, protocol)
         except TimeoutError:
             response = Response(status=_REQUEST_TIMEOUT, headers=(("Connection", "close"), ("Content-Length", "0")))
         except (RSGIProtocolClosed, RSGIProtocolError):
@@ -321,19 +322,22 @@ class _Application:
             self._weighing -= 1
         return True
 
-    async def _respond(self, request: Request, protocol: Any) -> Response:
+    async def _respond(self, request: Request, protocol: Any) -> tuple[Request, Response]:
+        """Return the request, with its body where that was read, and the answer."""
+        if request.path == OPENAPI:
+            return request, described(request)
         kept = self._service.kept(request)
         if kept is not None:
             self._keep(request, kept, self._service.generation)
-            return kept
+            return request, kept
         if not self._service.is_weighed(request) and not await self._weigh(request):
-            return self._service.refused(request, Status.UNAVAILABLE)
+            return request, self._service.refused(request, Status.UNAVAILABLE)
         limit = self._service.body_limit(request)
         if limit:
             async with asyncio.timeout(BODY_TIMEOUT):
                 body = await _read_body(request, protocol, limit)
             if body is None:
-                return self._service.refused(request, Status.CONTENT_TOO_LARGE)
+                return request, self._service.refused(request, Status.CONTENT_TOO_LARGE)
             request = replace(request, body=body)
         loop = asyncio.get_running_loop()
         generation = self._service.generation
@@ -342,7 +346,7 @@ class _Application:
             # Whoever waits for the upstream keeps nobody waiting whose answer is here.
             response = await loop.run_in_executor(self._fetching, self._service.answer, request)
         self._keep(request, response, generation)
-        return response
+        return request, response
 
     def _keep(self, request: Request, response: Response, generation: int) -> None:
         self.hot.keep(request, response, generation=generation, route=route_of(request.path))
@@ -375,7 +379,8 @@ def _send(protocol: Any, request: Request, response: Response, http_version: str
     headers = [(name.lower(), value) for name, value in response.headers]
     # The engine would put its own name here.
     headers.append(("server", "eaa-pccs"))
-    closes = "close" in request.headers.get("connection", "").lower()
+    # Where a body was not read, the engine ends the connection, and says so by itself.
+    closes = "close" in request.headers.get("connection", "").lower() or _has_unread_body(request)
     if is_closing:
         headers += CLOSING
     elif http_version == "1.1" and not closes and response.status != _REQUEST_TIMEOUT:
@@ -384,6 +389,11 @@ def _send(protocol: Any, request: Request, response: Response, http_version: str
         protocol.response_bytes(response.status, headers, response.body)
     else:
         protocol.response_empty(response.status, headers)
+
+
+def _has_unread_body(request: Request) -> bool:
+    announced = request.headers.get("content-length", "0").strip() not in ("", "0")
+    return not request.body and (announced or "transfer-encoding" in request.headers)
 
 
 def leave_if_engine_lingers(code: int) -> None:

@@ -229,7 +229,12 @@ class Store:
         named, tcbs = platforms.c, platform_tcbs.c
         query = sa.select(sa.literal(1)).where(named.qe_id == registration.qe_id, named.pce_id == registration.pce_id)
         if registration.platform_manifest:
-            query = query.where(named.platform_manifest == bytes.fromhex(registration.platform_manifest))
+            try:
+                manifest = bytes.fromhex(registration.platform_manifest)
+            except ValueError:
+                # Whatever it is, nothing like it is stored.
+                return False
+            query = query.where(named.platform_manifest == manifest)
         else:
             same = (tcbs.qe_id == named.qe_id, tcbs.pce_id == named.pce_id, tcbs.root == named.root)
             raw = (tcbs.cpu_svn == registration.cpu_svn, tcbs.pce_svn == registration.pce_svn)

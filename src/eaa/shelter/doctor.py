@@ -242,7 +242,7 @@ def _skew(answer: Probed, now: datetime) -> Iterator[Finding]:
             "clock",
             VerificationError(
                 Reason.CLOCK_SKEW,
-                f"this machine's clock is {abs(seconds)} seconds {'ahead' if seconds > 0 else 'behind'}, by the service's",
+                f"this machine's clock is {abs(seconds)} s {'ahead of' if seconds > 0 else 'behind'} the service's",
                 hint="find out which of the two is wrong, and have it follow NTP (`timedatectl`)",
             ),
         )
