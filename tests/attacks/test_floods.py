@@ -16,7 +16,7 @@ import pytest
 from eaa.aio import open_attested_connection
 from eaa.aio.counters import Limit
 from eaa.aio.net import TLS_OVERLOADED, _allow_descriptors
-from eaa.errors import EAAError, Reason
+from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.program.listener import MAX_SCRAPERS
 from support.peers import verifier_of
 from support.scraping import Scrape, fetch, metrics_address
@@ -60,6 +60,19 @@ def workload(site: Site) -> Iterator[str]:
 def relay_with(site: Site, workload: str, *limits: str) -> Iterator[Door]:
     with site.relay(workload, *limits, *METRICS) as relay:
         yield Door(site, relay, *metrics_address(relay))
+
+
+def hold(door: Door) -> None:
+    """Open a session through the relay, say nothing in it, and wait until it is ended."""
+
+    async def main() -> None:
+        stream = await open_attested_connection(relay=door.at, verifier=verifier_of(door.site))
+        async with asyncio.timeout(40):
+            with pytest.raises(PeerMisbehaved):
+                await stream.read()
+        stream.abort()
+
+    asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +144,8 @@ def test_an_address_that_has_its_share_is_refused_and_told_so(site: Site, worklo
 
 def test_an_address_that_comes_too_often_is_held_to_its_rate(site: Site, workload: str) -> None:
     limits = ("--max-connections", "30", "--max-connections-per-address", "20", "--handshake-rate-per-address", "0.01")
-    with relay_with(site, workload, *limits) as door:
+    with relay_with(site, workload, *limits, "--max-lifetime", "5") as door:
+        hold(door)
         for _ in range(50):
             visit(door.at, source=ELSEWHERE).close()
         refused = Limit.HANDSHAKE_RATE_PER_ADDRESS, Limit.CONNECTIONS_PER_ADDRESS
@@ -140,6 +154,7 @@ def test_an_address_that_comes_too_often_is_held_to_its_rate(site: Site, workloa
             what="the refusal of those past the rate",
         )
         assert site.shelter(door.at).code == 0
+        assert door.scrape().value("eaa_sessions_total", outcome=Reason.PEER_TIMEOUT) >= 1
 
 
 def test_a_flood_of_questions_for_quotes_is_refused_at_once(site: Site, workload: str) -> None:
@@ -159,15 +174,18 @@ def test_a_flood_of_questions_for_quotes_is_refused_at_once(site: Site, workload
     async def flood(address: str) -> Counter[str]:
         return Counter(await asyncio.gather(*(ask(address) for _ in range(questions))))
 
-    with relay_with(site, workload, "--max-quotes", "2", "--max-quotes-per-address", "1") as door:
+    limits = ("--max-quotes", "2", "--max-quotes-per-address", "1", "--idle-timeout", "3")
+    with relay_with(site, workload, *limits) as door:
         outcomes = asyncio.run(flood(door.at))
         assert set(outcomes) <= {"served", Reason.WORKLOAD_UNAVAILABLE}
         assert outcomes["served"] >= 1
         assert outcomes[Reason.WORKLOAD_UNAVAILABLE] >= 1
         assert door.scrape().value("eaa_refused_total", limit=Limit.QUOTES_PER_ADDRESS) >= 1
         assert any(f"[{Reason.OVERLOADED}]" in line for line in door.relay.lines)
-        # And then it is as if nothing had been.
+        # And then it is as if nothing had been; and a session in which nothing is said does not stay.
         assert site.shelter(door.at).code == 0
+        hold(door)
+        assert door.scrape().value("eaa_sessions_total", outcome=Reason.PEER_TIMEOUT) >= 1
 
 
 def test_slow_scrapers_keep_no_kubelet_out(usual: Door) -> None:

@@ -17,7 +17,7 @@ from eaa.errors import Reason
 from eaa.program.logs import ALWAYS, FIELDS
 from support.peers import eventually
 from support.scraping import Scrape, fetch, metrics_address, records
-from support.system import Running, Site, run
+from support.system import Running, Site, run, running
 
 ROOT = Path(__file__).parents[2]
 DOOR = ("--metrics", "tcp://127.0.0.1:0")
@@ -113,6 +113,19 @@ def test_health_is_asked_for_on_the_same_listener(watched: Node) -> None:
     host = watched.at.removeprefix("tcp://")
     with pytest.raises(OSError, match=r".*"):
         fetch(host, "/metrics")
+
+
+def test_who_cannot_judge_yet_is_alive_and_not_ready(site: Site) -> None:
+    """Nobody answers where its collateral is to come from."""
+    judging = ("--trust-anchor", str(site.root), "--reference-values", str(site.values), "--pccs", "http://127.0.0.1:1")
+    command = ("enclave-tls-server", "--listen", "tcp://127.0.0.1:0", "--mutual", *site.attested("workload"))
+    with running(*command, *judging, *DOOR) as service:
+        _, at = metrics_address(service)
+        assert fetch(at, "/livez")[0] == 200
+        status, body = fetch(at, "/readyz")
+        assert (status, body.split(": ")[1]) == (503, "collateral\n")
+        assert Scrape.of(at).value("eaa_ready") == 0
+        eventually(lambda: Scrape.of(at).value("eaa_collateral_fetch_failures_total") > 0, what="a failure")
 
 
 def test_who_asks_once_serves_no_metrics(site: Site) -> None:
