@@ -12,6 +12,7 @@ import pytest
 
 from eaa.inclavared.cli import cli as inclavared
 from eaa.inclavared.wish import FIELDS, Fixed
+from eaa.pccs.serving import serve as eaa_pccs_serve
 from eaa.program.config import ConfiguredCommand, configurable
 from eaa.workload.cli import cli as enclave_tls_server
 
@@ -49,7 +50,7 @@ def test_what_needs_a_restart_is_named() -> None:
         assert words.get(field, field.replace("_", "-")) in named, field
 
 
-@pytest.mark.parametrize("command", [inclavared, enclave_tls_server], ids=lambda command: command.name)
+@pytest.mark.parametrize("command", [inclavared, enclave_tls_server, eaa_pccs_serve], ids=lambda command: command.name)
 def test_each_program_that_is_said_to_have_a_file_has_one(command: click.Command) -> None:
     assert isinstance(command, ConfiguredCommand)
 

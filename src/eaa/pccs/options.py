@@ -49,6 +49,10 @@ class _Database(click.ParamType[Path | str]):
         """Return a path, or the URL as it is."""
         return value if not isinstance(value, str) or "://" in value else Path(value)
 
+    def relocate(self, value: str, base: Path) -> str:
+        """Return the value with its path, if it is one, made relative to `base`: a configuration file's folder."""
+        return value if "://" in value else str(base / value)
+
 
 def db_option(function: Any) -> Any:
     """Add `--db`: a `Path`, or a URL as `str`; see `eaa.pccs.engines.Where`."""

@@ -17,16 +17,17 @@ from eaa.aio.address import unavailable_from_os_error
 from eaa.errors import Misuse, Reason
 from eaa.pccs.options import data_folder, db_option, default_database, read_token, trust_anchor_option
 from eaa.program.address import ADDRESS, Address, TCPAddress
+from eaa.program.config import ConfiguredCommand
 from eaa.program.files import read_trust_anchor
-from eaa.program.logs import log_level_option, set_up_logging
-from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED
+from eaa.program.logs import log_level_option, set_up_logging, speaks_json
+from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED, say
 
 _LOOPBACK: Final = ("127.", "::1", "localhost")
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound to
 _log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(cls=ConfiguredCommand)
 @click.option(
     "--listen",
     type=ADDRESS,
@@ -326,7 +327,10 @@ def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> tuple[Any, Any]:
 
 def _announce(url: str) -> None:
     # Not a log line: whoever started us waits for it, whatever the log level is.
-    click.echo(f"eaa-pccs: listening on {url}", err=True)
+    if speaks_json():
+        say("eaa-pccs", f"listening on {url}", kind="info", event="service.listening", addresses=[url])
+    else:
+        click.echo(f"eaa-pccs: listening on {url}", err=True)
 
 
 def _say_what_is_open(listen: TCPAddress, token: str | None, *, is_tls: bool) -> None:
