@@ -164,6 +164,18 @@ def test_everything_is_json_where_that_is_asked_for(site: Site) -> None:
     assert ended["bytes_to_client"] > 0
 
 
+def test_the_collateral_cache_speaks_json_as_well(tmp_path: Path) -> None:
+    command = ("eaa-pccs", "serve", "--plain-http", "--listen", "127.0.0.1:0", "--db", tmp_path / "pccs.sqlite")
+    with running(*command, "--log-format", "json") as service:
+        at = re.findall(r"http://([\d.:]+)/", service.wait_for("service.listening").string)[0]
+        assert fetch(at, "/sgx/certification/v4/tcb?fmspc=%0a%1b[31m")[0] == 400
+        assert fetch(at, "/nothing%0a%1b[31m")[0] == 404
+        service.stop()
+        said = records(service.lines)
+    assert {record["program"] for record in said} == {"eaa-pccs"}
+    assert all(set(ALWAYS) <= set(record) <= {*ALWAYS, *FIELDS} for record in said)
+
+
 def test_a_failure_to_start_is_json_too(site: Site) -> None:
     done = run("inclavared", "--listen", "tcp://127.0.0.1:0", "--log-format", "json", "--reference-values", "/none")
     (record,) = records(done.stderr.splitlines())
