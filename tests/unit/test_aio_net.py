@@ -239,6 +239,19 @@ def test_nobody_listens() -> None:
     assert reason_of(lambda: asyncio.run(connect(address))) is Reason.CONNECTION_FAILED
 
 
+def test_who_has_no_descriptor_left_to_connect_with_may_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        monkeypatch.setattr(net, "_targets", lambda _: answered([(socket.AF_INET, ("127.0.0.1", 1))]))
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", exhausted)
+            await connect(TCPAddress("127.0.0.1", 1))
+
+    assert reason_of(lambda: asyncio.run(main())) is Reason.OVERLOADED
+
+
 def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with bound(LOOPBACK) as (dead,):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,3 +46,13 @@ def test_only_a_lifetime_may_be_without_an_end() -> None:
 @pytest.mark.parametrize("value", ["inf", "1e400"])
 def test_no_number_is_infinite(value: str) -> None:
     assert taken("--idle-timeout", value) == 2
+
+
+def test_the_manual_lists_every_limit_with_its_usual_value() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "manual" / "operating.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Limits\n")[2].partition("\n## ")[0]
+    listed = dict(re.findall(r"^\| `--([a-z-]+)` \| (\d+) \|", section, re.MULTILINE))
+    usual = ServiceLimits()
+    assert listed == {
+        field.name.replace("_", "-"): f"{getattr(usual, field.name):.0f}" for field in dataclasses.fields(usual)
+    }
