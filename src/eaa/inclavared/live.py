@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from eaa.appraise.result import Role
-from eaa.errors import EAAError, Unavailable
+from eaa.errors import EAAError, Reason, Unavailable
 from eaa.inclavared.counters import RelayCounters
 from eaa.inclavared.judged import Judged, judge_again, outlives
 from eaa.inclavared.settings import OnBadVerdict, Settings, Target
@@ -133,6 +133,10 @@ class LiveSessions:
             session.judged = tuple(self._judge(session, judged) for judged in session.judged)
         except EAAError as error:
             self._end(session, error)
+        except Exception:
+            # Unknown means no; and the others have to be judged as well.
+            logger.exception("%s: a bug of ours kept a session from being judged again", session.peer)
+            self._end(session, EAAError(Reason.INTERNAL, "nobody can tell whether the peers are still acceptable"))
 
     def _judge(self, session: Session, judged: Judged) -> Judged:
         """Return the judgement as it is now. Raises EAAError where there is none any more."""
