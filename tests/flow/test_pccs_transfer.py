@@ -75,8 +75,8 @@ def test_what_is_fetched_is_a_bundle_or_a_folder_for_shelter(tmp_path: Path, key
     assert (unknown.returncode, json.loads(unknown.stdout)["reason"]) == (4, "COLLATERAL_NOT_FOUND")
     (file,) = [name for name in json.loads(single.stdout)["files"] if "-platform-" in name]
     assert Collateral.from_json(Path(file).read_bytes()) == platform().collateral(now=NOW)
-    options = ("--db", there / "pccs.sqlite", "--trust-anchor", root_file(there), "--key", public, "--json")
-    imported = run(there, "import", tmp_path / "bundle.tar", *options)
+    into = ("--db", there / "pccs.sqlite", "--trust-anchor", root_file(there), "--key", public, "--json")
+    imported = run(there, "import", tmp_path / "bundle.tar", *into)
     assert (imported.returncode, json.loads(imported.stdout)["refused"]) == (0, [])
 
 

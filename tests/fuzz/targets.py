@@ -15,12 +15,14 @@ import io
 import json
 import struct
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from eaa import der
 from eaa.appraise.floor import EvaluationFloor
@@ -57,6 +59,8 @@ from eaa.evidence.tagged import (
 from eaa.evidence.tdx import TDReport, TDReport15, TDReport15Extended
 from eaa.measure.sgx import encode_sgxs, identify_image, measure_flat, measure_image, measure_sgxs
 from eaa.measure.sigstruct import SIGSTRUCT
+from eaa.pccs.bundle import read_bundle, write_bundle
+from eaa.pccs.parts import decode_part, encode_part
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.registration import Registration
 from eaa.pccs.selection import Levels, SelectionError
@@ -93,6 +97,7 @@ from eaa.shelter.inspect.pem import from_hex, pem_blocks
 from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspect.tagged import inspect_tagged
+from eaa.shelter.inspect.uploads import inspect_upload
 from eaa.shelter.inspection import inspect
 from eaa.simulator.cpu import LocalReport, TargetInfo
 from eaa.simulator.model import PlatformModel
@@ -708,6 +713,39 @@ def _pccs_upload(data: bytes) -> None:
         parse_upload(data, api_version=3)
     except Refusal:
         parse_upload(data, api_version=4)
+
+
+@functools.cache
+def _machine_upload() -> bytes:
+    return Platform.create(now=NOW, seed=bytes(range(32))).platform_collaterals(now=NOW)
+
+
+@target(inspect_upload, seeds=lambda: [_machine_upload()])
+def _platform_collaterals(data: bytes) -> None:
+    inspect_upload(data)
+
+
+@target(decode_part, seeds=lambda: [encode_part(parse_upload(_machine_upload(), api_version=4))])
+def _pccs_part(data: bytes) -> None:
+    upload = parse_upload(_machine_upload(), api_version=4)
+    decode_part(data, levels={each.fmspc: each.tcb_info for each in upload.platforms})
+
+
+_BUNDLE_KEY: Final = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def _bundles() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        part, stream = Path(folder) / "part", io.BytesIO()
+        part.write_bytes(b"{}")
+        write_bundle(stream, [part, part], _BUNDLE_KEY)
+        return [stream.getvalue()]
+
+
+@target(read_bundle, seeds=_bundles, refusals=(MalformedInput, VerificationError))
+def _pccs_bundle(data: bytes) -> None:
+    for _ in read_bundle(io.BytesIO(data), key=_BUNDLE_KEY.public_key()):
+        pass
 
 
 @target(

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from eaa.errors import Reason
 from eaa.shelter.doctor import Finding, Status, doctor_command, examine
-from support.pccs import NOW, platform
+from eaa.shelter.inspect.uploads import inspect_upload
+from support.pccs import NOW, platform, upload_body, upload_document
 from support.scripted_http import Reply, Script, scripted
 from support.scripted_pccs import CRL, IDENTITY, ROOT_CRL, TCB, served
 from support.tls_files import make_ca
@@ -217,3 +218,24 @@ def test_headers_of_strangers_are_cut() -> None:
         (found,) = [finding for finding in look(script) if finding.name == "CRL of the root"]
     assert len(found.message) < 500
     assert quote("x")
+
+
+# --- what an upload holds
+
+
+def test_intels_file_of_many_platforms_is_explained_without_telling_a_machine() -> None:
+    found = inspect_upload(upload_body())
+    assert found is not None
+    assert (found.format, found.problem) == ("platform-collaterals", None)
+    assert found.facts["platforms"] == 1
+    (info,) = found.facts["tcb_infos"]
+    assert (info["fmspc"], info["tee"], info["update"]) == (FMSPC, "SGX", "standard")
+    assert set(found.facts["crls"]) == {"processorCrl", "platformCrl", "rootcacrl"}
+    assert upload_document()["platforms"][0]["qe_id"] not in json.dumps(found.facts)
+    document = upload_document()
+    document["collaterals"]["tcbinfos"][0]["sgx_tcbinfo"] = 7
+    broken = inspect_upload(json.dumps(document).encode())
+    assert broken is not None
+    assert broken.problem is not None
+    assert broken.problem.reason is Reason.COLLATERAL_MALFORMED
+    assert inspect_upload(b'{"platforms": []}') is None

@@ -95,8 +95,8 @@ _TCB_QUERY: Final = (
 _MISSES: Final = (400, 404, 502, 503)
 
 
-def _reading(base: str) -> list[Route]:
-    """Return what a read of SGX's may ask for, under either version."""
+def _documents(base: str) -> list[Route]:
+    """Return what the vendor has signed of SGX, under either version."""
     ended = (_ENDED,) if base == V3 else ()
     chain = "SGX-TCB-Info-Issuer-Chain" if base == V3 else "TCB-Info-Issuer-Chain"
     identity: dict[str, Any] = {
@@ -105,6 +105,23 @@ def _reading(base: str) -> list[Route]:
         "parameters": (_optional("update", _UPDATE),),
         "headers": ("SGX-Enclave-Identity-Issuer-Chain",),
     }
+    return [
+        Route(
+            path=f"{base}/tcb",
+            method="get",
+            summary="TCB Info of a platform model, as it was signed",
+            content={"application/json": _SIGNED_TCB_INFO},
+            statuses=(*_MISSES, *ended),
+            parameters=_TCB_QUERY,
+            headers=(chain,),
+        ),
+        Route(path=f"{base}/qe/identity", method="get", summary="The QE's identity, as it was signed", **identity),
+        Route(path=f"{base}/qve/identity", method="get", summary="The QvE's identity, as it was signed", **identity),
+    ]
+
+
+def _reading(base: str) -> list[Route]:
+    """Return what else a read of SGX's may ask for, under either version."""
     return [
         Route(
             path=f"{base}/pckcert",
@@ -133,17 +150,6 @@ def _reading(base: str) -> list[Route]:
             ),
             headers=("SGX-PCK-CRL-Issuer-Chain",),
         ),
-        Route(
-            path=f"{base}/tcb",
-            method="get",
-            summary="TCB Info of a platform model, as it was signed",
-            content={"application/json": _SIGNED_TCB_INFO},
-            statuses=(*_MISSES, *ended),
-            parameters=_TCB_QUERY,
-            headers=(chain,),
-        ),
-        Route(path=f"{base}/qe/identity", method="get", summary="The QE's identity, as it was signed", **identity),
-        Route(path=f"{base}/qve/identity", method="get", summary="The QvE's identity, as it was signed", **identity),
         Route(
             path=f"{base}/rootcacrl",
             method="get",
@@ -226,7 +232,7 @@ def _operating(base: str) -> list[Route]:
 
 
 ROUTES: Final[tuple[Route, ...]] = (
-    *(route for base in (V4, V3) for route in (*_reading(base), *_operating(base))),
+    *(route for base in (V4, V3) for route in (*_documents(base), *_reading(base), *_operating(base))),
     Route(
         path=f"{TDX}/tcb",
         method="get",

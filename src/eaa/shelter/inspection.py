@@ -20,6 +20,7 @@ from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspect.result import Inspection, Inspector, printable
 from eaa.shelter.inspect.tagged import inspect_tagged
+from eaa.shelter.inspect.uploads import inspect_upload
 
 NOTHING_WAS_JUDGED: Final = "nothing was judged: this is what the file says, whoever wrote it"
 _JUDGES: Final = {
@@ -35,6 +36,7 @@ _INSPECTORS: Final[tuple[Inspector, ...]] = (
     inspect_tagged,
     inspect_snp_report,
     inspect_document,
+    inspect_upload,
     inspect_certificate,
     inspect_crl,
     inspect_image,
@@ -47,8 +49,8 @@ _INSPECTORS: Final[tuple[Inspector, ...]] = (
 def inspect_command(*, file: Path, as_json: bool) -> int:
     """Explain a FILE without judging it; - reads standard input.
 
-    Quotes, RA-TLS and other certificates, the evidence and endorsements inside them, collateral, TCB Info, QE
-    identities, CRLs, event logs, SIGSTRUCTs and enclave images.
+    Quotes, RA-TLS and other certificates, the evidence and endorsements inside them, collateral, Intel's
+    platform_collaterals.json, TCB Info, QE identities, CRLs, event logs, SIGSTRUCTs and enclave images.
     """
     try:
         inspection = inspect(_read(file))
