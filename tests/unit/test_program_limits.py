@@ -34,6 +34,14 @@ def test_each_limit_is_an_option_with_its_usual_value() -> None:
         assert getattr(taken(flag, "20000"), field.name) == 20000
 
 
+def test_one_address_is_left_less_than_all_whatever_all_is() -> None:
+    few = taken("--max-connections", "100", "--handshake-rate", "10", "--max-quotes", "8")
+    assert (few.max_connections_per_address, few.handshake_rate_per_address, few.max_quotes_per_address) == (75, 3, 6)
+    assert taken("--max-connections", "1", "--max-quotes", "1").max_connections_per_address == 1
+    # Whoever serves a single proxy may say otherwise.
+    assert taken("--max-connections", "10", "--max-connections-per-address", "10").max_connections_per_address == 10
+
+
 def test_only_a_lifetime_may_be_without_an_end() -> None:
     assert taken("--max-lifetime", "0").max_lifetime is None
     for field in dataclasses.fields(ServiceLimits):

@@ -31,10 +31,16 @@ class _Number(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
+_SHARES: Final[dict[str, tuple[str, float, str]]] = {
+    "max_connections_per_address": ("max_connections", 0.75, "three quarters of --max-connections"),
+    "handshake_rate_per_address": ("handshake_rate", 0.3, "three tenths of --handshake-rate"),
+    "max_quotes_per_address": ("max_quotes", 0.75, "three quarters of --max-quotes"),
+}
+"""What one address may have where that is not said: part of what all may have, so that it is never all of it."""
 _COUNT: Final = click.IntRange(1, _MOST)
 _RATE: Final = _Number(0.001, _MAX_RATE)
 _SECONDS: Final = _Number(1, _MAX_SECONDS)
-_OPTIONS: Final[tuple[tuple[str, click.ParamType, str, str], ...]] = (
+_OPTIONS: Final[tuple[tuple[str, click.ParamType[Any], str, str], ...]] = (
     ("max_connections", _COUNT, "N", "Connections at once."),
     (
         "max_connections_per_address",
@@ -72,12 +78,22 @@ def limits_options(function: F) -> F:
     wrapped: Any = with_limits
     for name, kind, metavar, help_ in reversed(_OPTIONS):
         flag = "--" + name.replace("_", "-")
+        share = _SHARES.get(name)
         wrapped = click.option(
-            flag, name, type=kind, default=getattr(_USUAL, name), show_default=True, metavar=metavar, help=help_
+            flag,
+            name,
+            type=kind,
+            default=None if share else getattr(_USUAL, name),
+            show_default=share[2] if share else True,
+            metavar=metavar,
+            help=help_,
         )(wrapped)
     return wrapped  # type: ignore[no-any-return]
 
 
 def _take(kwargs: dict[str, Any]) -> ServiceLimits:
     given = {name: kwargs.pop(name) for name, *_ in _OPTIONS}
+    for name, (whole, part, _) in _SHARES.items():
+        if given[name] is None:
+            given[name] = type(given[whole])(given[whole] * part) or 1
     return ServiceLimits(**{**given, "max_lifetime": given["max_lifetime"] or None})
