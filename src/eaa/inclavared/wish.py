@@ -276,6 +276,7 @@ class Opened:
         for role in roles:
             for judge in workloads.values() if role is Role.WORKLOAD else (verifier,):
                 judge.require_values_for(role)
+                judge.require_level_for(role, wish.binding.level)
         return cls(
             wish=wish,
             settings=_settings(wish, workloads, verifier if wish.fixed.attest_clients else None),

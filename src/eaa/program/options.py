@@ -200,6 +200,20 @@ class Judging:
         """Whether the operator has said where collateral comes from."""
         return self.pccs is not None or self.collateral is not None
 
+    @property
+    def idle_options(self) -> tuple[str, ...]:
+        """The options that were given and mean nothing to a program that judges nobody."""
+        given = {
+            "--reference-values": self.reference_values,
+            "--policy": self.policy,
+            "--evaluation-floor": self.evaluation_floor,
+            "--pin-platforms": self.pin_platforms,
+            "--accept-stapled-collateral": self.accept_stapled_collateral,
+            "those that say what is accepted": self.also_accept
+            or any(value is not None for value in (*self.all_roles.values(), *self.judged_role.values())),
+        }
+        return tuple(name for name, value in given.items() if value)
+
     def stapler(self) -> Verifier:
         """Return who keeps the collateral of this program's own platform where it judges nobody."""
         return Verifier(self.source(), trust_anchors=self.anchors(self.policy_file(None)))
@@ -222,10 +236,12 @@ class Judging:
         flags_for: Role | None = None,
         values: ReferenceValues | None = None,
         clock: Callable[[], datetime] = wall_clock,
+        level: BindingLevel | None = None,
     ) -> Verifier:
-        """Return the verifier, refusing to start where a role that must be judged has no reference value.
+        """Return the verifier, refusing to start where nobody of a role that must be judged could be accepted.
 
-        `values` are taken in place of the file's, by a command that is about to write that file.
+        `values` are taken in place of the file's, by a command that is about to write that file. `level` is what peers
+        are asked for, where there is a session.
         """
         self.require_known_verifier()
         if self.judges_nobody:
@@ -245,6 +261,8 @@ class Judging:
         )
         for role in roles:
             verifier.require_values_for(role)
+            if level is not None:
+                verifier.require_level_for(role, level)
         return verifier
 
 

@@ -112,7 +112,7 @@ def connect_command(
     line on standard output.
     """
     set_up_logging("shelter", log_level)
-    verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD)
+    verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD, level=binding.level)
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = attesting.identity(attester) if mutual else None
     visitor = Visitor(Visit(address=addr, workload=workload, binding=binding), verifier, identity)

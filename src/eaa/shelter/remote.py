@@ -85,7 +85,7 @@ def remoteattestation_command(
     """
     set_up_logging("shelter", log_level)
     reference_engine(tls, crypto)
-    verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD)
+    verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD, level=binding.level)
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = attesting.identity(attester) if mutual else None

@@ -165,6 +165,17 @@ class Verifier:
                 hint=f"`shelter record NAME --role {role} --image FILE` records one; --reference-values names the file",
             )
 
+    def require_level_for(self, role: Role, level: BindingLevel) -> None:
+        """Raise Misuse where evidence of this role, asked for at this level, could never be accepted."""
+        least = self._policy.for_role(role).minimum_binding
+        if level < least:
+            raise Misuse(
+                Reason.BINDING_TOO_WEAK,
+                f"evidence is asked for at level {level.label}, and the policy accepts none of a {role} below "
+                f"{least.label}",
+                hint=f"ask for --level {least.label}, or lower minimum_binding (--minimum-binding)",
+            )
+
     def with_reference_values(self, reference_values: ReferenceValues) -> Verifier:
         """Return a verifier that differs in its reference values only. The two share what is fetched and verified.
 

@@ -26,7 +26,7 @@ from eaa.program.options import (
     reference_engine,
 )
 from eaa.program.reference import refuse_debug_enclave, refuse_endorsements
-from eaa.program.run import run
+from eaa.program.run import run, say
 from eaa.workload.application import Forwarding, Greeting
 from eaa.workload.legacy import (
     LegacySide,
@@ -108,11 +108,13 @@ def cli(
     judging.require_known_verifier()
     address = listen or TCPAddress(ip, port)
     if legacy:
+        _warn_of_idle_options(judging, mutual=mutual)
         side = _legacy_side(judging, attesting, legacy_certificate, mutual=mutual, endorsements=endorsements)
         return serve_legacy(address, side)
     refuse_endorsements(asked=endorsements)
     judges = mutual and not judging.judges_nobody
-    verifier = judging.open(Role.RELAY, flags_for=Role.RELAY) if judges else None
+    verifier = judging.open(Role.RELAY, flags_for=Role.RELAY, level=binding.level) if judges else None
+    _warn_of_idle_options(judging, mutual=mutual)
     # Who judges nobody may still have been told where the collateral is that clients will want.
     stapled_by = verifier or (judging.stapler() if judging.names_a_source else None)
     identity = attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
@@ -129,6 +131,17 @@ def cli(
         print_plan({"listen": str(address), "app": named, "judges relays": judges}, as_json=False)
         return 0
     return serve(serving, identity=identity, verifier=verifier)
+
+
+def _warn_of_idle_options(judging: Judging, *, mutual: bool) -> None:
+    """Say that nobody is judged where options look as if somebody were. The same flags of 2021 did not judge either."""
+    if not mutual and (idle := judging.idle_options):
+        say(
+            PROGRAM,
+            f"every client is served, and none is judged: without --mutual there is no use for {', '.join(idle)}",
+            kind="warning",
+            hint="say --mutual to judge the relay, or leave these options out",
+        )
 
 
 def _application(app: Address | None, limits: ServiceLimits) -> Greeting | Forwarding:

@@ -109,7 +109,7 @@ def cli(
         return _answer(visit_legacy(address, side, verdictd=verdictd), as_json=as_json)
     refuse_endorsements(asked=endorsements)
     refuse_verdictd(asked=verdictd)
-    verifier = judging.open(Role.WORKLOAD, flags_for=Role.WORKLOAD)
+    verifier = judging.open(Role.WORKLOAD, flags_for=Role.WORKLOAD, level=binding.level)
     # An attester that is named is opened even where it will not be used: a wrong name is never ignored.
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = attesting.identity(attester if mutual else None)
