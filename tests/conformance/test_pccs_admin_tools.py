@@ -21,27 +21,27 @@ FMSPC: Final = platform().model.fmspc.hex().upper()
 AGENT: Final = {"User-Agent": "pccsadmin/0.1"}
 
 
-@pytest.fixture
-def user_token(tmp_path: Path) -> Path:
-    path = tmp_path / "user"
+def user_token(folder: Path) -> tuple[str, str]:
+    """The option."""
+    path = folder / "user"
     path.touch(mode=0o600)
     path.write_text(USER_TOKEN)
-    return path
+    return "--user-token-file", str(path)
 
 
-@pytest.fixture
-def pccs(tmp_path: Path, user_token: Path) -> Iterator[RunningPCCS]:
-    with running_pccs(tmp_path, "--user-token-file", str(user_token)) as running:
+@pytest.fixture(scope="module")
+def pccs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPCCS]:
+    folder = tmp_path_factory.mktemp("pccs")
+    with running_pccs(folder, *user_token(folder)) as running:
         yield running
 
 
-@pytest.fixture
-def lazy(tmp_path: Path, user_token: Path) -> Iterator[tuple[RunningPCCS, Script]]:
+@pytest.fixture(scope="module")
+def lazy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningPCCS, Script]]:
+    folder = tmp_path_factory.mktemp("lazy")
     with (
         scripted(upstream_of(platform())) as script,
-        running_pccs(
-            tmp_path, "--user-token-file", str(user_token), "--mode", "LAZY", "--upstream", script.url
-        ) as running,
+        running_pccs(folder, *user_token(folder), "--mode", "LAZY", "--upstream", script.url) as running,
     ):
         yield running, script
 

@@ -8,8 +8,8 @@ from scale.run import run
 
 
 def test_some_thousand_platforms_are_taken_over_and_each_is_found(tmp_path: Path) -> None:
-    figures = run(5000, tmp_path)
-    assert (figures.imported.platforms, figures.imported.refused) == (5000, [])
+    figures = run(2000, tmp_path)
+    assert (figures.imported.platforms, figures.imported.refused) == (2000, [])
     assert figures.statuses == {200}
     # A platform has a certificate of 1.3 kB and 384 bytes of encrypted PPID; keys, pages half full and the log are
     # the rest.

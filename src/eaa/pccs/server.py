@@ -39,6 +39,8 @@ __all__ = ["Background", "TLSFiles", "base_url", "bind", "leave_if_engine_linger
 
 BODY_TIMEOUT: Final = 15.0
 """Seconds for the body of one request."""
+MAX_DRAINED: Final = 64 * 1024
+"""Bytes of a body nobody wants which are read and thrown away, so that the connection can be kept."""
 MAX_DISCARDED: Final = 8 * 1024 * 1024
 """Bytes of a body that is announced as too long which are read and thrown away."""
 DRAIN_TIMEOUT: Final = 0.7
@@ -337,8 +339,13 @@ class _Application:
             async with asyncio.timeout(BODY_TIMEOUT):
                 body = await _read_body(request, protocol, limit)
             if body is None:
-                return request, self._service.refused(request, Status.CONTENT_TOO_LARGE)
+                return _as_read(request, limit), self._service.refused(request, Status.CONTENT_TOO_LARGE)
             request = replace(request, body=body)
+        elif 0 < _announced(request) <= MAX_DRAINED:
+            # Read and thrown away: otherwise the engine would end the connection, which the reference keeps.
+            async with asyncio.timeout(BODY_TIMEOUT):
+                await _discard_body(protocol)
+            request = _as_read(request, MAX_DRAINED)
         loop = asyncio.get_running_loop()
         generation = self._service.generation
         response = await loop.run_in_executor(self._pool, self._service.attempt, request)
@@ -354,8 +361,7 @@ class _Application:
 
 async def _read_body(request: Request, protocol: Any, limit: int) -> bytes | None:
     """Return the body, or None where it is longer than the limit."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
+    if _announced(request) > limit:
         await _discard_body(protocol)
         return None
     body = bytearray()
@@ -364,6 +370,18 @@ async def _read_body(request: Request, protocol: Any, limit: int) -> bytes | Non
         if len(body) > limit:
             return None
     return bytes(body)
+
+
+def _announced(request: Request) -> int:
+    """Return how many bytes of body a request announces; 0 where it does not say."""
+    text = request.headers.get("content-length", "0").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+
+
+def _as_read(request: Request, limit: int) -> Request:
+    """Return a request whose body was thrown away as one without a body, unless it was too long even for that."""
+    was_read = limit < _announced(request) <= MAX_DISCARDED or _announced(request) <= MAX_DRAINED
+    return replace(request, headers={**request.headers, "content-length": "0"}) if was_read else request
 
 
 async def _discard_body(protocol: Any) -> None:
