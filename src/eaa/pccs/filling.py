@@ -204,7 +204,7 @@ class Filler:
                 self.observed(name, fetch)
             except Refusal as refusal:
                 failures += 1
-                _log.warning("not refreshed: %s", refusal.cause)
+                _log.warning("not refreshed: %s", refusal.cause, extra={"event": "pccs.not_refreshed"})
         self._observer.refreshed(failures)
         return failures
 

@@ -80,7 +80,12 @@ class OwnCertificate:
         own = own_certificate(self.folder, names=self.names, now=self.clock())
         self.files = TLSFiles(certificate=own.certificate, key=own.key)
         if own.made:
-            _log.info("a TLS certificate for %s was made; clients trust %s", ", ".join(self.names), own.ca)
+            _log.info(
+                "a TLS certificate for %s was made; clients trust %s",
+                ", ".join(self.names),
+                own.ca,
+                extra={"event": "pccs.certificate_made"},
+            )
 
 
 def expiry_of(files: TLSFiles) -> datetime | None:
@@ -136,10 +141,19 @@ async def _watch(serving: Any, certificate: Certificate, called: asyncio.Event) 
             served = found
             serving.start(certificate.files)
         except EAAError as error:
-            _log.error("the certificate is not replaced: %s [%s]", error.message, error.reason)
+            _log.error(
+                "the certificate is not replaced: %s [%s]",
+                error.message,
+                error.reason,
+                extra={"event": "pccs.certificate_kept"},
+            )
         else:
             end = expiry_of(certificate.files)
-            _log.info("the TLS certificate was replaced; the new one ends at %s", end and f"{end:%Y-%m-%dT%H:%M:%SZ}")
+            _log.info(
+                "the TLS certificate was replaced; the new one ends at %s",
+                end and f"{end:%Y-%m-%dT%H:%M:%SZ}",
+                extra={"event": "pccs.certificate_replaced"},
+            )
 
 
 def _stamp(files: TLSFiles) -> Stamp:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from eaa.pccs.engines import will_pass
 from eaa.pccs.filling import Filler, Mode
 from eaa.pccs.health import Health
+from eaa.pccs.metrics import route_of
 from eaa.pccs.misses import Fetch, Misses
 from eaa.pccs.observing import Observer
 from eaa.pccs.operations import Operations
@@ -154,13 +155,15 @@ class Service:
             response = self._kept.get(request, now=self._clock()) or self._render(request, fetches=fetches)
         except Refusal as refusal:
             level = logging.WARNING if refusal.alarms else logging.INFO
-            _log.log(level, "%s: %d, %s", request, refusal.status, refusal.cause)
+            about = {"event": "pccs.refused", "status": int(refusal.status), "route": route_of(request.path)}
+            _log.log(level, "%s: %d, %s", request, refusal.status, refusal.cause, extra=about)
             response = sentence(refusal.status)
             if refusal.warning:
                 response = replace(response, headers=(warning(refusal.warning), *response.headers))
         except SQLAlchemyError as error:
             # The cause, which an operator needs: locked, full, gone.
-            _log.error("%s: the database fails: %s", request, getattr(error, "orig", error))
+            failed = {"event": "pccs.database_failed", "route": route_of(request.path)}
+            _log.error("%s: the database fails: %s", request, getattr(error, "orig", error), extra=failed)
             response = _database_failure(error)
         return self._finish(request, response)
 

@@ -99,6 +99,12 @@ EVENTS: Final = {
     "evidence.renewal_failed": "it could not be",
     "collateral.fetched": "the documents of a platform model are here",
     "collateral.fetch_failed": "they could not be had",
+    "pccs.refused": "a request did not get what it asks for: its `route`, the `status`, the cause",
+    "pccs.database_failed": "the database did not answer",
+    "pccs.not_refreshed": "a document could not be fetched anew, and the one that is stored goes on",
+    "pccs.certificate_made": "a TLS certificate of our own was made or renewed",
+    "pccs.certificate_replaced": "a new TLS certificate is served",
+    "pccs.certificate_kept": "a new TLS certificate could not be used, and the one before goes on, for `reason`",
 }
 """Events by name. A record that is none of them names the part of the program that says it."""
 
