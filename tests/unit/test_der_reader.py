@@ -115,3 +115,40 @@ def test_parse_boolean_knows_two_spellings() -> None:
         with pytest.raises(MalformedInput) as caught:
             der.parse_boolean(content)
         assert caught.value.reason is Reason.DER_MALFORMED
+
+
+def test_spans_tell_where_elements_are() -> None:
+    raw = b"junk" + b"\x04\x02ab" + b"\x30\x81\x80" + bytes(128) + b"more"
+    found = der.spans(raw, 4, len(raw) - 4, what="a test")
+    assert found == [(0x04, 4, 6, 8), (0x30, 8, 11, 139)]
+    assert der.only_span(raw, 4, 8, tag=der.OCTET_STRING, what="a test") == found[0]
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "tag"),
+    [
+        pytest.param(0, 0, der.OCTET_STRING, id="nothing"),
+        pytest.param(0, 4, der.SEQUENCE, id="another tag"),
+        pytest.param(0, 8, der.OCTET_STRING, id="two elements"),
+        pytest.param(0, 3, der.OCTET_STRING, id="an end inside of it"),
+        pytest.param(0, 1, der.OCTET_STRING, id="an end inside of its header"),
+    ],
+)
+def test_the_only_element_is_the_only_one(begin: int, end: int, tag: int) -> None:
+    """Also where more bytes follow the end: an element never reaches beyond what it stands in."""
+    with pytest.raises(MalformedInput) as caught:
+        der.only_span(b"\x04\x02ab\x04\x02cd", begin, end, tag=tag, what="a test")
+    assert caught.value.reason is Reason.DER_MALFORMED
+
+
+def test_a_long_length_does_not_reach_beyond_the_end() -> None:
+    raw = b"\x04\x82\x00\x80" + bytes(128)
+    with pytest.raises(MalformedInput, match="inside a DER length"):
+        der.spans(raw, 0, 3, what="a test")
+
+
+def test_spans_are_bounded_and_may_leave_the_rest_alone() -> None:
+    row = b"\x05\x00" * 5 + b"\xff"
+    assert len(der.spans(row, 0, len(row), what="a test", maximum=5, then_more=True)) == 5
+    with pytest.raises(MalformedInput, match="more than 5"):
+        der.spans(row, 0, len(row), what="a test", maximum=5)

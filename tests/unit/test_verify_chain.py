@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from eaa.collateral.x509 import CRL, Certificate
 from eaa.errors import EAAError, Misuse, Reason, VerificationError
@@ -276,6 +278,24 @@ def test_s_and_the_order_minus_s_are_one_signature() -> None:
     signature = raw_sign("attestation", b"a message")
     other = (ORDER - int.from_bytes(signature[32:], "big")).to_bytes(32, "big")
     assert raw_signature_is_valid(signature[:32] + other, b"a message", key("attestation").public_key())
+
+
+class Listener:
+    """A public key that only takes down what it is asked."""
+
+    def verify(self, signature: bytes, *_: object) -> None:
+        self.signature = signature
+
+
+NUMBERS = (1, 0x7F, 0x80, 0x81, 0x80 << 240, 0xFF << 240, 1 << 248, 0x7F << 248, 0x80 << 248, 0x81 << 248, ORDER - 1)
+
+
+@pytest.mark.parametrize("r", NUMBERS)
+@pytest.mark.parametrize("s", [1, 0x80 << 248])
+def test_a_raw_signature_is_written_in_der_as_the_library_writes_it(r: int, s: int) -> None:
+    listener: Any = Listener()
+    assert raw_signature_is_valid(r.to_bytes(32, "big") + s.to_bytes(32, "big"), b"a message", listener)
+    assert listener.signature == encode_dss_signature(r, s)
 
 
 # --- dates

@@ -590,12 +590,17 @@ class _SGXFields:
 
     @classmethod
     def read(cls, content: bytes) -> _SGXFields:
+        what = "the SGX extension"
         fields: dict[str, der.Element] = {}
-        for item in der.read_all(content, what="the SGX extension", maximum=_MAX_SGX_FIELDS):
-            name, value = _sgx_field(der.expect(item, tag=der.SEQUENCE, what="a field of the SGX extension").content)
+        for tag, _, begin, end in der.spans(content, 0, len(content), what=what, maximum=_MAX_SGX_FIELDS):
+            pair = der.spans(content, begin, end, what="a field of the SGX extension")
+            if tag != der.SEQUENCE or len(pair) != 2:
+                raise _bad_extension("a field of the SGX extension is not an object identifier and a value")
+            (_, at, first, after), (kind, start, value, last) = pair
+            name = _SGX_FIELD_NAMES.get(content[at:after]) or _sgx_name(content[at:after], content[first:after])
             if name in fields:
                 raise _bad_extension(f"the SGX extension has its field .{name} twice")
-            fields[name] = value
+            fields[name] = der.Element(kind, content[value:last], content[start:last])
         return cls(fields)
 
     def __contains__(self, name: str) -> bool:
@@ -624,23 +629,13 @@ class _SGXFields:
         return der.parse_boolean(self.content(name, der.BOOLEAN)) if name in self else None
 
 
-def _sgx_field(pair: bytes) -> tuple[str, der.Element]:
-    """Return what follows the arc of the SGX extension in the name of a field, dotted, and the field's value."""
-    # Names are short and few: to find a known one needs no reader.
-    size = pair[1] + 2 if len(pair) > 1 else 0
-    name = _SGX_FIELD_NAMES.get(pair[:size])
-    if name is None:
-        oid, rest = der.read_one(pair, what="a field of the SGX extension")
-        dotted = der.parse_oid(der.expect(oid, tag=der.OBJECT_IDENTIFIER, what="a field's name").content)
-        name = dotted.removeprefix(f"{SGX_EXTENSION_OID}.")
-        if name == dotted:
-            raise _bad_extension(f"the SGX extension has a field {dotted}, which is none of its own")
-    else:
-        rest = pair[size:]
-    value, rest = der.read_one(rest, what="a field of the SGX extension")
-    if rest:
-        raise _bad_extension(f"something follows the value of field .{name} of the SGX extension")
-    return name, value
+def _sgx_name(oid: bytes, content: bytes) -> str:
+    """Return what follows the arc of the SGX extension in the name of a field that is not specified, dotted."""
+    dotted = der.parse_oid(content) if oid[0] == der.OBJECT_IDENTIFIER else ""
+    name = dotted.removeprefix(f"{SGX_EXTENSION_OID}.")
+    if name == dotted:
+        raise _bad_extension(f"the SGX extension has a field {dotted}, which is none of its own")
+    return name
 
 
 def _read_tcb(content: bytes) -> tuple[bytes, int, bytes]:
