@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Final
 
 import pytest
 
 from eaa.errors import Reason
 from support.flow import answer_of, evidence_of
-from support.system import Done, Running, Site, run
+from support.system import Done, Running, Site, run, running
 
 LEVELS: Final = ("cert", "session", "fresh")
 SUCCESS: Final = "Remote attestation is successful."
@@ -82,16 +83,40 @@ def _reason(done: Done) -> Reason:
 
 @pytest.mark.parametrize("level", ["cert", "session"])
 def test_the_policy_sets_the_minimum_and_it_is_fresh_by_default(site: Site, level: str) -> None:
-    with site.node() as node:
-        done = site.shelter(node, "--level", level)
-    assert (done.code, done.reason) == (1, Reason.BINDING_TOO_WEAK)
+    """Nobody is asked for what would be refused in any case."""
+    done = site.shelter("tcp://127.0.0.1:1", "--level", level)
+    assert (done.code, done.reason) == (2, Reason.BINDING_TOO_WEAK)
 
 
-def test_a_judging_server_insists_on_its_own_minimum(site: Site) -> None:
-    """The workload asks at level session and its policy wants fresh: no relay will do."""
-    with site.workload("--level", "session") as workload, site.relay(workload.address()) as relay:
-        assert _reason(site.shelter(relay.address())) is Reason.WORKLOAD_UNAVAILABLE
-        workload.wait_for(Reason.BINDING_TOO_WEAK)
+@pytest.mark.parametrize("program", ["workload", "relay", "client"])
+def test_who_asks_for_less_than_its_policy_accepts_does_not_start(site: Site, program: str) -> None:
+    nowhere = "tcp://127.0.0.1:1"
+    commands = {
+        "workload": ("enclave-tls-server", "--listen", nowhere, "--mutual", *site.attested("workload")),
+        "relay": ("inclavared", "--listen", nowhere, "--xfer", nowhere, *site.attested("relay")),
+        "client": ("enclave-tls-client", "--addr", nowhere),
+    }
+    done = run(*commands[program], *site.judging, "--level", "session")
+    assert (done.code, done.reason) == (2, Reason.BINDING_TOO_WEAK), done
+
+
+def test_sessions_go_on_from_one_epoch_to_the_next(site: Site) -> None:
+    """Epochs of ten seconds, the shortest: clients come all the time, and none is refused where one ends."""
+    epochs = (*at("session"), "--epoch", "10")
+    with site.workload(*epochs) as workload, site.relay(workload.address(), *epochs) as relay:
+        node, seen, end = relay.address(), set[str](), time.monotonic() + 60
+        while len(seen) < 2 and time.monotonic() < end:
+            done = site.shelter(node, "--json", *at("session"), "--maximum-epoch", "10")
+            assert done.code == 0, done
+            checks = evidence_of(answer_of(done), "workload")["checks"]
+            seen.update(check["actual"] for check in checks if check["name"] == "report_data")
+    assert len(seen) == 2
+
+
+def test_a_server_that_is_told_whom_to_accept_and_judges_nobody_says_so(site: Site) -> None:
+    command = ("enclave-tls-server", "--listen", "tcp://127.0.0.1:0", *site.attested("workload"), *site.judging)
+    with running(*command) as workload:
+        said(workload, "warning: every client is served, and none is judged", "--reference-values")
 
 
 def test_an_epoch_longer_than_twice_a_verifier_s_maximum_is_refused(site: Site) -> None:
