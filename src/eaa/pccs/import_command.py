@@ -94,7 +94,7 @@ def _import_database(file: Path, store: Any, judged: dict[str, Any]) -> Any:
         documents=done.documents,
         platforms=done.platforms,
         kept_newer=done.kept_newer,
-        refused=[str(each) for each in done.refused] if not isinstance(done.refused, int) else [],
+        refused=list(done.refused),
     )
 
 
