@@ -381,7 +381,8 @@ def test_a_crl_with_one_odd_field_is_refused(world: World, old: str, new: str) -
     refused(lambda: CRL.parse(raw), Reason.CRL_MALFORMED)
 
 
-def test_a_crl_without_an_end_is_refused() -> None:
+@pytest.mark.parametrize("dates", [b"", tlv(0x17, b"260501000000Z")], ids=["no date", "no next date"])
+def test_a_crl_without_an_end_is_refused(dates: bytes) -> None:
     """A list that names no next one would be good for ever."""
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")
     authority = tlv(0x30, bytes.fromhex("0603551d23") + tlv(0x04, tlv(0x30, tlv(0x80, key_id("root")))))
@@ -391,12 +392,12 @@ def test_a_crl_without_an_end_is_refused() -> None:
         b"\2\1\1"
         + algorithm
         + name_of("Intel SGX Root CA").public_bytes()
-        + tlv(0x17, b"260501000000Z")
+        + dates
         + tlv(0xA0, tlv(0x30, number + authority)),
     )
     signature = key("root").sign(tbs, ec.ECDSA(SHA256()))
     raw = tlv(0x30, tbs + algorithm + tlv(0x03, b"\0" + signature))
-    assert x509.load_der_x509_crl(raw).next_update_utc is None
+    assert not dates or x509.load_der_x509_crl(raw).next_update_utc is None
     refused(lambda: CRL.parse(raw), Reason.CRL_MALFORMED)
 
 
@@ -412,3 +413,15 @@ def test_a_certificate_is_no_crl(world: World) -> None:
 def test_a_crl_that_is_cut_short_is_refused(world: World) -> None:
     refused(lambda: CRL.parse(tlv(0x30, b"\x30\x00")), Reason.CRL_MALFORMED)
     refused(lambda: CRL.parse(world.root_crl.der()[:-1]), Reason.DER_MALFORMED)
+
+
+def test_the_fields_of_a_crl_may_be_any_number_of_any_kind(world: World) -> None:
+    """Nothing but our own error comes of any row of fields."""
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
+    name = name_of("Intel SGX Root CA").public_bytes()
+    date, extensions = tlv(0x17, b"260501000000Z"), tlv(0xA0, tlv(0x30, b""))
+    fields = (b"\2\1\1", algorithm, name, date, date, tlv(0x30, b""), extensions)
+    for chosen in range(1 << len(fields)):
+        row = b"".join(field for at, field in enumerate(fields) if chosen >> at & 1)
+        raw = tlv(0x30, tlv(0x30, row) + algorithm + tlv(0x03, b"\0" + bytes(8)))
+        refused(lambda raw=raw: CRL.parse(raw), Reason.CRL_MALFORMED)  # type: ignore[misc]

@@ -66,6 +66,8 @@ _TBS_CRL_BEGINS: Final = [der.INTEGER, der.SEQUENCE, der.SEQUENCE]
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _CRL_VERSION_2: Final = bytes.fromhex("020101")
 _CRL_EXTENSIONS: Final = 0xA0
+_MIN_CRL_FIELDS: Final = 6
+"""Those above, two dates and extensions."""
 _PLAIN_EXTENSION: Final = (der.OBJECT_IDENTIFIER, der.OCTET_STRING)
 _CRITICAL_EXTENSION: Final = (der.OBJECT_IDENTIFIER, der.BOOLEAN, der.OCTET_STRING)
 _MAX_EXTENSIONS: Final = 32
@@ -557,7 +559,7 @@ def _read_fields_of_crl(raw: bytes, tbs: der.Span) -> tuple[bytes, list[datetime
         raise kind.bad("the CRL is not of version 2")
     if algorithm != _ECDSA_WITH_SHA256:
         raise kind.bad("the CRL does not name ecdsa-with-SHA256 twice")
-    if tags[4] not in (_UTC_TIME, _GENERALIZED_TIME):
+    if len(tags) < _MIN_CRL_FIELDS or tags[4] not in (_UTC_TIME, _GENERALIZED_TIME):
         raise kind.bad("the CRL does not say when the next one comes")
     # It is compared with that of a certificate, which has one: anything else would be refused later.
     _common_name(issuer)
