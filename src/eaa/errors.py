@@ -220,3 +220,7 @@ class Unavailable(EAAError):
     """Network, PCCS, device, port or permission: may succeed when tried again."""
 
     exit_code = 4
+
+
+class Unanswered(Unavailable):
+    """Nobody has answered: no connection, no end of an answer, or a server that says it cannot serve now."""

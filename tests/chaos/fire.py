@@ -350,7 +350,7 @@ EXPIRED = (
 
 
 def test_a_pccs_may_be_down_for_as_long_as_what_it_gave_is_good_and_no_longer(site: Site, tmp_path: Path) -> None:
-    """What was fetched is good for an hour: then a revocation has to have arrived, or nobody is accepted."""
+    """It is used on for a day where nobody answers who could renew it, within its documents' own dates."""
     port = free_port()
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -361,12 +361,13 @@ def test_a_pccs_may_be_down_for_as_long_as_what_it_gave_is_good_and_no_longer(si
             relay = stack.enter_context(here.running(app))
             eventually(lambda: here.visit(site.collateral)[0] == 0, what="collateral")
         # Nobody answers at the PCCS's address from here on.
-        for minutes in (30, 58):
-            here.shift.to(timedelta(minutes=minutes))
+        for hours in (0.9, 1.1, 20):
+            here.shift.to(timedelta(hours=hours))
             # More often than there are channels ready that were judged before.
             for _ in range(3):
-                assert here.visit(site.collateral) == (0, None), (minutes, relay.lines[-3:])
-        here.shift.to(timedelta(minutes=65))
+                assert here.visit(site.collateral) == (0, None), (hours, relay.lines[-3:])
+        assert any("is used on, until" in line for line in relay.lines)
+        here.shift.to(timedelta(hours=25))
         eventually(lambda: here.visit(site.collateral) == (4, Reason.WORKLOAD_UNAVAILABLE), what="a refusal")
         with filled_pccs(site, tmp_path / "second", port=port):
             eventually(lambda: here.visit(site.collateral) == (0, None), what="an acceptance by new collateral")

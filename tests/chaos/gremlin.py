@@ -33,6 +33,8 @@ OUTER, INNER = "outer", "inner"
 DOOMED_SHARE: Final = 0.4
 _MESSAGE: Final = re.compile(rb"\x64type[\x60-\x77](attest|evidence|accept|open(?:ed)?|reject)")
 
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
 STEPS_OF_WORKLOAD: Final = (
     "outer connected",
     "outer handshake begun",
@@ -93,7 +95,8 @@ def reset(sock: socket.socket) -> None:
     """Reset a TCP connection as its peer would see a host that has lost power, and leave the descriptor alone."""
     # Linux, connect(2): an address of the family AF_UNSPEC dissolves the association.
     nowhere = struct.pack("H14x", socket.AF_UNSPEC)
-    ctypes.CDLL(None).connect(sock.fileno(), nowhere, len(nowhere))
+    if _LIBC.connect(sock.fileno(), nowhere, len(nowhere)) != 0:
+        raise OSError(ctypes.get_errno(), "the connection cannot be reset")
 
 
 def install(arm: Callable[[], Armed | None] | None = None) -> None:

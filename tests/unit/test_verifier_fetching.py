@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from eaa.errors import Misuse, Reason, Unavailable
+from eaa.errors import Misuse, Reason, Unanswered, Unavailable
 from eaa.verifier import fetching
 from eaa.verifier.fetching import (
     COLLATERAL_LIFETIME,
@@ -22,6 +22,7 @@ from eaa.verifier.fetching import (
     FORGET_AFTER,
     LONGEST_RETRY,
     MAX_PENDING,
+    OUTAGE,
     RENEW_AFTER,
     RENEWALS_SPREAD,
     RETRY_ON_DEMAND,
@@ -401,6 +402,68 @@ def test_what_could_not_be_renewed_is_refused_when_it_is_over(world: World) -> N
     world.cache.fetch_due()
     world.clock.advance(MOMENT)
     assert world.refused().reason is Reason.COLLATERAL_PENDING
+
+
+SILENT = Unanswered(Reason.PCCS_UNREACHABLE, "no answer", hint="start it")
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["now", "waiting"])
+def test_what_nobody_could_renew_is_used_on_for_a_day_and_no_longer(
+    world: World,
+    waits: bool,
+    caplog: pytest.LogCaptureFixture,  # noqa: FBT001  a row
+) -> None:
+    """A revocation arrives within an hour, or within a day where nobody can be asked."""
+
+    def ask() -> str:
+        if waits:
+            return world.cache.get("a", world.source.fetch)
+        world.cache.fetch_due()
+        return world.get_now()
+
+    if not waits:
+        world.refused()
+    assert ask() == "a1"
+    world.clock.advance(MOMENT)
+    assert ask() == "a1"
+    world.source.failure = SILENT
+    for ago in (COLLATERAL_LIFETIME, 2 * COLLATERAL_LIFETIME, OUTAGE - MOMENT):
+        world.clock.now = NOW + ago
+        assert ask() == "a1"
+    assert sum("is used on" in line and "PCCS_UNREACHABLE" in line for line in caplog.messages) == 1
+    world.clock.now = NOW + OUTAGE
+    with pytest.raises(Unavailable):
+        ask()
+    world.source.failure = None
+    world.clock.advance(LONGEST_RETRY)
+    assert ask() != "a1"
+
+
+def test_an_answer_that_is_no_renewal_ends_what_was_used_on(world: World) -> None:
+    world.refused()
+    world.cache.fetch_due()
+    world.clock.advance(MOMENT)
+    assert world.get_now() == "a1"
+    world.source.failure = SILENT
+    world.clock.now = NOW + COLLATERAL_LIFETIME
+    world.cache.fetch_due()
+    assert world.get_now() == "a1"
+    world.source.failure = Unavailable(Reason.COLLATERAL_NOT_FOUND, "it has none")
+    world.clock.advance(LONGEST_RETRY)
+    world.cache.fetch_due()
+    assert world.refused().reason is Reason.COLLATERAL_PENDING
+
+
+def test_who_asks_without_a_thread_asks_again_now_and_then_while_nobody_answers(world: World) -> None:
+    world.cache.get("a", world.source.fetch)
+    world.source.failure = SILENT
+    world.clock.advance(COLLATERAL_LIFETIME)
+    for _ in range(3):
+        assert world.cache.get("a", world.source.fetch) == "a1"
+    assert len(world.source.asked) == 2
+    world.source.failure = None
+    world.clock.advance(LONGEST_RETRY)
+    assert world.cache.get("a", world.source.fetch) == "a3"
 
 
 def test_what_is_replaced_is_told_and_what_stays_the_same_is_not(world: World) -> None:

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseE
 
 from eaa.collateral.bundle import MAX_DOCUMENT_SIZE, Collateral
 from eaa.collateral.intel import SignedMember, split_signed_document
-from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Unavailable
+from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Unanswered, Unavailable
 from eaa.sources import PCKName
 from eaa.sources.deadline import Deadline, watched_pool
 
@@ -44,6 +44,8 @@ _PEM_BEGINS: Final = b"-----BEGIN CERTIFICATE-----"
 _API_PATH: Final = re.compile(r"(?P<prefix>.*)/(?:sgx|tdx)/certification/(?P<version>v[0-9]+)/*", re.IGNORECASE)
 _URL_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]?#-]{1,2000}")
 _CRL_ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9._~:/-]{1,500}")
+_SERVER_ERROR: Final = 500
+_TOO_MANY_REQUESTS: Final = 429
 _NOT_FOUND: Final = frozenset({404, 461})
 _RETRIED: Final = frozenset({503})
 _log = logging.getLogger(__name__)
@@ -329,7 +331,7 @@ class PCCSSource:
             return _pem(answer) + _chain(answer, "SGX-PCK-Certificate-Issuer-Chain")
         except Unavailable as error:
             # The query singles out one machine, and is not for logs.
-            raise Unavailable(error.reason, error.message.replace(url, route), hint=error.hint) from None
+            raise type(error)(error.reason, error.message.replace(url, route), hint=error.hint) from None
 
     def _root_crl(self, chain: bytes) -> bytes:
         if self.base_url.is_intel_pcs:
@@ -424,7 +426,11 @@ def _error(url: str, what: str) -> Unavailable:
 
 
 def _refusal(url: str, answer: _Answer) -> Unavailable:
-    return _error(url, f"answered with status {answer.status}: {_sentence(answer)}")
+    error = _error(url, f"answered with status {answer.status}: {_sentence(answer)}")
+    if answer.status >= _SERVER_ERROR or answer.status == _TOO_MANY_REQUESTS:
+        # It says nothing of what was asked for, only that it cannot say it now.
+        return Unanswered(error.reason, error.message, hint=error.hint)
+    return error
 
 
 def _sentence(answer: _Answer) -> str:
@@ -434,7 +440,7 @@ def _sentence(answer: _Answer) -> str:
 
 
 def _unreachable(url: str, error: Exception) -> Unavailable:
-    return Unavailable(
+    return Unanswered(
         Reason.PCCS_UNREACHABLE,
         f"the PCCS cannot be reached at {url}: {_root_cause(error)}",
         hint="check the address and that a PCCS listens there (`eaa-pccs serve` starts one)",
@@ -442,7 +448,7 @@ def _unreachable(url: str, error: Exception) -> Unavailable:
 
 
 def _unfinished(url: str) -> Unavailable:
-    return Unavailable(
+    return Unanswered(
         Reason.PCCS_UNREACHABLE,
         f"the PCCS did not finish its answer to {url} in time",
         hint="try again, or name another PCCS",
@@ -451,12 +457,12 @@ def _unfinished(url: str) -> Unavailable:
 
 def _tls_failure(url: str, error: Exception) -> Unavailable:
     if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER_FAILURE" in str(error):
-        return Unavailable(
+        return Unanswered(
             Reason.PCCS_UNREACHABLE,
             f"what listens at {url} does not speak TLS",
             hint="if that PCCS serves plain http, write http:// in its URL",
         )
-    return Unavailable(
+    return Unanswered(
         Reason.PCCS_UNREACHABLE,
         f"the PCCS at {url} is not trusted: {_root_cause(error)}",
         hint="name the CA of its TLS certificate (--pccs-ca FILE), and the host as that certificate names it",

@@ -6,6 +6,8 @@ There are two ways to ask:
 - `get_now` never waits. What is missing is refused as COLLATERAL_PENDING, and a thread of the cache's own fetches it:
   one thing at a time, each thing once, and after a failure again, later and later.
 
+Where nobody answers who could renew it, what is kept is used on, for a day at most: see `OUTAGE`.
+
 The thread also renews what is in use before its lifetime is over, so that nobody who asks meets the end of it. It is
 started by the first that needs it; a cache of which only `get` is used has none.
 
@@ -25,10 +27,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
-from eaa.errors import EAAError, Reason, Unavailable
+from eaa.errors import EAAError, Reason, Unanswered, Unavailable
 
 COLLATERAL_LIFETIME: Final = timedelta(hours=1)
 """How long fetched collateral is reused. Short, so that a revocation reaches us long before nextUpdate."""
+OUTAGE: Final = timedelta(hours=24)
+"""How long after its fetch it is used where nobody answers who could renew it, each document within its own dates."""
 RENEW_AFTER: Final = COLLATERAL_LIFETIME * 3 / 4
 RENEWALS_SPREAD: Final = COLLATERAL_LIFETIME / 8
 """A renewal comes up to so much before RENEW_AFTER, so that what was fetched together is not renewed together."""
@@ -96,6 +100,10 @@ class Kept(Generic[Value]):
         # A difference cannot overflow as a date in the year 9999 plus a lifetime would.
         return -COLLATERAL_LIFETIME < now - self.since < COLLATERAL_LIFETIME
 
+    def is_bearable(self, now: datetime) -> bool:
+        """Whether it may be used while nobody answers."""
+        return -COLLATERAL_LIFETIME < now - self.since < OUTAGE
+
 
 @dataclass(slots=True)
 class _Entry(Generic[Value]):
@@ -114,6 +122,15 @@ class _Entry(Generic[Value]):
     failure: EAAError | None = None
     pinned: bool = False
     """Whether it is renewed and tried for as long as the process lives."""
+    borne: bool = False
+    """Whether it was said that it is used for want of an answer."""
+
+    def usable(self, now: datetime) -> Kept[Value] | None:
+        """Return what may be used: what is fresh, or bearable where the last attempt to renew it found nobody."""
+        kept = self.kept
+        if kept is None or kept.is_fresh(now):
+            return kept
+        return kept if isinstance(self.failure, Unanswered) and kept.is_bearable(now) else None
 
     def is_wanted(self, now: datetime) -> bool:
         """Whether the thread goes on with it: what was not used since it came is not renewed."""
@@ -202,10 +219,9 @@ class FetchCache(Generic[Key, Value]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        kept = entry.kept
-        if kept is None or not kept.is_fresh(now):
-            return None
-        entry.asked = now
+        kept = entry.usable(now)
+        if kept is not None:
+            entry.asked = now
         return kept
 
     def get(self, key: Key, fetch: Callable[[], Value]) -> Value:
@@ -215,8 +231,9 @@ class FetchCache(Generic[Key, Value]):
             EAAError: what `fetch` raised, for this caller or for the one that was waited for.
         """
         with self._guard:
-            found = self.find(key, self._clock())
-            if found is not None:
+            now = self._clock()
+            found = self.find(key, now)
+            if found is not None and not self._is_overdue(key, found, now):
                 return found.value
             flight = self._flights.get(key)
             leads = flight is None
@@ -224,10 +241,20 @@ class FetchCache(Generic[Key, Value]):
                 flight = self._flights[key] = _Flight()
             elif flight.answer is None:
                 flight.answer = Future()
-        if leads:
-            return self._fly(key, fetch, flight)
-        assert flight.answer is not None
-        return flight.answer.result()
+        try:
+            if leads:
+                return self._fly(key, fetch, flight)
+            assert flight.answer is not None
+            return flight.answer.result()
+        except Unanswered:
+            found = self.find(key, self._clock())
+            if found is None:
+                raise
+            return found.value
+
+    def _is_overdue(self, key: Key, found: Kept[Value], now: datetime) -> bool:
+        """Whether what is only borne has to be tried again by who asks, because there is no thread that does."""
+        return not found.is_fresh(now) and self._thread is None and self._entries[key].due_in(now) <= _AT_ONCE
 
     def get_now(self, key: Key, fetch: Callable[[], Value]) -> Value:
         """Return what there is; have what is missing fetched.
@@ -394,7 +421,7 @@ class FetchCache(Generic[Key, Value]):
             old, entry.kept = entry.kept, Kept(value, now)
             entry.tried = now
             entry.wait = RENEW_AFTER - RENEWALS_SPREAD * self._jitter()
-            entry.failures, entry.failure = 0, None
+            entry.failures, entry.failure, entry.borne = 0, None, False
         return old
 
     def _note_failure(self, key: Key, error: BaseException) -> None:
@@ -409,6 +436,18 @@ class FetchCache(Generic[Key, Value]):
             entry.failures += 1
             entry.failure = error if isinstance(error, EAAError) else EAAError(Reason.INTERNAL, f"it failed: {error!r}")
             entry.tried, entry.wait = now, min(wait, LONGEST_RETRY) * (1 - self._jitter() / 2)
+            kept = entry.usable(now)
+            begins = kept is not None and not kept.is_fresh(now) and not entry.borne
+            entry.borne = entry.borne or begins
+        if begins and kept is not None:
+            _log.warning(
+                "%s of %s is used on, until %s at most, because nobody answers who could renew it: %s [%s]",
+                self._what(key),
+                _said(kept.since),
+                _said(kept.since + OUTAGE),
+                entry.failure and entry.failure.message,
+                entry.failure and entry.failure.reason,
+            )
 
     def _want(self, key: Key, fetch: Callable[[], Value], *, pinned: bool = False) -> _Entry[Value]:
         entry, now = self._entries.get(key), self._clock()
@@ -453,7 +492,7 @@ class FetchCache(Generic[Key, Value]):
         self._entries = {
             key: entry
             for key, entry in self._entries.items()
-            if entry.is_wanted(now) or (entry.kept and entry.kept.is_fresh(now)) or key in self._flights
+            if entry.is_wanted(now) or entry.usable(now) is not None or key in self._flights
         }
 
     def _wake_up(self) -> None:
@@ -472,6 +511,10 @@ class FetchCache(Generic[Key, Value]):
             f"{self._what(key)} could not be had so far: {failure.message} [{failure.reason}]",
             hint=f"{failure.hint + '; ' if failure.hint else ''}it is fetched again by itself, then try again",
         )
+
+
+def _said(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _keep_fetching(cache: weakref.ref[FetchCache[Key, Value]], wake: threading.Event) -> None:
