@@ -28,6 +28,7 @@ class Part(StrEnum):
     VERIFY = "verify"
     HANDSHAKE = "handshake"
     PCCS = "pccs"
+    RELAY = "relay"
 
     @property
     def begin(self) -> str:
@@ -35,7 +36,7 @@ class Part(StrEnum):
         return f"<!-- results: bench/{self.value}.py -->"
 
 
-_THEIRS: Final = {Part.VERIFY: "dcap-qvl", Part.HANDSHAKE: "nginx", Part.PCCS: "theirs"}
+_THEIRS: Final = {Part.VERIFY: "dcap-qvl", Part.HANDSHAKE: "nginx", Part.PCCS: "theirs", Part.RELAY: "theirs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,10 @@ class Result:
     """CPU time of what ours is compared with, in the same run, µs: dcap-qvl's verify, or a handshake of nginx."""
     ours_us: float | None = None
     """CPU time of ours, µs."""
+    theirs: str = ""
+    """What was measured of theirs, where that is no CPU time: the median, and the least and the most."""
+    ours: str = ""
+    """The same of ours."""
 
     @property
     def met(self) -> bool:
@@ -73,7 +78,7 @@ class Result:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
-        times = (_microseconds(self.theirs_us), _microseconds(self.ours_us))
+        times = (self.theirs or _microseconds(self.theirs_us), self.ours or _microseconds(self.ours_us))
         bound = "" if self.target is None else f"{'≥' if self.at_least else '≤'} {_number(self.target)}"
         result = f"{_number(self.value)} {self.unit}".rstrip()
         return (self.id, self.what, self.subject, f"{self.n:,}", *times, result, bound, "" if self.met else "MISSED")

@@ -19,7 +19,27 @@ BENCH: Final = ROOT / "bench"
 TARGETS: Final = {
     "verify": {"a", "b", "c", "d", "e", "f", "parse", "memory", "import", "program"},
     "handshake": {"known", "new", "https", "session", "fresh"},
+    "pccs": {"c64", "c1", "rate", "new", "start", "memory"},
+    "relay": {
+        "one stream",
+        "64 streams",
+        "CPU, one stream",
+        "CPU, 64 streams",
+        "ping-pong",
+        "memory",
+        "memory beside nginx",
+        "linear",
+        "stopped",
+    },
 }
+
+NGINX: Final = {"nginx": "nginx-light libnginx-mod-stream"}
+OTHERS: Final = {
+    "handshake": NGINX,
+    "pccs": {"wrk": "wrk", "ab": "apache2-utils"},
+    "relay": {**NGINX, "haproxy": "haproxy", "stunnel4": "stunnel4"},
+}
+"""What a benchmark compares with, and how to get it."""
 
 
 def run(name: str) -> tuple[str, dict[str, Any]]:
@@ -35,9 +55,9 @@ def run(name: str) -> tuple[str, dict[str, Any]]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
-    if name == "handshake":
-        here = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is not None
-        require("nginx", available=here, how="apt-get install nginx-light libnginx-mod-stream")
+    for program, package in OTHERS.get(name, {}).items():
+        here = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is not None
+        require(program, available=here, how=f"apt-get install {package}")
     table, document = run(name)
     results = document["results"]
     assert {result["id"] for result in results if result["target"] is not None} == TARGETS[name]
