@@ -6,10 +6,12 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from eaa.aio.address import unavailable_from_os_error
 from eaa.aio.client import patiently
 from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint, judge_by
 from eaa.appraise.result import Role
+from eaa.errors import Reason, Unavailable
 from eaa.inclavared.counters import RelayCounters
 from eaa.inclavared.judged import Witness
 from eaa.inclavared.pool import Channel, Pool
@@ -42,15 +44,18 @@ class Opener:
         return await patiently(lambda: self._open(target))
 
     async def _open(self, target: Target) -> Channel:
-        sock = await connect(target.address)
-        _keep_alive(sock)
         witness = _witness(target)
-        attestation = await self._downstream.secure(sock, Terms.relay_to_workload(**self._settings().levels), witness)
+        terms = Terms.relay_to_workload(**self._settings().levels)
         try:
-            await attestation.complete()
-        except BaseException:
-            attestation.stream.abort()
-            raise
+            attestation = await self._downstream.secure(await _connected(target), terms, witness)
+            try:
+                await attestation.complete()
+            except BaseException:
+                attestation.stream.abort()
+                raise
+        except OSError as error:
+            # No descriptor is left, for instance.
+            raise unavailable_from_os_error(error, doing=f"{target.address} cannot be reached") from error
         if witness is not None:
             self._counters.last_good_verdict = wall_clock()
         return Channel(attestation=attestation, target=target, judged=None if witness is None else witness.judged)
@@ -62,10 +67,16 @@ def _witness(target: Target) -> Witness | None:
     return Witness(judge_by(target.verifier, Role.WORKLOAD), verifier=target.verifier, role=Role.WORKLOAD)
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    if sock.family != socket.AF_UNIX:
-        for option, level, value in _KEEP_ALIVE:
-            sock.setsockopt(level, option, value)
+async def _connected(target: Target) -> socket.socket:
+    sock = await connect(target.address)
+    try:
+        if sock.family != socket.AF_UNIX:
+            for option, level, value in _KEEP_ALIVE:
+                sock.setsockopt(level, option, value)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class Channels:
@@ -96,7 +107,11 @@ class Channels:
 
     async def take(self, target: Target) -> Channel:
         """Return a channel for one session with this workload. Raises Unavailable: WORKLOAD_UNAVAILABLE."""
-        return await self._pools[target.name].take()
+        pool = self._pools.get(target.name)
+        if pool is None:
+            # A reload came in between.
+            raise Unavailable(Reason.WORKLOAD_UNAVAILABLE, f"the workload {target} is configured no more")
+        return await pool.take()
 
     def sweep(self) -> None:
         """Close warm channels that may not be handed out any more."""

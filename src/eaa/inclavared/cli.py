@@ -187,15 +187,9 @@ def cli(
         on_bad_verdict=OnBadVerdict(on_bad_verdict),
         grace=grace,
     )
-    if is_reading_again():
-        return wish
-    if check_config:
-        return _check(wish, as_json=as_json)
-    if connect is not None:
-        return _ask_once(wish, connect, as_json=as_json)
-    if workers > 1 and this_worker() is None:
-        return _supervise(wish)
-    return serve(_make_relay(wish), reader_again())
+    if check_config or connect is not None:
+        return _answer(wish, None if check_config else connect, as_json=as_json)
+    return wish if is_reading_again() else _serve(wish)
 
 
 def _refuse_contradictions(doors: Doors, connect: Address | None, judging: Judging, *, attest_clients: bool) -> None:
@@ -217,6 +211,10 @@ def _refuse_contradictions(doors: Doors, connect: Address | None, judging: Judgi
         )
 
 
+def _answer(wish: Wish, address: Address | None, *, as_json: bool) -> int:
+    return _check(wish, as_json=as_json) if address is None else _ask_once(wish, address, as_json=as_json)
+
+
 def _check(wish: Wish, *, as_json: bool) -> int:
     Opened.of(wish)
     if wish.fixed.attesting.attester not in (None, "", NULL_ATTESTER) and wish.fixed.attesting.simulator:
@@ -230,6 +228,12 @@ def _ask_once(wish: Wish, address: Address, *, as_json: bool) -> int:
     asked = replace(wish, workloads={DEFAULT_WORKLOAD: WorkloadWish(address=address)}, default=DEFAULT_WORKLOAD)
     relay = _make_relay(asked)
     return fetch_once(relay, relay.settings.target(DEFAULT_WORKLOAD), as_json=as_json)
+
+
+def _serve(wish: Wish) -> int:
+    if wish.fixed.workers > 1 and this_worker() is None:
+        return _supervise(wish)
+    return serve(_make_relay(wish), reader_again())
 
 
 def _supervise(wish: Wish) -> int:

@@ -76,7 +76,14 @@ class _Warm:
         self.since = time.monotonic()
         # A byte or an end: either makes it useless. Who cancels a read has lost nothing.
         self._watch = asyncio.ensure_future(channel.attestation.stream.read(1))
-        self._watch.add_done_callback(lambda _: wake())
+        self._watch.add_done_callback(self._has_ended)
+        self._wake = wake
+
+    def _has_ended(self, watch: asyncio.Future[bytes]) -> None:
+        if not watch.cancelled():
+            # How it has ended makes no difference, and nobody else asks.
+            watch.exception()
+        self._wake()
 
     @property
     def is_dead(self) -> bool:
@@ -87,7 +94,6 @@ class _Warm:
         self._watch.cancel()
         await asyncio.wait([self._watch])
         if not self._watch.cancelled():
-            self._watch.exception()
             return False
         with contextlib.suppress(EAAError):
             # What has come since the event loop last looked.
@@ -307,7 +313,11 @@ class Pool:
         while True:
             self._wake.clear()
             self.sweep()
-            wait = await self._fill() if len(self._warm) < self._target.pool_size else None
+            try:
+                wait = await self._fill() if len(self._warm) < self._target.pool_size else None
+            except Exception:
+                logger.exception("workload %s: a bug of ours kept a channel from being opened", self._target)
+                wait = LONGEST_PAUSE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
