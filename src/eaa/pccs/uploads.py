@@ -148,6 +148,10 @@ def parse_upload(body: bytes, *, api_version: int) -> Upload:
     collaterals = document["collaterals"]
     # 2.
     platforms = _platforms(document, api_version)
+    for platform in platforms:
+        for raw in platform.raw_tcbs:
+            # The reference chooses before it looks at anything else, and its clients know which status comes first.
+            platform.best(raw)
     # 4. comes before 3., which needs the signer's certificate.
     chains, certificates = _chains(collaterals["certificates"], api_version)
     roots = {parsed[-1].fingerprint.hex() for parsed in certificates.values()}
