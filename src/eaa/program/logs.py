@@ -99,6 +99,7 @@ EVENTS: Final = {
     "evidence.renewal_failed": "it could not be",
     "collateral.fetched": "the documents of a platform model are here",
     "collateral.fetch_failed": "they could not be had",
+    "collateral.used_on": "those that are kept serve past their hour, because nobody answers who could renew them",
     "pccs.refused": "a request did not get what it asks for: its `route`, the `status`, the cause",
     "pccs.database_failed": "the database did not answer",
     "pccs.not_refreshed": "a document could not be fetched anew, and the one that is stored goes on",

@@ -447,6 +447,7 @@ class FetchCache(Generic[Key, Value]):
                 _said(kept.since + OUTAGE),
                 entry.failure and entry.failure.message,
                 entry.failure and entry.failure.reason,
+                extra={"event": "collateral.used_on"},
             )
 
     def _want(self, key: Key, fetch: Callable[[], Value], *, pinned: bool = False) -> _Entry[Value]:
