@@ -61,7 +61,7 @@ WARMING_UP: Final = 40
 NUMBERS_OF_WARM_UP: Final = 10**9
 FINAL_TRANSFER: Final = 16 << 20
 MAX_GROWTH: Final = 24 << 20
-"""Bytes that a process may have grown. Caches fill in the first thousand rounds, by some 14 MiB, and then no further; as
+"""Bytes that a process may have grown. Caches fill in the first thousand rounds, by some 14 MiB, and no further; as
 many leaked sessions would be ten times that."""
 ALL_STEPS_FROM: Final = 300
 """Rounds from which on every step has to have been hit."""
