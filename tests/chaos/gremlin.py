@@ -119,7 +119,10 @@ def install(arm: Callable[[], Armed | None] | None = None) -> None:
 
     def watched_handshake(connection: Connection) -> Want:
         outcome = handshake(connection)
-        _reach(f"{hop(connection)} handshake {'done' if outcome is Want.NOTHING else 'begun'}")
+        # A peer may be so quick that the first call is the last one.
+        _reach(f"{hop(connection)} handshake begun")
+        if outcome is Want.NOTHING:
+            _reach(f"{hop(connection)} handshake done")
         return outcome
 
     def watched_send(connection: Connection, data: Any) -> Any:
