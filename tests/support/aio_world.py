@@ -99,10 +99,11 @@ async def streams(place: Place = "socket") -> AsyncIterator[tuple[AttestedStream
 
 def watched() -> list[Any]:
     """The sockets that the event loop still watches, its own aside."""
-    loop: Any = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.SelectorEventLoop):
+    running = asyncio.get_running_loop()
+    if not isinstance(running, asyncio.SelectorEventLoop):
         # Other loops do not tell.
         return []
+    loop: Any = running
     return [key for key in loop._selector.get_map().values() if key.fileobj != loop._ssock.fileno()]
 
 
