@@ -41,11 +41,14 @@ NO_STRANGERS_BYTES: Final = {
     "eaa.aio.address.parse_address": "an option of a command line",
     "eaa.demo.script.Setting.measure": "the demonstration's own commands",
     "eaa.pccs.cli._DefaultServe.parse_args": "a command line",
+    "eaa.pccs.refresh.Schedule.parse": "an option of a command line",
+    "eaa.program.config.ConfiguredCommand.parse_args": "a command line",
     "eaa.program.options.parse_digest": "an option of a command line",
     "eaa.shelter.images.measure_file": "a path; measure_image reads what is there",
     "eaa.shelter.verification.parse_time": "an option of a command line",
     "eaa.appraise.policy.parse_grace": "a number that a policy file held",
     "eaa.appraise.policy.parse_statuses": "words that a policy file held; PolicyFile.parse calls it",
+    "eaa.tls.certificate.parse_time": "a date of a certificate, whose own targets come through here",
     "eaa.tls.connection.Connection.feed": "OpenSSL reads these bytes; the flow and attack tests send it junk",
 }
 
