@@ -77,15 +77,16 @@ armed: ContextVar[Armed | None] = ContextVar("armed", default=None)
 class Armed:
     """A reset that waits for its step."""
 
-    def __init__(self, step: str, note: Callable[[str], None]) -> None:
+    def __init__(self, step: str, note: Callable[[str], None], is_off: Callable[[], bool] = lambda: False) -> None:
         self.step = step
+        self._is_off = is_off
         self.sock: socket.socket | None = None
         self._note = note
         self._fired = False
 
     def reach(self, step: str) -> None:
         """Reset the connection if this is the step."""
-        if step == self.step and not self._fired and self.sock is not None:
+        if step == self.step and not self._fired and self.sock is not None and not self._is_off():
             self._fired = True
             self._note(step)
             reset(self.sock)
@@ -168,7 +169,8 @@ class Gremlin:
         least = min(self._hits.values())
         # One of those that were hit least, or any other: the last ones are reached by few.
         steps = [step for step, hits in self._hits.items() if hits <= least + 1]
-        return Armed(self._random.choice(steps), self._note)
+        # One that a relay keeps ready may be used only after this went to sleep.
+        return Armed(self._random.choice(steps), self._note, lambda: self._calm)
 
     def turn(self) -> None:
         self._calm = not self._calm
