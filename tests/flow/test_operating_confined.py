@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -130,11 +131,12 @@ def _files_open_for_writing(process: int) -> list[str]:
     """The files of a disk that a process could write to, by what the kernel says of its descriptors."""
     found = []
     for descriptor in Path(f"/proc/{process}/fd").iterdir():
-        said = re.search(
-            r"^flags:\t(\d+)", (Path("/proc") / str(process) / "fdinfo" / descriptor.name).read_text(), re.MULTILINE
-        )
-        assert said is not None
-        target = str(descriptor.readlink())
-        if int(said[1], 8) & os.O_ACCMODE != os.O_RDONLY and target.startswith("/") and not target.startswith("/dev/"):
-            found.append(target)
+        # Connections come and go while this looks.
+        with contextlib.suppress(FileNotFoundError):
+            about = Path("/proc") / str(process) / "fdinfo" / descriptor.name
+            said = re.search(r"^flags:\t(\d+)", about.read_text(), re.MULTILINE)
+            target = str(descriptor.readlink())
+            assert said is not None
+            if int(said[1], 8) & os.O_ACCMODE != os.O_RDONLY and target.startswith("/") and target[:5] != "/dev/":
+                found.append(target)
     return found

@@ -74,10 +74,11 @@ async def live(
     for number in _ENDS:
         loop.add_signal_handler(number, _end, number, stopped, hurry)
     service.start()
-    announce()
-    notifier.ready("Serving")
     try:
+        # Whoever is told that it serves may have it reload at once.
         async with _reloading(on_reload, notifier), _showing_life(notifier):
+            announce()
+            notifier.ready("Serving")
             return await service.serve_until(stopped)
     finally:
         notifier.stopping()
