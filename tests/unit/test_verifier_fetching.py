@@ -410,8 +410,8 @@ SILENT = Unanswered(Reason.PCCS_UNREACHABLE, "no answer", hint="start it")
 @pytest.mark.parametrize("waits", [False, True], ids=["now", "waiting"])
 def test_what_nobody_could_renew_is_used_on_for_a_day_and_no_longer(
     world: World,
-    waits: bool,
-    caplog: pytest.LogCaptureFixture,  # noqa: FBT001  a row
+    waits: bool,  # noqa: FBT001  a row
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A revocation arrives within an hour, or within a day where nobody can be asked."""
 
