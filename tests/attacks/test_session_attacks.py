@@ -514,7 +514,8 @@ def test_an_attacker_in_the_workload_s_place_gets_no_channel_of_a_relay(
             session.say(next(said for said in iter(victim.hear, None) if isinstance(said, Evidence)))
         session.hear_all()
 
-    with mallory(attack) as address, world.site.relay(address) as service:
+    # Without channels kept ready: the relay shall come to the attacker when a client has asked, and not before.
+    with mallory(attack) as address, world.site.relay(address, "--warm-channels", "0") as service:
         relay = Announced(service)
         client = TLSSession(world.dial(relay.address())).handshake()
         client.say(Open(workload="default"))
