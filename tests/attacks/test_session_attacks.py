@@ -520,7 +520,7 @@ def test_an_attacker_in_the_workload_s_place_gets_no_channel_of_a_relay(
         client = TLSSession(world.dial(relay.address())).handshake()
         client.say(Open(workload="default"))
         assert client.hear_all() == [Reject(reason_class=RejectClass.UNAVAILABLE)]
-        service.wait_for(rf"workload {address}: .*\[{reason}\]")
+        service.wait_for(rf"workload default at {address}: .*\[{reason}\]")
         for wire in world.dialled:
             # The relay would wait for them a while when it is stopped.
             wire.close()
