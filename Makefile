@@ -34,8 +34,8 @@ help:  ## print this
 demo: $(DEMO_READY)  ## attest a workload end to end on this machine, then show four attacks refused
 	@$(VENV)/bin/eaa demo
 
-test: $(DEV_READY)  ## run every test
-	@$(RUN) -m pytest -n auto --dist worksteal $(ARGS)
+test: $(DEV_READY)  ## run every test but the long ones, which `make fire` runs
+	@$(RUN) -m pytest -n auto --dist worksteal -m "not long" $(ARGS)
 
 lint: $(DEV_READY)  ## ruff: rules and format
 	@$(RUN) -m ruff check
@@ -84,6 +84,7 @@ chaos: $(DEV_READY)  ## hang up at every step of the protocol, on every side: ma
 
 fire: $(DEV_READY)  ## a node in real processes with 5,000 sessions at once, stalled readers, killed workloads, full disks, clocks that jump
 	@$(RUN) -m pytest -q tests/chaos/fire.py
+	@$(RUN) -m pytest -q -n auto --dist worksteal -m long
 
 docs: $(DEV_READY)  ## write the programs' help into the documents, then check links, blocks and change log
 	@$(RUN) tools/write_help.py

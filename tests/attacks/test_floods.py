@@ -96,6 +96,7 @@ def visit(address: str, *, source: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=30, source_address=(source, 0))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("many_descriptors")
 def test_five_thousand_half_open_connections_keep_no_other_address_out(usual: Door) -> None:
     before = usual.scrape().value("eaa_connections_accepted_total")

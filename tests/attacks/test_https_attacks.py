@@ -224,6 +224,7 @@ def test_a_client_takes_no_session() -> None:
         Wire(ours, ticketing).client.session = session
 
 
+@pytest.mark.long
 def test_two_thousand_clients_leave_nothing_behind() -> None:
     """OpenSSL keeps each certificate that it was told to trust: about 14 KiB, and longer look-ups."""
     server = attested(Keys.create(), server_side=True)

@@ -53,7 +53,7 @@ def run(name: str) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", sorted(TARGETS))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in sorted(TARGETS)])
 def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
     for program, package in OTHERS.get(name, {}).items():
         here = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is not None

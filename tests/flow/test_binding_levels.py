@@ -100,6 +100,7 @@ def test_who_asks_for_less_than_its_policy_accepts_does_not_start(site: Site, pr
     assert (done.code, done.reason) == (2, Reason.BINDING_TOO_WEAK), done
 
 
+@pytest.mark.long
 def test_sessions_go_on_from_one_epoch_to_the_next(site: Site) -> None:
     """Epochs of ten seconds, the shortest: clients come all the time, and none is refused where one ends."""
     epochs = (*at("session"), "--epoch", "10")

@@ -35,6 +35,8 @@ INTERRUPTIONS: Final = [
     ("3. ", signal.SIGHUP),
     ("4. ", signal.SIGTERM),
 ]
+OFTEN: Final = {("1. ", signal.SIGINT), ("4. ", signal.SIGTERM), ("3. ", signal.SIGHUP), ("Attack 2:", signal.SIGINT)}
+"""Those that `make test` tries as well."""
 
 KILLED: Final = (
     ("1. ", ("eaa", "create")),
@@ -73,7 +75,14 @@ def test_a_demonstration_that_is_through_leaves_nothing(place: Place) -> None:
         assert_nothing_left(place)
 
 
-@pytest.mark.parametrize(("title", "number"), INTERRUPTIONS, ids=[f"{t.strip()} {n.name}" for t, n in INTERRUPTIONS])
+@pytest.mark.parametrize(
+    ("title", "number"),
+    [
+        pytest.param(title, number, marks=() if (title, number) in OFTEN else pytest.mark.long)
+        for title, number in INTERRUPTIONS
+    ],
+    ids=[f"{t.strip()} {n.name}" for t, n in INTERRUPTIONS],
+)
 def test_an_interrupted_demonstration_leaves_nothing(place: Place, title: str, number: signal.Signals) -> None:
     with place.running("eaa", "demo") as stage:
         stage.wait_for_line(title)
@@ -84,7 +93,11 @@ def test_an_interrupted_demonstration_leaves_nothing(place: Place, title: str, n
         assert_nothing_left(place)
 
 
-@pytest.mark.parametrize(("title", "words"), KILLED, ids=[f"{title.strip()} {words[-1]}" for title, words in KILLED])
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [pytest.param(*kill, marks=pytest.mark.long if place % 2 else ()) for place, kill in enumerate(KILLED)],
+    ids=[f"{title.strip()} {words[-1]}" for title, words in KILLED],
+)
 def test_a_demonstration_whose_child_is_killed_leaves_nothing(place: Place, title: str, words: tuple[str, ...]) -> None:
     with place.running("eaa", "demo") as stage:
         stage.wait_for_line(title)

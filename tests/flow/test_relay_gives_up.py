@@ -19,7 +19,8 @@ def test_a_client_that_leaves_takes_the_opening_of_its_channel_with_it(site: Sit
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(PATIENCE)
         at = f"127.0.0.1:{silent.getsockname()[1]}"
-        hops = ("--listen", "127.0.0.1:0", "--xfer", at, "--mutual")
+        # The channel shall be this client's and not one kept ready.
+        hops = ("--listen", "127.0.0.1:0", "--xfer", at, "--mutual", "--warm-channels", "0")
         with observed("inclavared", *hops, *site.attested("relay"), *site.judging) as relay:
             wire = Wire.to(relay.address)
             session = TLSSession(wire).handshake()
