@@ -31,7 +31,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from eaa.appraise.result import Accepted, BindingLevel
-from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
+from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
 from eaa.tls.leaf import read_leaf
 
@@ -173,12 +173,14 @@ def make_context(
 
 def _use_identity(context: SSL.Context, certificate: bytes, private_key: PrivateKey) -> None:
     try:
-        _OWN_KEYS[context] = _spki_of(certificate)
+        own_spki = _spki_of(certificate)
         context.use_certificate(x509.load_der_x509_certificate(certificate))
         context.use_privatekey(private_key)
         context.check_privatekey()
-    except (ValueError, SSL.Error) as error:
+    except (MalformedInput, ValueError, SSL.Error) as error:
+        # Malformed is what a peer sends. This one is the caller's own.
         raise Misuse(Reason.USAGE, "the TLS certificate cannot be read, or its key is another one") from error
+    _OWN_KEYS[context] = own_spki
 
 
 def _set_time(context: SSL.Context, now: datetime) -> None:
