@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 BENCH: Final = ROOT / "bench"
 TARGETS: Final = {
     "verify": {"a", "b", "c", "d", "e", "f", "parse", "memory", "import", "program"},
-    "handshake": {"known", "new", "https", "session", "fresh"},
+    "handshake": {"known", "new", "https", "session", "session shown", "fresh", "fresh shown"},
     "pccs": {"c64", "c1", "rate", "new", "start", "memory"},
     "relay": {
         "one stream",
@@ -32,6 +32,9 @@ TARGETS: Final = {
         "stopped",
     },
 }
+"""Rows that have a target."""
+UNRECORDED: Final = {"handshake": {"session shown", "fresh shown"}}
+"""Rows that are younger than the figures on record, and go from here once figures are taken again."""
 
 NGINX: Final = {"nginx": "nginx-light libnginx-mod-stream"}
 OTHERS: Final = {
@@ -73,4 +76,4 @@ def test_the_tables_are_those_of_the_results(name: str, monkeypatch: pytest.Monk
     document = json.loads(report.RESULTS.read_text(encoding="utf-8"))[name]
     for path in (report.DETAILS, report.FRONT_PAGE):
         assert report.with_table(path, report.Part(name), document) == path.read_text(encoding="utf-8")
-    assert {result.id for result in report.results_of(document)} >= TARGETS[name]
+    assert {result.id for result in report.results_of(document)} >= TARGETS[name] - UNRECORDED.get(name, set())
