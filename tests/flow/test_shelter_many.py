@@ -228,9 +228,12 @@ def endless(fleet: Fleet, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         writer.add(fleet.folder, arcname="q")
     raw = path.read_bytes()
     command = [str(BIN / "shelter"), "verify", "-", *fleet.judging, "--jobs", "2"]
+    # Where the tests run in a shell's background Ctrl-C is ignored, and would be by what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stdin is not None
     process.stdin.write(raw[: 3 * len(raw) // 4])
     process.stdin.flush()
