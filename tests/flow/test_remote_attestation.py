@@ -532,7 +532,8 @@ def test_a_pccs_that_is_not_there_is_named(site: Site, node: str) -> None:
 
 
 def test_a_pccs_that_has_no_such_platform_is_told_apart(site: Site, node: str, tmp_path: Path) -> None:
-    with running("eaa-pccs", "serve", "--listen", "127.0.0.1:0", "--db", tmp_path / "empty.sqlite") as service:
+    serve = ("serve", "--plain-http", "--listen", "127.0.0.1:0", "--db", tmp_path / "empty.sqlite")
+    with running("eaa-pccs", *serve) as service:
         url = service.address()
         done = run("shelter", "remoteattestation", "--addr", node, *_trusting(site), "--pccs", url)
     assert_refused(done, Reason.COLLATERAL_NOT_FOUND, code=4)
