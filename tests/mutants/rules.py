@@ -340,7 +340,7 @@ REFUSALS: Final = (
         statement="what people are shown of a document is printable, and short",
         reasons=_DOCUMENT,
         where=_SIGNED_DOCUMENT,
-        says="a kind that cannot be printed|lacks the text (category|type)",
+        says="a kind that (is no text, )?cannot be printed|lacks the text (category|type)",
     ),
     Rule(
         name="missing or odd member",
