@@ -14,39 +14,40 @@ from eaa.errors import Reason
 from support.flow import answer_of, evidence_of
 from support.system import Running, Site, running
 
-# Every raw byte that a relay moves comes out of one of these two methods of its connections: they are all that it has.
+# What a relay moves comes out of `receive` of what `bulk` returns for a connection, and is written from the same buffer.
+# Only bytes that came too early would get past it, and would be missed: both directions have to begin with a handshake.
 TAPPED: Final = """
 import os, sys
-from eaa.tls.connection import Connection
+from eaa.aio import relay
 
 folder, flip, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 del sys.argv[1:4]
-receive, receive_into = Connection.receive, Connection.receive_into
+untapped = relay.bulk
 state = {"seen": 0, "flipped": False}
 
-def tap(connection, data):
-    direction = "to-workload" if connection._server_side else "to-shelter"
-    data = bytearray(data)
-    if direction == flip and not state["flipped"] and state["seen"] + len(data) > at:
-        data[at - state["seen"]] ^= 1
-        state["flipped"] = True
-    if direction == flip:
-        state["seen"] += len(data)
-    with open(os.path.join(folder, direction), "ab") as file:
-        file.write(data)
-    return bytes(data)
+class Tapped:
+    def __init__(self, connection):
+        self.way = untapped(connection)
+        self.direction = "to-workload" if connection._server_side else "to-shelter"
+        self.send, self.send_held = self.way.send, self.way.send_held
 
-def tapped(connection, size):
-    data = receive(connection, size)
-    return tap(connection, data) if isinstance(data, bytes) else data
+    def receive(self, buffer):
+        count = self.way.receive(buffer)
+        if isinstance(count, int):
+            self.tap(buffer.view[:count])
+        return count
 
-def tapped_into(connection, buffer):
-    count = receive_into(connection, buffer)
-    if isinstance(count, int):
-        buffer[:count] = tap(connection, bytes(buffer[:count]))
-    return count
+    def tap(self, data):
+        if self.direction == flip and not state["flipped"] and state["seen"] + len(data) > at:
+            place = at - state["seen"]
+            data[place] ^= 1
+            state["flipped"] = True
+        if self.direction == flip:
+            state["seen"] += len(data)
+        with open(os.path.join(folder, self.direction), "ab") as file:
+            file.write(data)
 
-Connection.receive, Connection.receive_into = tapped, tapped_into
+relay.bulk = Tapped
 from eaa.inclavared.cli import main
 main()
 """
