@@ -13,7 +13,6 @@ import hashlib
 import select
 import ssl
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import Accepted, BindingLevel, Role
 from eaa.attesters import Attester
-from eaa.errors import EAAError, Misuse, Reason
+from eaa.errors import Misuse, Reason
 from eaa.evidence.quote import Quote
 from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claims
 from eaa.identity import Identity
@@ -390,18 +389,14 @@ def leads_the_inner_session_to_the_outer(world: World, wire: Wire) -> None:
 
 
 def splice_wire(wire: Wire, session: TLSSession) -> None:
-    """Carry bytes both ways until one side ends."""
-    back = threading.Thread(target=_carry, args=(session.receive, wire.send))
-    back.start()
-    _carry(wire.receive, session.send)
-    wire.close()
-    back.join()
-
-
-def _carry(receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
-    with contextlib.suppress(OSError, EAAError):
-        while data := receive():
-            send(data)
+    """Carry bytes both ways until one side ends, on one thread: two may not use one OpenSSL session at once."""
+    assert isinstance(session.carrier, Wire)
+    while True:
+        for sock in select.select([wire.sock, session.carrier.sock], [], [])[0]:
+            data, sink = (wire.receive() or None, session) if sock is wire.sock else (session.arrived(), wire)
+            if data is None:
+                return
+            sink.send(data)
 
 
 IN_THE_RELAY_S_PLACE: list[tuple[Attack, BindingLevel, Reason | None]] = [
