@@ -36,5 +36,10 @@ def _settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_reach_programs() -> None:
-    """Let SIGHUP have its usual effect where tests are run under `nohup`: what is ignored is inherited as ignored."""
+    """Let signals have their usual effect on programs that tests start: what is ignored is inherited as ignored.
+
+    `nohup` ignores SIGHUP, and a shell without job control SIGINT for what it runs in the background.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
