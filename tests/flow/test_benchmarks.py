@@ -64,7 +64,8 @@ def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
     table, document = run(name)
     results = document["results"]
     assert {result["id"] for result in results if result["target"] is not None} == TARGETS[name]
-    assert all(result["value"] > 0 or result["unit"] == "µs" for result in results)
+    # A difference of times may be anything at this scale, and memory may not grow at all.
+    assert all(result["value"] > 0 or result["unit"] in ("µs", "MiB") for result in results)
     assert table.count("MISSED") == len(document["missed"]) == sum(not result["met"] for result in results)
     assert document["environment"]["Python"] == sys.version.split()[0]
 
