@@ -14,7 +14,7 @@ from eaa.errors import Reason
 from support.flow import answer_of, evidence_of
 from support.system import Running, Site, running
 
-# What a relay moves comes out of `receive` of what `bulk` returns for a connection, and is written from the same buffer.
+# What a relay moves comes out of `receive` of what `bulk` returns for a connection, and is written from that buffer.
 # Only bytes that came too early would get past it, and would be missed: both directions have to begin with a handshake.
 TAPPED: Final = """
 import os, sys
