@@ -12,7 +12,14 @@ from typing import Any, Final
 import click
 
 from eaa.errors import EAAError, Misuse, Reason, Unavailable
-from eaa.pccs.options import answering_errors, json_option, print_json, read_token, trust_anchor_option
+from eaa.pccs.options import (
+    answering_errors,
+    json_option,
+    print_json,
+    read_token,
+    trust_anchor_option,
+    upstream_options,
+)
 from eaa.program.files import read_bytes, read_trust_anchor, write_whole
 
 MAX_QUOTE: Final = 1024 * 1024
@@ -34,20 +41,7 @@ _UPDATES: Final = ("STANDARD", "EARLY")
 @click.option(
     "--key", type=click.Path(path_type=Path), metavar="FILE", help="The private key (PEM) that signs a bundle."
 )
-@click.option(
-    "--upstream",
-    default="https://api.trustedservices.intel.com/sgx/certification/v4/",
-    show_default=True,
-    metavar="URL",
-    help="Intel's PCS or another PCCS.",
-)
-@click.option("--upstream-ca", type=click.Path(path_type=Path), metavar="FILE", help="The CA (PEM) of the upstream.")
-@click.option(
-    "--api-key-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Holds the subscription key with which Intel's PCS gives PCK certificates.",
-)
+@upstream_options("Intel's PCS or another PCCS.")
 @trust_anchor_option("A root certificate (PEM) whose documents are taken as well as Intel's. Repeatable.")
 @json_option
 def fetch(

@@ -40,6 +40,30 @@ def trust_anchor_option(help_text: str) -> Callable[[_F], _F]:
     )
 
 
+def upstream_options(help_text: str) -> Callable[[_F], _F]:
+    """Return `--upstream`, `--upstream-ca` and `--api-key-file`: where documents come from, and what it asks for."""
+
+    def add(function: _F) -> _F:
+        function = click.option(
+            "--api-key-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Holds the subscription key with which Intel's PCS gives PCK certificates.",
+        )(function)
+        function = click.option(
+            "--upstream-ca", type=click.Path(path_type=Path), metavar="FILE", help="The CA (PEM) of the upstream."
+        )(function)
+        return click.option(
+            "--upstream",
+            default="https://api.trustedservices.intel.com/sgx/certification/v4/",
+            show_default=True,
+            metavar="URL",
+            help=help_text,
+        )(function)
+
+    return add
+
+
 class _Database(click.ParamType[Path | str]):
     """A SQLite file, or the URL of a PostgreSQL database."""
 

@@ -15,7 +15,7 @@ import click
 
 from eaa.aio.address import unavailable_from_os_error
 from eaa.errors import Misuse, Reason
-from eaa.pccs.options import data_folder, db_option, default_database, read_token, trust_anchor_option
+from eaa.pccs.options import data_folder, db_option, default_database, read_token, trust_anchor_option, upstream_options
 from eaa.program.address import ADDRESS, Address, TCPAddress
 from eaa.program.config import ConfiguredCommand
 from eaa.program.files import read_trust_anchor
@@ -56,20 +56,7 @@ _log = logging.getLogger(__name__)
     show_default=True,
     help="When to ask the upstream: never, when a platform reports itself, or for every miss.",
 )
-@click.option(
-    "--upstream",
-    default="https://api.trustedservices.intel.com/sgx/certification/v4/",
-    show_default=True,
-    metavar="URL",
-    help="What to fill from in the modes REQ and LAZY: Intel's PCS or another PCCS.",
-)
-@click.option("--upstream-ca", type=click.Path(path_type=Path), metavar="FILE", help="The CA (PEM) of the upstream.")
-@click.option(
-    "--api-key-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Holds the subscription key with which Intel's PCS gives PCK certificates.",
-)
+@upstream_options("What to fill from in the modes REQ and LAZY: Intel's PCS or another PCCS.")
 @click.option(
     "--refresh-hours",
     type=click.IntRange(0, 24 * 30),

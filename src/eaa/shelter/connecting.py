@@ -34,7 +34,7 @@ from eaa.program.options import (
 from eaa.program.output import answer_line, json_option, print_json
 from eaa.program.run import say
 from eaa.program.verdict import Verdict
-from eaa.shelter.visiting import DEFAULT_ADDRESS, DEFAULT_WORKLOAD, Seen, Visit, Visitor, combine
+from eaa.shelter.visiting import Seen, Visit, Visitor, combine, node_options
 from eaa.verifier import Verifier
 
 MAX_CONNECTIONS: Final = 256
@@ -54,15 +54,7 @@ logger = logging.getLogger(__name__)
     metavar="ADDRESS",
     help="The local end: tcp://127.0.0.1:PORT, or unix://PATH, which no other user can open.",
 )
-@click.option(
-    "--addr",
-    type=ADDRESS,
-    default=DEFAULT_ADDRESS,
-    show_default=True,
-    metavar="ADDRESS",
-    help="The node's Inclavared: tcp://HOST:PORT or unix://PATH.",
-)
-@click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
+@node_options
 @click.option(
     "--max-connections",
     type=click.IntRange(1, 65_536),

@@ -16,7 +16,7 @@ from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.identity import Identity
-from eaa.program.address import ADDRESS, Address
+from eaa.program.address import Address
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.options import (
     NULL_ATTESTER,
@@ -32,7 +32,7 @@ from eaa.program.output import SUCCESS, json_option, print_reply, print_verdict
 from eaa.program.verdict import ACCEPTED, Verdict
 from eaa.protocol.exchange import EvidenceReceived, Terms
 from eaa.shelter.first_sight import as_if_recorded, may_be_new, recordable, strictly
-from eaa.shelter.visiting import DEFAULT_ADDRESS, DEFAULT_WORKLOAD, Seen, Visit, Visitor, combine
+from eaa.shelter.visiting import DEFAULT_WORKLOAD, Seen, Visit, Visitor, combine, node_options
 from eaa.verifier import Judgement, Verifier, wall_clock
 
 HELLO: Final = b"hello from shelter"
@@ -42,15 +42,7 @@ REPLY_TIMEOUT: Final = 30.0
 
 
 @click.command("remoteattestation")
-@click.option(
-    "--addr",
-    type=ADDRESS,
-    default=DEFAULT_ADDRESS,
-    show_default=True,
-    metavar="ADDRESS",
-    help="The node's Inclavared: tcp://HOST:PORT or unix://PATH.",
-)
-@click.option("--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there.")
+@node_options
 @binding_options(serves=False)
 @judging_options(of_peers=True)
 @click.option(

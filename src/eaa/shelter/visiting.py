@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
+
+import click
 
 from eaa.aio.attestation import Judge
 from eaa.aio.client import patiently
@@ -13,7 +15,7 @@ from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, Rejection
 from eaa.identity import Identity
-from eaa.program.address import Address
+from eaa.program.address import ADDRESS, Address
 from eaa.program.judged import verdict_of_judgement
 from eaa.program.options import Binding
 from eaa.program.verdict import ACCEPTED, Verdict, verdict_of_error
@@ -22,6 +24,21 @@ from eaa.verifier import Judgement, Verifier, wall_clock
 
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:1236"
 DEFAULT_WORKLOAD: Final = "default"
+
+
+def node_options(function: Any) -> Any:
+    """Add `--addr` and `--workload`: which node, and which workload there."""
+    function = click.option(
+        "--workload", default=DEFAULT_WORKLOAD, show_default=True, metavar="NAME", help="Which workload there."
+    )(function)
+    return click.option(
+        "--addr",
+        type=ADDRESS,
+        default=DEFAULT_ADDRESS,
+        show_default=True,
+        metavar="ADDRESS",
+        help="The node's Inclavared: tcp://HOST:PORT or unix://PATH.",
+    )(function)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
