@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -399,6 +400,16 @@ def test_the_platform_s_own_chain_may_be_there(platform: Platform, collateral: C
     with_chain = replace(collateral, pck_certificate_chain=platform.pck_pem)
     facts = inspect(with_chain.to_json()).facts
     assert len(facts["pck_certificate_chain"]["certificates"]) == 1
+
+
+def test_a_revocation_list_of_an_issuer_with_an_odd_name_is_told_without_a_warning() -> None:
+    """A name that breaks the profile is a fact of the file and nothing for standard error."""
+    odd = x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "nowhere", _validate=False)
+    builder = x509.CertificateRevocationListBuilder(issuer_name=x509.Name([odd]), last_update=NOW, next_update=NOW)
+    crl = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert inspect(crl.public_bytes(Encoding.DER)).facts["issuer"] == "C=nowhere"
 
 
 @pytest.mark.parametrize("name", ["tcb_info", "qe_identity", "root_ca_crl", "pck_crl", "tcb_info_issuer_chain"])

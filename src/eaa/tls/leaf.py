@@ -43,6 +43,8 @@ _COMMON_NAME_SIZE: Final = 64
 _REFUSALS: Final = (
     *(ValueError, TypeError, UnsupportedAlgorithm),
     *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+    # Where a program turns warnings into errors: of a name or number that breaks the profile of RFC 5280.
+    UserWarning,
 )
 """What `cryptography` raises of certificates that it cannot read."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from cryptography import x509
@@ -55,12 +57,18 @@ def certificates_of(raw: bytes) -> list[bytes]:
     return [block.content for block in pem_blocks(raw) if block.label in ("CERTIFICATE", "TRUSTED CERTIFICATE")]
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep the library from warning of odd serial numbers and names; here they are facts like any other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def certificate_facts(content: bytes) -> Facts:
     """Return what a certificate (DER) says of itself; `unreadable` is among the facts where that is little."""
     try:
-        with warnings.catch_warnings():
-            # The library warns of odd serial numbers; here they are a fact like any other.
-            warnings.simplefilter("ignore")
+        with without_warnings():
             return _library_facts(x509.load_der_x509_certificate(content)) | _platform_facts(content)
     except LIBRARY_ERRORS as error:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from cryptography import x509
@@ -21,7 +22,7 @@ from eaa.collateral.intel import (
 )
 from eaa.errors import EAAError, MalformedInput, Reason
 from eaa.evidence.tagged import Endorsements
-from eaa.shelter.inspect.certificates import LIBRARY_ERRORS, certificate_facts, first_line, signed_body
+from eaa.shelter.inspect.certificates import LIBRARY_ERRORS, certificate_facts, first_line, signed_body, without_warnings
 from eaa.shelter.inspect.pem import from_hex, pem_blocks
 from eaa.shelter.inspect.result import Facts, Inspection, moment
 
@@ -169,19 +170,22 @@ def inspect_crl(raw: bytes) -> Inspection | None:
 def crl_facts(content: bytes) -> Facts:
     """Return what a CRL (DER) says. Raises MalformedInput (CRL_MALFORMED) where the library cannot read it."""
     try:
-        crl = x509.load_der_x509_crl(content)
-        serials = [f"{entry.serial_number:x}" for _, entry in zip(range(MAX_LISTED_SERIALS), crl, strict=False)]
-        numbers = [item.value.crl_number for item in crl.extensions if isinstance(item.value, x509.CRLNumber)]
-        return {
-            "issuer": crl.issuer.rfc4514_string(),
-            "crl_number": numbers[0] if numbers else None,
-            "this_update": moment(crl.last_update_utc),
-            "next_update": moment(crl.next_update_utc) if crl.next_update_utc else None,
-            "revoked": len(crl),
-            "revoked_serial_numbers": serials,
-        }
+        with without_warnings():
+            return _crl_facts(x509.load_der_x509_crl(content))
     except LIBRARY_ERRORS as error:
         raise MalformedInput(Reason.CRL_MALFORMED, f"the CRL cannot be read: {first_line(error)}") from error
+
+
+def _crl_facts(crl: x509.CertificateRevocationList) -> Facts:
+    numbers = [item.value.crl_number for item in crl.extensions if isinstance(item.value, x509.CRLNumber)]
+    return {
+        "issuer": crl.issuer.rfc4514_string(),
+        "crl_number": numbers[0] if numbers else None,
+        "this_update": moment(crl.last_update_utc),
+        "next_update": moment(crl.next_update_utc) if crl.next_update_utc else None,
+        "revoked": len(crl),
+        "revoked_serial_numbers": [f"{entry.serial_number:x}" for entry in islice(crl, MAX_LISTED_SERIALS)],
+    }
 
 
 # --- sets
