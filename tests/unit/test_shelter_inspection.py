@@ -404,7 +404,8 @@ def test_the_platform_s_own_chain_may_be_there(platform: Platform, collateral: C
 
 def test_a_revocation_list_of_an_issuer_with_an_odd_name_is_told_without_a_warning() -> None:
     """A name that breaks the profile is a fact of the file and nothing for standard error."""
-    odd = x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "nowhere", _validate=False)
+    with pytest.warns(UserWarning, match="length"):
+        odd = x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "nowhere", _validate=False)
     builder = x509.CertificateRevocationListBuilder(issuer_name=x509.Name([odd]), last_update=NOW, next_update=NOW)
     crl = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
     with warnings.catch_warnings():

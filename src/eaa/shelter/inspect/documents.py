@@ -22,7 +22,13 @@ from eaa.collateral.intel import (
 )
 from eaa.errors import EAAError, MalformedInput, Reason
 from eaa.evidence.tagged import Endorsements
-from eaa.shelter.inspect.certificates import LIBRARY_ERRORS, certificate_facts, first_line, signed_body, without_warnings
+from eaa.shelter.inspect.certificates import (
+    LIBRARY_ERRORS,
+    certificate_facts,
+    first_line,
+    signed_body,
+    without_warnings,
+)
 from eaa.shelter.inspect.pem import from_hex, pem_blocks
 from eaa.shelter.inspect.result import Facts, Inspection, moment
 
