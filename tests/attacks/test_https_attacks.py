@@ -378,19 +378,33 @@ def _patch_method(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(asyncio.BaseEventLoop, "create_connection", fast)
 
 
+def _patch_ssl(kind: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """As gevent and eventlet do, after our contexts were made from the class that is replaced."""
+
+    def patch_it(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(ssl, kind, type(kind, (getattr(ssl, kind),), {"__module__": "green.ssl"}))
+
+    return patch_it
+
+
 def _patch_protocol(patch: pytest.MonkeyPatch) -> None:
     fast = type("SSLProtocol", (asyncio.sslproto.SSLProtocol,), {})  # type: ignore[attr-defined]
     patch.setattr(asyncio.sslproto, "SSLProtocol", fast)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("patch_it", [_patch_method, _patch_protocol])
-def test_nothing_starts_where_asyncio_itself_was_patched(
-    patch_it: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "patch_it",
+    [_patch_method, _patch_protocol, *map(_patch_ssl, ("SSLContext", "SSLObject", "SSLSocket"))],
+    ids=["a-method-of-loops", "asyncio-s-tls", "contexts", "objects", "sockets"],
+)
+@pytest.mark.parametrize("make", CONTEXTS)
+def test_nothing_starts_where_the_standard_library_was_patched(
+    patch_it: Callable[[pytest.MonkeyPatch], None], make: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the patch wears the name of what it replaces, as `functools.wraps` makes it."""
     patch_it(monkeypatch)
     with pytest.raises(Misuse) as refused:
-        client_context(verifier())
+        CONTEXTS[make]()
     assert refused.value.reason is Reason.EVENT_LOOP_BYPASSES_TLS
 
 

@@ -513,6 +513,10 @@ def test_importing_the_package_runs_no_self_test() -> None:
 
 PATCHES = {
     "handshakes do nothing": "ssl.SSLObject.do_handshake = lambda self: None",
+    "handshakes on sockets do nothing": "ssl.SSLSocket.do_handshake = lambda self, block=False: None",
+    "sockets cannot be wrapped": "ssl.SSLSocket.getpeername = lambda self: 1 / 0",
+    "sockets of somebody else": "ssl.SSLSocket = type('SSLSocket', (ssl.SSLSocket,), {'__module__': 'green.ssl'})",
+    "contexts of somebody else": "ssl.SSLContext = type('SSLContext', (ssl.SSLContext,), {'__module__': 'green.ssl'})",
     "everybody is trusted": "ssl.SSLContext.verify_mode = property(lambda self: 0, lambda self, value: None)",
     "another wrapper": "ssl.SSLContext.wrap_bio = "
     "lambda self, i, o, server_side=False, server_hostname=None, session=None: "

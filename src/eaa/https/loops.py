@@ -1,13 +1,16 @@
-"""Whether the event loop makes its TLS objects from our context by the documented way, or builds its own.
+"""Whether TLS objects are made from our context by the documented way, or by somebody who builds their own.
 
 Some packages replace asyncio's transports by faster ones that take OpenSSL's structure out of an `ssl.SSLContext` and
 build a TLS object of their own on it. Such an object has none of the hooks of this room. It cannot connect with our
 contexts, which trust nobody; but who starts a program like that should be told at once, and why.
+
+Others, gevent and eventlet among them, put classes of their own in the place of those of `ssl`.
 """
 
 from __future__ import annotations
 
 import inspect
+import ssl
 import sys
 from typing import Any, Final
 
@@ -27,12 +30,24 @@ _WHERE_TLS_BEGINS: Final = (
 )
 
 
+def foreign_ssl_classes() -> list[str]:
+    """Return the packages whose classes stand where those of `ssl` should be; none is as it has to be."""
+    return sorted({_maker_of(kind) for kind in (ssl.SSLContext, ssl.SSLObject, ssl.SSLSocket)} - {"ssl"})
+
+
 def refuse_foreign_event_loops() -> None:
-    """Look at the running event loop, and at the one that the current policy makes.
+    """Look at the classes of `ssl`, at the running event loop, and at the one that the current policy makes.
 
     Raises:
         Misuse: EVENT_LOOP_BYPASSES_TLS.
     """
+    if strangers := foreign_ssl_classes():
+        raise Misuse(
+            Reason.EVENT_LOOP_BYPASSES_TLS,
+            f"the ssl module of this process was patched by {', '.join(strangers)}, whose connections do not go "
+            "through the context that attests",
+            hint="install no patch that replaces ssl and sockets: attested connections need Python's own",
+        )
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         # Nobody can have replaced what nobody has loaded.
