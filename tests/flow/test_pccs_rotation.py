@@ -89,6 +89,18 @@ class Clients:
         until(lambda: self.answered >= target or bool(self.failures), "requests are answered")
 
 
+def certificate_served_after(pccs: RunningPCCS, seen: list[bytes]) -> bytes:
+    """Wait for one that is not among these. For a moment both answer, so that the next to be asked may show the old."""
+    shown: list[bytes] = []
+
+    def is_new() -> bool:
+        shown.append(served_certificate(pccs))
+        return shown[-1] not in seen
+
+    until(is_new, "the new certificate is served")
+    return shown[-1]
+
+
 def test_no_request_is_lost_when_an_operators_certificate_is_replaced(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two", "three"):
@@ -116,11 +128,9 @@ def test_no_request_is_lost_when_an_operators_certificate_is_replaced(tmp_path: 
             for number in (1, 2):
                 put_in_place(number)
                 pccs.process.send_signal(signal.SIGHUP)
-                until(lambda: served_certificate(pccs) != seen[-1], "the new certificate is served")
-                seen.append(served_certificate(pccs))
+                seen.append(certificate_served_after(pccs, seen))
                 clients.ask_more(200)
         assert clients.failures == []
-        assert len(set(seen)) == 3
         assert pccs.stop() == 143
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import Any, Literal
 
 import pytest
@@ -652,7 +653,7 @@ def test_a_dead_connection_keeps_saying_why(pair: Wire) -> None:
         bytes(64),
         b"\x16\x03\x01\xff\xff" + bytes(200),
         b'{"type":"GETENCLAVEINFO"}',
-        os.urandom(256),
+        Random(256).randbytes(256),
     ],
     ids=["http", "ssh", "zeros", "record-too-long", "legacy-json-in-the-clear", "random"],
 )
