@@ -18,7 +18,7 @@ import pytest
 
 from eaa.pccs import flights
 from eaa.pccs.filling import Filler, Mode
-from eaa.pccs.flights import Flights
+from eaa.pccs.flights import Flights, SharedFlights
 from eaa.pccs.service import Service
 from eaa.pccs.store import Store
 from eaa.pccs.tokens import Token
@@ -266,7 +266,7 @@ def test_an_upstream_that_throttles_says_for_how_long(tmp_path: Path) -> None:
     assert pauses == [3.0]
 
 
-@pytest.mark.parametrize("asked", ["40", "99999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+@pytest.mark.parametrize("asked", ["40", "99999", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
 def test_an_upstream_that_wants_to_be_left_alone_is_within_reason_and_nobody_waits(tmp_path: Path, asked: str) -> None:
     throttled = Reply(status=429, headers=(("Retry-After", asked),))
     pauses, moment = Pauses(), [0.0]
@@ -279,6 +279,16 @@ def test_an_upstream_that_wants_to_be_left_alone_is_within_reason_and_nobody_wai
         assert (len(script.requests), pauses) == (1, [])
         moment[0] = 60.0
         assert upstream.get("sgx", "tcb", {"fmspc": FMSPC}).body
+
+
+@pytest.mark.parametrize("asked", ["Fri, 31 Dec 99999999999 23:59:59 GMT", "soon", "-1", "1e999", ""])
+def test_what_is_neither_seconds_nor_a_date_does_not_say_for_how_long(tmp_path: Path, asked: str) -> None:
+    pauses = Pauses()
+    throttled = Reply(status=429, headers=(("Retry-After", asked),))
+    with filled(tmp_path, with_tcb(throttled, good_tcb()), pauses=pauses) as (served, _):
+        assert get(served, TCB).status == 200
+    (pause,) = pauses
+    assert 0.25 <= pause <= 0.75
 
 
 def test_what_the_upstream_has_not_is_not_asked_for_again_at_once(
@@ -460,6 +470,16 @@ def test_tcb_info_is_fetched_by_its_evaluation_number_and_found_by_it(tmp_path: 
         assert script.requests == []
 
 
+def test_an_upstream_that_answers_with_another_number_fills_nothing(tmp_path: Path) -> None:
+    """Intel's PCCS ignores the number: a row for each that anybody names would fill the store."""
+    number = platform().model.tcb_evaluation_data_number
+    with filled(tmp_path, upstream_of(platform())) as (served, _):
+        generation = served.generation
+        asked = [f"{TCB}&tcbEvaluationDataNumber={other}" for other in range(number + 1, number + 4)]
+        assert [get(served, target).status for target in asked] == [404] * 3
+        assert served.look() == max(generation, 0)
+
+
 def test_the_crl_of_a_pck_ca_is_fetched_by_its_address(tmp_path: Path) -> None:
     uri = "https://api.trustedservices.intel.com/sgx/certification/v4/pckcrl?ca=platform&encoding=der"
     with filled(tmp_path, upstream_of(platform())) as (served, _):
@@ -468,6 +488,39 @@ def test_the_crl_of_a_pck_ca_is_fetched_by_its_address(tmp_path: Path) -> None:
         assert answer.body == get(served, f"{V4}/pckcrl?ca=platform&encoding=der").body
         # As Intel's library sends it, with its parameters loose.
         assert get(served, f"{V4}/crl?uri={uri}").body == answer.body
+
+
+def test_a_fetch_that_lasts_keeps_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process must not ask a slow upstream for the same once more."""
+    monkeypatch.setattr(flights, "RENEW_LEASE", 0.01)
+    clock, store = Clock(), Store.open(tmp_path / "pccs.sqlite")
+    ours, theirs = SharedFlights(store, clock=clock), SharedFlights(store, clock=clock)
+
+    def last_long() -> bool:
+        clock.now += flights.LEASE * 2
+        wait_until(lambda: store.is_leased("tcb", now=clock.now))
+        return theirs.take("tcb", length=flights.LEASE)
+
+    assert not ours.run("tcb", last_long)
+    assert theirs.take("tcb", length=flights.LEASE)
+    store.close()
+
+
+def test_whoever_waits_too_long_for_another_s_fetch_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flights, "MAX_WAIT", 0.01)
+    shared, begun, go = Flights(), threading.Event(), threading.Event()
+
+    def stall() -> None:
+        begun.set()
+        go.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(shared.run, "tcb", stall)
+        assert begun.wait(10)
+        with pytest.raises(Refusal) as refused:
+            shared.run("tcb", stall)
+        go.set()
+    assert refused.value.status == 502
 
 
 def test_two_caches_on_one_database_fetch_each_document_once(tmp_path: Path) -> None:

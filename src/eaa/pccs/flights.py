@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import threading
 import time
@@ -12,19 +13,25 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from eaa.pccs.store import Store
 from eaa.pccs.tables import MAX_LEASE
+from eaa.pccs.wire import Refusal, Status
 
 MAX_WAIT: Final = 120.0
 """Seconds that a client waits for a fetch which another one began."""
 LEASE: Final = timedelta(seconds=15)
 """How long others wait for a process that has begun a fetch and may be gone."""
+RENEW_LEASE: Final = 4.0
+"""Seconds after which a process that still fetches says so."""
 NEGATIVE: Final = 5.0
 """Seconds for which the upstream is not asked again for what it has not."""
 MAX_NEGATIVE: Final = 10_000
 """Names that are remembered as missing upstream."""
 _FIRST_LOOK: Final = 0.02
 _LAST_LOOK: Final = 0.25
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -36,15 +43,18 @@ class Flights:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, name: str, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises, done once for all who ask at the time."""
+        """Return what `work` returns, or raise what it raises, done once for all who ask at the time.
+
+        Raises:
+            Refusal: 502, whoever does it has taken too long.
+        """
         with self._lock:
             future = self._futures.get(name)
             is_first = future is None
             if future is None:
                 future = self._futures[name] = Future()
         if not is_first:
-            result: T = future.result(timeout=MAX_WAIT)
-            return result
+            return _outcome(future)
         try:
             future.set_result(work())
         except BaseException as error:
@@ -55,6 +65,13 @@ class Flights:
                 del self._futures[name]
         done: T = future.result()
         return done
+
+
+def _outcome(future: Future[T]) -> T:
+    try:
+        return future.result(timeout=MAX_WAIT)
+    except TimeoutError as error:
+        raise Refusal(Status.BAD_GATEWAY, f"the upstream has taken longer than {MAX_WAIT:.0f} s") from error
 
 
 class SharedFlights:
@@ -85,10 +102,23 @@ class SharedFlights:
         if len(name) > MAX_LEASE:
             name = hashlib.sha256(name.encode()).hexdigest()
         self._wait_for(name)
+        done = threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(name, done), name="lease", daemon=True)
+        renewing.start()
         try:
             return work()
         finally:
+            done.set()
+            renewing.join()
             self._store.release(name, self._owner)
+
+    def _renew(self, name: str, done: threading.Event) -> None:
+        """Keep a lease for as long as its work lasts: a slow upstream is no reason to ask it twice."""
+        while not done.wait(RENEW_LEASE):
+            try:
+                self.take(name, length=LEASE)
+            except SQLAlchemyError as error:
+                _log.warning("a fetch that lasts may be repeated: %s", getattr(error, "orig", error))
 
     def _wait_for(self, name: str) -> None:
         deadline = time.monotonic() + MAX_WAIT
