@@ -13,16 +13,28 @@ from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Role
 from eaa.collateral.intel import TCBStatus
-from eaa.errors import EAAError, Reason
+from eaa.errors import EAAError, MalformedInput, Reason
 from eaa.evidence.quote import Quote
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import VerifiedQuote, verify_quote
+from eaa.verify.steps import Step, explain_failure, explain_verification
 from support.oracle_matrix import ROWS, AnyWorld, Row
 
 
+def anchors_of(world: AnyWorld) -> TrustAnchors:
+    return TrustAnchors(frozenset({hashlib.sha256(world.trust_anchor).digest()}))
+
+
 def verify(world: AnyWorld) -> VerifiedQuote:
-    anchors = TrustAnchors(frozenset({hashlib.sha256(world.trust_anchor).digest()}))
-    return verify_quote(Quote.parse(world.quote), world.collateral, trust_anchors=anchors, now=world.now)
+    return verify_quote(Quote.parse(world.quote), world.collateral, trust_anchors=anchors_of(world), now=world.now)
+
+
+def explain(world: AnyWorld) -> tuple[Step, ...]:
+    try:
+        quote = Quote.parse(world.quote)
+    except MalformedInput as error:
+        return explain_failure(error)
+    return explain_verification(quote, world.collateral, trust_anchors=anchors_of(world), now=world.now)
 
 
 def ask_dcap_qvl(world: AnyWorld) -> tuple[str, frozenset[str]]:
@@ -48,6 +60,9 @@ def test_matrix(row: Row) -> None:
     world = row.make()
     answer, advisories = ask_dcap_qvl(world)
     is_status = row.dcap_qvl in tuple(TCBStatus)
+    # Told step by step, it ends the same way.
+    reasons = [step.reason for step in explain(world) if step.reason]
+    assert reasons == ([] if isinstance(row.ours, TCBStatus) else [row.ours])
     assert answer == row.dcap_qvl if is_status else row.dcap_qvl in answer
     if isinstance(row.ours, TCBStatus):
         verified = verify(world)

@@ -172,6 +172,22 @@ def test_explaining_prints_every_check_in_words(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].endswith("[TCB_STATUS_NOT_ALLOWED]")
 
 
+def test_explaining_tells_every_step_of_the_verification(tmp_path: Path) -> None:
+    raw = bytearray(vector(case_of(TDX)["quote"]).read_bytes())
+    raw[600] ^= 1
+    changed = tmp_path / "changed.quote"
+    changed.write_bytes(raw)
+    options = on(case_of(TDX))[1:]
+    done = verify(str(changed), *options, "--explain")
+    lines = done.stdout.splitlines()
+    assert done.code == 3
+    assert lines[1:3] == [" root cause", "  FAIL quote_signature: the quote is not signed by its attestation key"]
+    assert "  ok   attestation_key: vouched for" in lines
+    assert "  --   tcb_level: not reached" in lines
+    told = answer_of(verify(str(changed), *options, "--explain", "--json"))["verification"]
+    assert [step["name"] for step in told if step["reason"]] == ["quote_signature"]
+
+
 # --- verify: dates
 
 

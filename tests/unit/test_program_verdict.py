@@ -27,10 +27,11 @@ from eaa.errors import (
     Unavailable,
     VerificationError,
 )
-from eaa.program.judged import verdict_of_facts, verdict_of_judgement
+from eaa.program.judged import step_of_verification, verdict_of_facts, verdict_of_judgement
 from eaa.program.output import SUCCESS, print_record, print_reply, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error, verdict_of_nobody
 from eaa.verifier import Judgement
+from eaa.verify.steps import explain_failure
 from support.facts import NOW, enclave_report, reference_value, td_report, verified
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
@@ -60,7 +61,11 @@ def test_the_schema_is_one() -> None:
 
 def test_the_schema_and_the_code_name_the_same_keys() -> None:
     answer = SCHEMA["$defs"]["answer"]
-    assert set(answer["properties"]) == {entry.name for entry in fields(Verdict)} - {"evidence"}
+    assert set(answer["properties"]) == {entry.name for entry in fields(Verdict)} - {
+        "evidence",
+        "facts",
+        "verification",
+    }
     assert set(answer["required"]) == set(answer["properties"])
     assert {status.value for status in TCBStatus if status is not TCBStatus.REVOKED} | {None} == set(
         answer["properties"]["tcb_status"]["enum"]
@@ -88,6 +93,38 @@ def test_accepted() -> None:
     assert document["mr_enclave"] == enclave_report().mr_enclave.hex()
     assert all(check["passed"] and check["reason"] is None and check["hint"] is None for check in document["checks"])
     assert "evidence" not in document
+
+
+def test_facts_are_told_in_full_and_name_no_machine() -> None:
+    machine = (b"\xa1" * 16, b"\xa2" * 16, b"\xa3" * 32)
+    path = (("PCK", machine[2]), *verified().certification_path[1:])
+    facts = verified(ppid=machine[0], platform_instance_id=machine[1], certification_path=path)
+    document = valid(verdict_of_facts(facts))
+    assert (document["verdict"], document["facts"]["qe_isv_svn"]) == ("verified", facts.qe_isv_svn)
+    assert document["facts"]["tcb_level"]["sgx_components"] == list(facts.tcb.current.platform.level.sgx_components)
+    assert [item["name"] for item in document["facts"]["documents"]] == [name for name, _ in facts.expirations]
+    told = json.dumps(document)
+    assert not [one for one in machine if one.hex() in told]
+
+
+def test_the_steps_of_a_verification_are_told_in_the_form_of_checks() -> None:
+    error = VerificationError(Reason.CERTIFICATE_CHAIN, "two certificates")
+    steps = tuple(step_of_verification(step) for step in explain_failure(error, quote=verified().quote))
+    document = valid(replace(verdict_of_error(error), verification=steps))
+    read, failed, *behind = document["verification"]
+    assert (read["passed"], failed["passed"], failed["reason"]) == (True, False, "CERTIFICATE_CHAIN")
+    assert behind
+    assert all((step["passed"], step["reason"], step["actual"]) == (False, None, "not reached") for step in behind)
+
+
+def test_explaining_begins_with_the_step_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    error = VerificationError(Reason.CERTIFICATE_CHAIN, "two certificates")
+    steps = tuple(step_of_verification(step) for step in explain_failure(error, quote=verified().quote))
+    verdict = replace(verdict_of_error(error), verification=steps)
+    print_verdict(verdict, program="shelter", as_json=False, explain=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["evidence: unverifiable", " root cause", "  FAIL pck_chain: two certificates"]
+    assert "  --   quote_signature: not reached" in lines
 
 
 def test_rejected() -> None:

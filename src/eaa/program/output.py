@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
@@ -38,26 +39,32 @@ def print_failure(error: EAAError, *, as_json: bool) -> int:
     return verdict.exit_code
 
 
-def print_record(record: dict[str, Any], *, indent: int = 0) -> None:
+def print_record(record: dict[str, Any]) -> None:
     """Print nested facts as indented `name: value` lines."""
+    for line in record_lines(record):
+        click.echo(line)
+
+
+def record_lines(record: dict[str, Any], *, indent: int = 0) -> Iterator[str]:
+    """Yield nested facts as indented `name: value` lines."""
     for name, value in record.items():
         prefix = "  " * indent + name.replace("_", " ")
         match value:
             case dict():
-                click.echo(f"{prefix}:")
-                print_record(value, indent=indent + 1)
+                yield f"{prefix}:"
+                yield from record_lines(value, indent=indent + 1)
             case list() | tuple() if value and isinstance(value[0], dict):
                 for number, item in enumerate(value):
-                    click.echo(f"{prefix} {number}:")
-                    print_record(item, indent=indent + 1)
+                    yield f"{prefix} {number}:"
+                    yield from record_lines(item, indent=indent + 1)
             case list() | tuple():
-                click.echo(f"{prefix}: {', '.join(str(item) for item in value) or 'none'}")
+                yield f"{prefix}: {', '.join(str(item) for item in value) or 'none'}"
             case None:
-                click.echo(f"{prefix}: -")
+                yield f"{prefix}: -"
             case bool():
-                click.echo(f"{prefix}: {'yes' if value else 'no'}")
+                yield f"{prefix}: {'yes' if value else 'no'}"
             case _:
-                click.echo(f"{prefix}: {value}")
+                yield f"{prefix}: {value}"
 
 
 def print_verdict(verdict: Verdict, *, program: str, as_json: bool, explain: bool = False) -> None:
@@ -122,7 +129,8 @@ def explanation_lines(verdict: Verdict) -> list[str]:
 
 def _entry_lines(entry: dict[str, Any]) -> list[str]:
     lines = [f"{entry.get('role') or 'evidence'}: {entry['verdict']} {_marks(entry)}".rstrip()]
-    failed = [check for check in entry["checks"] if not check["passed"]]
+    steps = entry.get("verification") or ()
+    failed = [check for check in (*steps, *entry["checks"]) if check["reason"]]
     if failed:
         lines += [" root cause", *_check_lines(failed[0])]
     elif entry["reason"]:
@@ -130,12 +138,18 @@ def _entry_lines(entry: dict[str, Any]) -> list[str]:
         lines += [f"       remedy:   {entry['hint']}"] if entry["hint"] else []
     if entry["shortfalls"]:
         lines += [" falls short of the next TCB level", *(f"  {shortfall}" for shortfall in entry["shortfalls"])]
+    if steps:
+        lines += [" verification", *(line for step in steps for line in _check_lines(step))]
     kind = None
     for check in entry["checks"]:
         before, kind = kind, _kind_of(check["name"])
         lines += [f" {kind}"] if kind != before else []
         lines += _check_lines(check)
-    return lines
+    return [*lines, *_lines_of_facts(entry.get("facts") or {})]
+
+
+def _lines_of_facts(facts: dict[str, Any]) -> list[str]:
+    return [" facts", *(f"  {line}" for line in record_lines(facts))] if facts else []
 
 
 def _kind_of(name: str) -> str:
@@ -143,10 +157,11 @@ def _kind_of(name: str) -> str:
 
 
 def _check_lines(check: dict[str, Any]) -> list[str]:
+    mark = "ok  " if check["passed"] else "FAIL" if check["reason"] else "--  "
     lines = [
-        f"  {'ok  ' if check['passed'] else 'FAIL'} {check['name']}: {check['actual']}",
+        f"  {mark} {check['name']}: {check['actual']}",
         f"       expected: {check['expected']}",
-        f"       clause:   {check['clause']}" + ("" if check["passed"] else f" [{check['reason']}]"),
+        f"       clause:   {check['clause']}" + (f" [{check['reason']}]" if check["reason"] else ""),
     ]
     return [*lines, f"       remedy:   {check['hint']}"] if check["hint"] else lines
 

@@ -64,6 +64,10 @@ class Verdict:
     checks: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] | None = field(default=None)
     """One entry for each attester that was judged on the way; null for a single piece of evidence."""
+    facts: dict[str, Any] | None = None
+    """What else is known of evidence that was verified and not judged; null for every other answer."""
+    verification: tuple[dict[str, Any], ...] | None = None
+    """Every step of the verification, where that was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -71,11 +75,13 @@ class Verdict:
         return _WORDS[self.verdict]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints; `evidence` is only there where there was a relay."""
-        return {name: getattr(self, name) for name in (_KEYS if self.evidence is None else (*_KEYS, "evidence"))}
+        """Return the object that `--json` prints; what is not of every answer is only there where there is any."""
+        found = {name: getattr(self, name) for name in _KEYS}
+        return {name: value for name, value in found.items() if value is not None or name not in _NOW_AND_THEN}
 
 
-_KEYS: Final = tuple(entry.name for entry in fields(Verdict) if entry.name != "evidence")
+_KEYS: Final = tuple(entry.name for entry in fields(Verdict))
+_NOW_AND_THEN: Final = ("evidence", "facts", "verification")
 
 
 def verdict_of_error(error: EAAError) -> Verdict:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from eaa.appraise.result import Role
-from eaa.errors import EAAError, Misuse, Reason
+from eaa.errors import EAAError, MalformedInput, Misuse, Reason
 from eaa.evidence.eventlog import MAX_EVENT_LOG_SIZE, EventLog
 from eaa.evidence.quote import Quote
 from eaa.program.files import read_bytes
-from eaa.program.judged import verdict_of_facts, verdict_of_judgement
+from eaa.program.judged import step_of_verification, verdict_of_facts, verdict_of_judgement
 from eaa.program.options import Judging, judging_options, parse_digest
 from eaa.program.output import json_option, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error
@@ -48,7 +48,7 @@ from eaa.verifier import Verifier, wall_clock
 @click.option(
     "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes for many quotes. Default: one a core."
 )
-@click.option("--explain", is_flag=True, help="Print the root cause, and every check with what it asks for.")
+@click.option("--explain", is_flag=True, help="Print the root cause, then every step and check with what it asks for.")
 @json_option
 def verify_command(
     *,
@@ -83,7 +83,9 @@ def verify_command(
         raise Misuse(Reason.USAGE, "--event-log is that of one quote", hint="verify that quote alone")
     raw = given.read_one() if one else b""
     log = None if event_log is None else read_bytes(event_log, what="the event log", maximum=MAX_EVENT_LOG_SIZE + 1)
-    asked = _Question(role=Role(role), facts=facts, expected=expected, event_log=log, trim_trailing=trim_trailing)
+    asked = _Question(
+        role=Role(role), facts=facts, expected=expected, event_log=log, trim_trailing=trim_trailing, explain=explain
+    )
     opened = _opened(judging, Role(role), lambda: now)
     if one:
         verdict = opened if isinstance(opened, Verdict) else asked.answer(opened, raw)
@@ -119,11 +121,23 @@ class _Question:
     expected: bytes | None
     event_log: bytes | None
     trim_trailing: bool
+    explain: bool
 
     def answer(self, verifier: Verifier, raw: bytes) -> Verdict:
         """Return the answer about one quote. Raises Misuse only."""
         try:
             quote = Quote.parse_prefix(raw)[0] if self.trim_trailing else Quote.parse(raw)
+        except MalformedInput as error:
+            verdict, evidence = verdict_of_error(error), raw
+        else:
+            verdict, evidence = self._answer(verifier, quote), quote.raw or raw
+        if not self.explain:
+            return verdict
+        steps = verifier.explain(evidence, role=self.role)
+        return replace(verdict, verification=tuple(step_of_verification(step) for step in steps))
+
+    def _answer(self, verifier: Verifier, quote: Quote) -> Verdict:
+        try:
             event_log = None if self.event_log is None else EventLog.parse(self.event_log)
             verified = verifier.verify(quote, role=self.role)
             if self.facts:

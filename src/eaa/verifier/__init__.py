@@ -22,7 +22,7 @@ from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
 from eaa.collateral.bundle import Collateral
-from eaa.errors import Misuse, Reason, VerificationError
+from eaa.errors import MalformedInput, Misuse, Reason, Unavailable, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.quote import Quote
 from eaa.sources import CollateralSource
@@ -32,6 +32,7 @@ from eaa.verifier.supply import MAX_CACHED_CHAINS, MAX_CACHED_COLLATERAL, Patien
 from eaa.verify.cache import VerificationCache, at_another_time
 from eaa.verify.chain import INTEL, TrustAnchors
 from eaa.verify.dcap import VerifiedCollateral, VerifiedQuote
+from eaa.verify.steps import Step, explain_failure, explain_verification
 
 MAX_JUDGED: Final = 512
 """Judgements that are remembered: as many peers as come back with the evidence of a certificate, or of an epoch."""
@@ -48,6 +49,7 @@ __all__ = [
     "FetchCounters",
     "Judgement",
     "Model",
+    "Step",
     "TrustAnchors",
     "VerifiedQuote",
     "Verifier",
@@ -220,6 +222,23 @@ class Verifier:
     def verify(self, quote: Quote, *, role: Role = Role.WORKLOAD, stapled: bytes | None = None) -> VerifiedQuote:
         """Establish the facts of one quote, fetching collateral for its platform. Raises EAAError."""
         return self._establish(quote, role=role, patience=Patience.WAIT, stapled=stapled, recurs=False)[0]
+
+    def explain(self, evidence: bytes, *, role: Role = Role.WORKLOAD) -> tuple[Step, ...]:
+        """Return every step of the verification of one quote, for people. What `verify` says of it, that holds.
+
+        Args:
+            evidence: the quote as received.
+            role: the role in which it appeared; its policy may have a grace.
+        """
+        now, quote = self._clock(), None
+        try:
+            quote = Quote.parse(evidence)
+            supplied = self._supply.collateral_for(quote, now=now, patience=Patience.WAIT, admits=lambda _: False)
+        except (MalformedInput, VerificationError, Unavailable) as error:
+            return explain_failure(error, quote=quote)
+        return explain_verification(
+            quote, supplied.collateral, trust_anchors=self.trust_anchors, now=now, grace=self._graces[role]
+        )
 
     def _establish(
         self, quote: Quote, *, role: Role, patience: Patience, stapled: bytes | None, recurs: bool

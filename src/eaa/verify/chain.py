@@ -21,9 +21,14 @@ from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
 from eaa.records import quick
 
 INTEL_ROOTS: Final = frozenset(
-    {bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")}  # Intel SGX Root CA, 2018-2049
+    {
+        # Intel SGX Root CA, 2018 to 2049.
+        bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
+        # Its first certificate: the same key, name and serial, but until 2033. Platforms of 2018 to 2020 carry it.
+        bytes.fromhex("fc64f8076d79a4fee9d1d473d74c89eb8d8fd55c5abafeabeba7366d20429404"),
+    }
 )
-"""SHA-256 of the DER of each root that Intel has published."""
+"""SHA-256 of the DER of each certificate that Intel has published of its root."""
 
 _P256_ORDER: Final = bytes.fromhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551")
 _ZERO: Final = bytes(32)
@@ -31,6 +36,8 @@ _ECDSA_WITH_SHA256: Final = ECDSA(SHA256())
 _FINGERPRINT_SIZE: Final = 32
 _CA_USAGE: Final = frozenset({"keyCertSign", "cRLSign"})
 _MAX_ANCHORS: Final = 64
+_FETCH_CHAIN: Final = "they do not belong together: fetch the chain anew, or take the quote as it was made"
+_FORGED: Final = "it was changed or forged: trust nothing that rests on it, and fetch it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,7 @@ def verify_role(certificate: Certificate, role: CertificateRole) -> None:
         raise VerificationError(
             Reason.CERTIFICATE_ROLE,
             f"the certificate {certificate.common_name!r} cannot be a {role.name} certificate: {problem}",
+            hint=_FETCH_CHAIN,
         )
 
 
@@ -219,15 +227,19 @@ def verify_issued(certificate: Certificate, *, issuer: Certificate) -> None:
             Reason.CERTIFICATE_CHAIN,
             f"{certificate.common_name!r} names {certificate.issuer_common_name!r} as its issuer, "
             f"the chain offers {issuer.common_name!r}",
+            hint=_FETCH_CHAIN,
         )
     if not certificate.authority_key_id or certificate.authority_key_id != issuer.subject_key_id:
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
             f"{certificate.common_name!r} does not carry the key identifier of {issuer.common_name!r}",
+            hint=_FETCH_CHAIN,
         )
     if not _signed(certificate.tbs_bytes, certificate.signature, issuer.public_key):
         raise VerificationError(
-            Reason.CERTIFICATE_SIGNATURE, f"{certificate.common_name!r} is not signed by {issuer.common_name!r}"
+            Reason.CERTIFICATE_SIGNATURE,
+            f"{certificate.common_name!r} is not signed by {issuer.common_name!r}",
+            hint=_FORGED,
         )
 
 
@@ -240,7 +252,9 @@ def verify_crl(crl: CRL, *, issuer: Certificate, name: str) -> None:
             hint="each PCK CA has its own CRL: fetch that of the CA which issued the PCK certificate",
         )
     if not _signed(crl.tbs_bytes, crl.signature, issuer.public_key):
-        raise VerificationError(Reason.CRL_SIGNATURE, f"the {name} is not signed by {issuer.common_name!r}")
+        raise VerificationError(
+            Reason.CRL_SIGNATURE, f"the {name} is not signed by {issuer.common_name!r}", hint=_FORGED
+        )
 
 
 def verify_not_revoked(certificate: Certificate, *, crl: CRL) -> None:
@@ -249,6 +263,7 @@ def verify_not_revoked(certificate: Certificate, *, crl: CRL) -> None:
         raise VerificationError(
             Reason.CERTIFICATE_REVOKED,
             f"{certificate.common_name!r} with serial {certificate.serial_number:x} was revoked by its issuer",
+            hint="trust nothing that rests on it; a platform can be certified anew only by Intel",
         )
 
 

@@ -101,6 +101,9 @@ _NO_GRACE: Final = timedelta(0)
 _P256: Final = SECP256R1()
 _UNCOMPRESSED: Final = b"\x04"
 """Before a point of both coordinates, X9.62."""
+_NOT_GENUINE: Final = "it was changed after it was made, or was never made by this platform: trust nothing that it says"
+_CHANGED_DOCUMENT: Final = "it was changed after it was signed: fetch it anew, from a PCCS that hands on exact bytes"
+_FOREIGN_MODULE: Final = "this is no TDX module of Intel's: trust nothing that the domain says"
 
 Origin = Literal["quote", "collateral"]
 """Where a PCK certificate chain came from."""
@@ -375,7 +378,11 @@ def parse_pck_chain(
     """
     # The signature covers bytes, facts are read from the record: a record that was put together by hand may lie.
     if quote.raw is None and quote.encode_signed_part() != quote.signed_bytes:
-        raise MalformedInput(Reason.QUOTE_MALFORMED, "header and body of the quote are not what its signature covers")
+        raise MalformedInput(
+            Reason.QUOTE_MALFORMED,
+            "header and body of the quote are not what its signature covers",
+            hint="read the quote from its bytes",
+        )
     kind = quote.certification_data_type
     if kind == CertificationDataType.PCK_CHAIN:
         return _parse_pck_chain(quote.certification_data, origin="quote", known=known, known_pck=known_pck)
@@ -402,6 +409,7 @@ def _parse_pck_chain(pem: bytes, *, origin: Origin, known: Known | None, known_p
             Reason.CERTIFICATE_CHAIN,
             f"the {origin}'s PCK chain has {len(texts)} certificates; PCK certificate, PCK CA and root make "
             f"{PCK_CHAIN_LENGTH}",
+            hint="configure the quoting host so that it puts all three into its quotes, in this order",
         )
     known = {} if known is None else known
     if known_pck is not None and decode_pem_text(texts[0]) == known_pck.der:
@@ -523,7 +531,9 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists, *, known: Kn
     _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     # The signature is checked before the document is read, and over the bytes as served: no second spelling passes.
     if not raw_signature_is_valid(collateral.tcb_info_signature, collateral.tcb_info, signer.public_key):
-        raise VerificationError(Reason.TCB_INFO_SIGNATURE, f"TCB Info is not signed by {signer.common_name!r}")
+        raise VerificationError(
+            Reason.TCB_INFO_SIGNATURE, f"TCB Info is not signed by {signer.common_name!r}", hint=_CHANGED_DOCUMENT
+        )
     tcb_info = TCBInfo.parse(collateral.tcb_info)
     window = new_window(
         name="TCB Info",
@@ -564,7 +574,9 @@ def verify_qe_identity(
         _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     if not raw_signature_is_valid(collateral.qe_identity_signature, collateral.qe_identity, signer.public_key):
         raise VerificationError(
-            Reason.QE_IDENTITY_SIGNATURE, f"the QE identity is not signed by {signer.common_name!r}"
+            Reason.QE_IDENTITY_SIGNATURE,
+            f"the QE identity is not signed by {signer.common_name!r}",
+            hint=_CHANGED_DOCUMENT,
         )
     identity = QEIdentity.parse(collateral.qe_identity)
     window = new_window(
@@ -666,12 +678,16 @@ def verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
     module = select_tdx_module(tcb_info, tee_tcb_svn=report.tee_tcb_svn)
     if report.mr_signer_seam != module.mr_signer:
         raise VerificationError(
-            Reason.TDX_MODULE_MISMATCH, f"the TDX module has another signer, {report.mr_signer_seam.hex()}"
+            Reason.TDX_MODULE_MISMATCH,
+            f"the TDX module has another signer, {report.mr_signer_seam.hex()}",
+            hint=_FOREIGN_MODULE,
         )
     # Intel's verifier wants zero and what the document says; a document that says anything else fits no module.
     if any(report.seam_attributes) or report.seam_attributes != module.attributes:
         raise VerificationError(
-            Reason.TDX_MODULE_MISMATCH, f"the TDX module has other attributes, {report.seam_attributes.hex()}"
+            Reason.TDX_MODULE_MISMATCH,
+            f"the TDX module has other attributes, {report.seam_attributes.hex()}",
+            hint=_FOREIGN_MODULE,
         )
 
 
@@ -679,7 +695,9 @@ def verify_qe_report(quote: Quote, pck: CertifiedPlatform) -> None:
     """Step 7 j. Raises VerificationError (QE_REPORT_SIGNATURE)."""
     if not raw_signature_is_valid(quote.qe_report_signature, quote.qe_report.encode(), pck.public_key):
         raise VerificationError(
-            Reason.QE_REPORT_SIGNATURE, "the report of the quoting enclave is not signed by this PCK certificate's key"
+            Reason.QE_REPORT_SIGNATURE,
+            "the report of the quoting enclave is not signed by this PCK certificate's key",
+            hint=_NOT_GENUINE,
         )
 
 
@@ -689,7 +707,9 @@ def verify_attestation_key(quote: Quote) -> None:
     # All 64 bytes: a quoting enclave that puts something behind the digest is not the one we know.
     if quote.qe_report.report_data != digest + bytes(32):
         raise VerificationError(
-            Reason.QE_REPORT_BINDING, "the report of the quoting enclave does not vouch for the quote's attestation key"
+            Reason.QE_REPORT_BINDING,
+            "the report of the quoting enclave does not vouch for the quote's attestation key",
+            hint=_NOT_GENUINE,
         )
 
 
@@ -727,7 +747,9 @@ def parse_attestation_key(quote: Quote) -> EllipticCurvePublicKey:
     try:
         return EllipticCurvePublicKey.from_encoded_point(_P256, _UNCOMPRESSED + quote.attestation_key)
     except ValueError as error:
-        raise MalformedInput(Reason.QUOTE_MALFORMED, "the quote's attestation key is no point on P-256") from error
+        raise MalformedInput(
+            Reason.QUOTE_MALFORMED, "the quote's attestation key is no point on P-256", hint=_NOT_GENUINE
+        ) from error
 
 
 def verify_quote_signature(quote: Quote, attestation_key: EllipticCurvePublicKey) -> None:
@@ -736,7 +758,7 @@ def verify_quote_signature(quote: Quote, attestation_key: EllipticCurvePublicKey
         raise VerificationError(
             Reason.QUOTE_SIGNATURE,
             "the quote is not signed by its attestation key",
-            hint="it was changed after it was made, or was never made by this platform: trust nothing that it says",
+            hint=_NOT_GENUINE,
         )
 
 
@@ -821,6 +843,7 @@ def _parse_issuer_chain(pem: bytes, *, what: str, known: Known | None = None) ->
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
             f"the issuer chain of the {what} has {len(texts)} certificates; signer and root make {ISSUER_CHAIN_LENGTH}",
+            hint="fetch the chain anew, with its root",
         )
     known = {} if known is None else known
     return _parse_certificate(texts[0], known), _parse_certificate(texts[1], known)

@@ -290,7 +290,9 @@ def select_tdx_module(tcb_info: TCBInfo, *, tee_tcb_svn: bytes) -> TDXModule:
         if major > 0 and identity.id == wanted:
             return identity
     raise VerificationError(
-        Reason.TDX_MODULE_MISMATCH, f"TCB Info for FMSPC {tcb_info.fmspc.hex()} does not know the TDX module {wanted}"
+        Reason.TDX_MODULE_MISMATCH,
+        f"TCB Info for FMSPC {tcb_info.fmspc.hex()} does not know the TDX module {wanted}",
+        hint="fetch newer TCB Info: a module may have been published since",
     )
 
 
