@@ -85,7 +85,18 @@ def test_collateral_as_its_client_writes_it_to_a_file_is_taken(pccs: RunningPCCS
     assert served == encode(info)
 
 
-@pytest.mark.parametrize("target", ["refresh", "refresh?type=certs&fmspc=all", f"refresh?type=certs&fmspc=[{FMSPC}]"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "refresh",
+        # What the tool makes of `-f all`.
+        "refresh?type=certs&fmspc=",
+        "refresh?type=certs&fmspc=all",
+        f"refresh?type=certs&fmspc={FMSPC}",
+        f"refresh?type=certs&fmspc={FMSPC}%2C00906ED50000",
+        f"refresh?type=certs&fmspc=%5B{FMSPC}%2C+00906ED50000%5D",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_each_form_of_its_refresh_is_understood(lazy: tuple[RunningPCCS, Script], target: str, method: str) -> None:
     pccs, script = lazy

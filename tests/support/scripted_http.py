@@ -78,7 +78,7 @@ def scripted(replies: dict[str, Sequence[Reply]], *, tls: tuple[Path, Path] | No
                 self.wfile.write(reply.body)
             self.close_connection = length != len(reply.body)
 
-        do_GET = do_PUT = answer  # noqa: N815  the base class's names
+        do_GET = do_PUT = do_POST = answer  # noqa: N815  the base class's names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

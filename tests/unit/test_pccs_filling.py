@@ -46,6 +46,7 @@ from support.scripted_http import Reply, Script, scripted
 
 FMSPC: Final = platform().model.fmspc.hex().upper()
 TCB: Final = f"{V4}/tcb?fmspc={FMSPC}"
+ROOT_CRL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 PCKCERT: Final = f"{V4}/pckcert?{pckcert_query(upload_document())}"
 
 
@@ -139,6 +140,73 @@ def test_a_platform_is_fetched_with_the_key_and_everything_that_vouches_for_it(t
         assert get(served, TCB).status == 200
         keys = [named.get("ocp-apim-subscription-key") for named in script.headers]
         assert [bool(key) for key in keys] == ["pckcerts" in target for target in script.requests]
+
+
+@pytest.mark.parametrize("target", [f"{V4}/rootcacrl", f"{V4}/crl?uri={ROOT_CRL}"])
+def test_a_cold_cache_asks_once_for_the_root_s_crl(tmp_path: Path, target: str) -> None:
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        assert get(served, target).status == 200
+        assert paths(script) == [f"{V4}/qe/identity", f"{V4}/rootcacrl"]
+
+
+def test_who_had_a_certificate_fetched_gets_it_with_a_charset(tmp_path: Path) -> None:
+    """The reference's own: it sends what it fetched as text, and what it has stored as bytes."""
+    with filled(tmp_path, upstream_of(platform())) as (served, _):
+        fetched, stored = get(served, PCKCERT), get(served, PCKCERT)
+        assert fetched.body == stored.body
+        assert [dict(answer.headers)["Content-Type"] for answer in (fetched, stored)] == [
+            "application/x-pem-file; charset=utf-8",
+            "application/x-pem-file",
+        ]
+
+
+def test_a_platform_that_gave_a_manifest_is_asked_for_by_it(tmp_path: Path) -> None:
+    entry = upload_document()["platforms"][0]
+    with filled(tmp_path, upstream_of(platform()), mode=Mode.REQ) as (served, script):
+        by_manifest = {"qe_id": entry["qe_id"], "pce_id": entry["pce_id"], "platform_manifest": "AB" * 100}
+        for report in (by_manifest, entry):
+            assert send(served, "POST", f"{V4}/platforms", report, user_token=USER_TOKEN).status == 200
+        asked = [body for body in script.bodies if body]
+        # It need not repeat it: the cache knows it.
+        assert asked == [f'{{"platformManifest":"{"ab" * 100}","pceid":"0000"}}'.encode()] * 2
+
+
+def test_one_refresh_fetches_a_platform_once_and_its_model_s_documents_once(tmp_path: Path) -> None:
+    entry = upload_document()["platforms"][0]
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        for qe_id in ("01", "02"):
+            for cpu_svn in (entry["cpu_svn"], "ff" * 16):
+                report = {**entry, "qe_id": qe_id, "cpu_svn": cpu_svn}
+                assert send(served, "POST", f"{V4}/platforms", report, user_token=USER_TOKEN).status == 200
+        script.requests.clear()
+        assert get(served, f"{V4}/refresh?type=certs&fmspc=", admin_token=TOKEN).status == 200
+        assert paths(script) == [f"{V4}/pckcerts"] * 2 + [f"{V4}/tcb"] * 2 + [f"{TDX}/tcb"] * 2
+
+
+def test_a_refresh_asks_in_the_reference_s_order(tmp_path: Path) -> None:
+    entry = upload_document()["platforms"][0]
+    with filled(tmp_path, upstream_of(platform())) as (served, script):
+        assert send(served, "POST", f"{V4}/platforms", entry, user_token=USER_TOKEN).status == 200
+        script.requests.clear()
+        assert get(served, f"{V4}/refresh", admin_token=TOKEN).status == 200
+        order = [target.partition("?")[0].removeprefix(V4) for target in script.requests]
+        assert list(dict.fromkeys(order)) == [
+            *("/pckcrl", "/tcb", "/qe/identity", "/qve/identity", f"{TDX}/qe/identity", "/rootcacrl")
+        ]
+
+
+def test_a_report_is_repeated_until_the_vendor_has_the_better_certificate(tmp_path: Path) -> None:
+    """In LAZY mode, where nothing is queued: what is not available now may be later."""
+    entry = upload_document()["platforms"][0]
+    replies = upstream_of(platform())
+    (whole,) = replies[f"{V4}/pckcerts"]
+    certificates = json.loads(whole.body)
+    lacking = [{**certificates[0], "cert": "Not available", "tcbm": "F" * 36}, *certificates]
+    replies[f"{V4}/pckcerts"] = [replace(whole, body=json.dumps(lacking).encode()), whole]
+    with filled(tmp_path, replies) as (served, script):
+        for _ in range(3):
+            assert send(served, "POST", f"{V4}/platforms", entry, user_token=USER_TOKEN).status == 200
+        assert paths(script).count(f"{V4}/pckcerts") == 2
 
 
 @pytest.mark.parametrize(("ppid", "status"), [("0" * 768, 404), (None, 400)])

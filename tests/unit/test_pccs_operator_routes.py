@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +16,19 @@ import pytest
 
 from eaa.pccs.service import Service
 from eaa.pccs.wire import Response
-from support.pccs import TOKEN, USER_TOKEN, V3, V4, get, platform, send, service, upload_body, upload_document
+from support.pccs import (
+    TOKEN,
+    USER_TOKEN,
+    V3,
+    V4,
+    encode,
+    get,
+    platform,
+    send,
+    service,
+    upload_body,
+    upload_document,
+)
 
 FMSPC: Final = platform().model.fmspc.hex().upper()
 REPORTED: Final = {
@@ -112,6 +126,74 @@ def test_a_report_that_is_incomplete_is_refused(served: Service, broken: Any) ->
     assert queue(served).body == b"[]"
 
 
+@pytest.mark.parametrize(
+    ("manifest", "kept"), [("ABCD", "abcd"), ("abc", "ab"), ("zz", ""), ('ab","pceid":"x', "ab"), ("ab cd", "ab")]
+)
+def test_a_manifest_is_kept_up_to_where_it_is_no_hex(served: Service, manifest: str, kept: str) -> None:
+    """It is written into a request upstream: nothing else may come with it."""
+    assert report(served, {"qe_id": "q", "pce_id": "0000", "platform_manifest": manifest}).status == 200
+    (waiting,) = json.loads(queue(served).body)
+    assert waiting["platform_manifest"] == kept
+
+
+def test_a_platform_that_is_known_by_a_manifest_need_not_repeat_it(tmp_path: Path) -> None:
+    document = upload_document()
+    entry = document["platforms"][0]
+    entry["platform_manifest"] = "F0" * 100
+    with service(tmp_path, uploads=(encode(document),)) as served:
+        assert report(served, {**entry, "cpu_svn": "ff" * 16, "platform_manifest": ""}).status == 200
+        (waiting,) = json.loads(queue(served).body)
+        assert (waiting["platform_manifest"], waiting["cpu_svn"]) == ("f0" * 100, "FF" * 16)
+
+
+@pytest.mark.parametrize("qe_id", ["\ud800", "a\0b"])
+def test_what_is_no_text_is_refused(served: Service, qe_id: str) -> None:
+    """JSON can spell half a character, which has no bytes, and NUL, which some databases do not take."""
+    assert report(served, {**REPORTED, "qe_id": qe_id}).status == 400
+    assert report(served, {**REPORTED, "qe_id": "\U0001f600"}).status == 200
+
+
+RAW: Final = json.dumps(REPORTED).encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("identity", RAW, 200),
+        ("gzip", gzip.compress(RAW), 200),
+        ("GZIP", gzip.compress(RAW), 200),
+        ("deflate", zlib.compress(RAW), 200),
+        ("gzip", RAW, 400),
+        ("gzip", gzip.compress(RAW)[:-9], 400),
+        ("gzip", gzip.compress(b" " * 3_000_000), 413),
+        ("br", RAW, 500),
+        ("x", RAW, 500),
+    ],
+)
+def test_a_compressed_body_is_inflated_and_bounded(served: Service, encoding: str, body: bytes, status: int) -> None:
+    answer = send(served, "POST", f"{V4}/platforms", body, user_token=USER_TOKEN, content_encoding=encoding)
+    assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/json; charset=UTF-8", 200),
+        ('application/json; charset="utf-8"', 200),
+        ("application/JSON;x=1", 200),
+        ("application/json; charset=utf-16", 400),
+        ("application/json; charset=latin1", 500),
+        ("application/vnd.api+json", 400),
+        ("text/plain", 400),
+        ("json", 400),
+        ("", 400),
+    ],
+)
+def test_a_body_has_to_say_that_it_is_json(served: Service, kind: str, status: int) -> None:
+    answer = send(served, "POST", f"{V4}/platforms", RAW, user_token=USER_TOKEN, content_type=kind)
+    assert answer.status == status
+
+
 @pytest.mark.parametrize(("update", "status"), [("early", 200), ("ALL", 200), ("Standard", 200), ("x", 400)])
 def test_a_report_may_name_which_updates_are_wanted(served: Service, update: str, status: int) -> None:
     assert report(served, REPORTED, target=f"{V4}/platforms?update={update}").status == status
@@ -129,7 +211,7 @@ def test_each_token_opens_its_own_route_only(served: Service) -> None:
     assert get(served, f"{V4}/platforms", method="OPTIONS").body == b"POST,GET,HEAD"
 
 
-@pytest.mark.parametrize("source", [f"[{FMSPC}]", f"[ {FMSPC.lower()} , 000000000000 ]", "[]"])
+@pytest.mark.parametrize("source", [f"[{FMSPC}]", f"[ {FMSPC.lower()},000000000000 ]", "[]"])
 def test_cached_platforms_are_listed_by_model(served: Service, source: str) -> None:
     entry = upload_document()["platforms"][0]
     response = queue(served, f"?source={source.replace(' ', '%20')}")
@@ -142,7 +224,7 @@ def test_platforms_of_another_model_are_not(served: Service) -> None:
     assert queue(served, "?source=[000000000000]").body == b"[]"
 
 
-@pytest.mark.parametrize("source", ["x", "[", "[x]", "]", f"{FMSPC}"])
+@pytest.mark.parametrize("source", ["x", "[", "[x]", "]", f"{FMSPC}", f"[{FMSPC},%20{FMSPC}]", f"[{FMSPC},]"])
 def test_a_source_is_a_queue_or_a_list(served: Service, source: str) -> None:
     assert queue(served, f"?source={source}").status == 400
 

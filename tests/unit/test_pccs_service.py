@@ -266,9 +266,13 @@ def test_tcb_info_may_be_asked_for_by_its_evaluation_number(served: Service, off
         assert response.body == get(served, f"{V4}/tcb?fmspc={FMSPC}").body
 
 
-@pytest.mark.parametrize("number", ["", "x", "-1", "1" * 11, "1.5"])
+@pytest.mark.parametrize("number", ["x", "-1", "1" * 11, "1.5"])
 def test_an_evaluation_number_is_a_number(served: Service, number: str) -> None:
     assert get(served, f"{V4}/tcb?fmspc={FMSPC}&tcbEvaluationDataNumber={number}").status == 400
+
+
+def test_an_empty_evaluation_number_is_none(served: Service) -> None:
+    assert get(served, f"{V4}/tcb?fmspc={FMSPC}&tcbEvaluationDataNumber=").status == 200
 
 
 # --- paths and methods

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from eaa.pccs.wire import SENTENCES, Refusal, Request, Response, Status, cannot, entity_tag, finish, options, sentence
+from eaa.pccs.wire import (
+    SENTENCES,
+    Refusal,
+    Request,
+    Response,
+    Status,
+    cannot,
+    entity_tag,
+    finish,
+    json_answer,
+    named_headers,
+    options,
+    sentence,
+)
 
 HELLO = Response(status=200, headers=(("Content-Type", "text/plain"), ("SGX-FMSPC", "00")), body=b"hello")
 
@@ -49,6 +62,8 @@ TAG = entity_tag(b"hello")
         ({"if_none_match": 'W/"other"'}, 200),
         ({"if_none_match": ""}, 200),
         ({"if_none_match": TAG, "cache_control": "no-cache"}, 200),
+        ({"if_none_match": TAG, "cache_control": "max-age=0, No-Cache"}, 200),
+        ({"if_none_match": TAG, "cache_control": "x-no-cache"}, 304),
         ({"if_none_match": TAG, "if_modified_since": "Mon, 23 Nov 2026 05:00:00 GMT"}, 200),
         ({}, 200),
     ],
@@ -116,10 +131,33 @@ def test_an_unknown_path_gets_express_s_page() -> None:
         ("a=%41+b%2F", "A b/"),
         ("b=1", None),
         ("", None),
+        ("a[]=1", "1"),
+        ("a%5B%5D=1&a=2", "1"),
+        ("a[0]=1", "1"),
+        ("a[][]=1", "1"),
+        ("a[x]=1", None),
     ],
 )
 def test_the_first_value_of_a_parameter_counts(query: str, value: str | None) -> None:
     assert request(query=query).parameters().get("a") == value
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "value"),
+    [
+        ("Admin-Token", ["one"], "one"),
+        ("admin-token", ["one", "two"], "one, two"),
+        ("If-None-Match", ['"a"', '"b"'], '"a", "b"'),
+        ("Content-Type", ["application/json", "text/plain"], "application/json"),
+    ],
+)
+def test_the_values_of_a_repeated_header_are_one_list(name: str, values: list[str], value: str) -> None:
+    """A right token beside a wrong one opens nothing; a body has one type."""
+    assert named_headers((name, each) for each in values) == {name.lower(): value}
+
+
+def test_json_is_utf_8_without_escapes() -> None:
+    assert json_answer({"qe_id": "É"}).body == '{"qe_id":"É"}'.encode()
 
 
 @pytest.mark.parametrize(

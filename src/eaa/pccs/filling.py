@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 from eaa.errors import EAAError
 from eaa.pccs.admission import admit
 from eaa.pccs.flights import Missing, SharedFlights
+from eaa.pccs.freshness import Freshness
 from eaa.pccs.observing import Nobody, Observer
 from eaa.pccs.records import DocumentKey, Kind
 from eaa.pccs.registration import Registration, Waiting
@@ -48,8 +49,10 @@ IDENTITIES: Final[Mapping[str, tuple[str, str]]] = {
 RENEW_CRL: Final = timedelta(days=7)
 """How long before its end a CRL that vouches is fetched anew, with whatever is fetched below it."""
 _NOT_AVAILABLE: Final = "not available"
+_USUAL: Final = "STANDARD"
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_TCBInfos = Callable[[str], tuple[tuple[UploadedDocument, ...], str]]
 
 
 class Mode(StrEnum):
@@ -128,11 +131,7 @@ class Filler:
 
     def identity(self, *, name: str, update: str) -> None:
         """Fetch the identity of QE, QVE or TD_QE."""
-        product, route = IDENTITIES[name]
-        answer = self._upstream.get(product, route, {"update": update.lower()})
-        document = UploadedDocument(name=name, tee=product.upper(), update=update, text=answer.body)
-        chain = answer.header("SGX-Enclave-Identity-Issuer-Chain")
-        self._keep(replace(EMPTY_UPLOAD, identities=(document,), chains={IDENTITY: chain}))
+        self._keep(self._identity(name, update))
 
     def pck_crl(self, *, ca: str, uri: str | None = None) -> None:
         """Fetch the CRL of the PROCESSOR or PLATFORM CA, and remember the address by which a client knows it."""
@@ -141,19 +140,20 @@ class Filler:
         self._keep(replace(EMPTY_UPLOAD, pck_crls={ca: answer.body}, chains={ca: chain}, root_crl_uri=uri))
 
     def root_crl(self, *, uri: str | None = None) -> None:
-        """Fetch the root's CRL; before it, where no document has named the upstream's root yet, the QE identity."""
-        if self._root is None or not self._store.supplement(self._root).chains:
-            self.identity(name="QE", update="STANDARD")
-        name, chain = next(iter(self._store.supplement(self._root).chains.items()))
-        crl = self._upstream.root_crl()
-        self._keep(replace(EMPTY_UPLOAD, chains={name: chain}, root_crl=crl, root_crl_uri=uri))
+        """Fetch the root's CRL; with it, where no document has named the upstream's root yet, the QE identity."""
+        chains = {} if self._root is None else self._store.supplement(self._root).chains
+        named = replace(EMPTY_UPLOAD, chains=dict(list(chains.items())[:1])) if chains else self._identity("QE", _USUAL)
+        self._keep(replace(named, root_crl=self._upstream.root_crl(), root_crl_uri=uri))
 
-    def platform(self, platform: Registration, *, raises_queue: bool = False) -> None:
+    def platform(
+        self, platform: Registration, *, raises_queue: bool = False, tcb_infos: _TCBInfos | None = None
+    ) -> None:
         """Fetch the certificates of a platform, and all TCB Info of its model.
 
         Args:
             platform: with an encrypted PPID or a manifest.
             raises_queue: remember for which TCBs the vendor has no certificate.
+            tcb_infos: fetches all TCB Info of a model, once for many platforms.
         """
         if not platform.platform_manifest and not platform.enc_ppid:
             raise Refusal(Status.INVALID_REQUEST, "a platform is fetched by its encrypted PPID or its manifest")
@@ -173,7 +173,7 @@ class Filler:
         candidates = _believed(lambda: tuple(read_candidate(entry) for entry in available))
         fmspc = candidates[0].certificate.fmspc.hex().upper()
         ca = candidates[0].certificate.ca.upper()
-        documents, chain = self._tcb_infos(fmspc)
+        documents, chain = (tcb_infos or self._tcb_infos)(fmspc)
         inner = json.loads(next(each.text for each in documents if each.tee == "SGX"))["tcbInfo"]
         fetched = UploadedPlatform(
             qe_id=platform.qe_id,
@@ -187,13 +187,16 @@ class Filler:
             certificates=candidates,
             tcb_info=inner,
         )
-        fetched = replace(fetched, raw_tcbs=_fitting(fetched, platform))
+        fitting = _fitting(fetched, platform)
+        # Where a better certificate may come, a report that is repeated has to ask for it, unless it is queued.
+        may_improve = len(available) < len(entries) and not raises_queue
+        fetched = replace(fetched, raw_tcbs=() if may_improve else fitting)
         root = _believed(lambda: read_chain(chain))[-1].fingerprint.hex()
         if not self._has_crl(root, ca=ca):
             self.once(f"ca crl/{ca}", partial(self._add_ca_crl, root, ca))
         chains = {TCB_INFO: chain, ca: answer.header("SGX-PCK-Certificate-Issuer-Chain")}
         self._keep(replace(EMPTY_UPLOAD, platforms=(fetched,), tcb_infos=documents, chains=chains))
-        if platform.cpu_svn and platform.pce_svn and not fetched.raw_tcbs:
+        if platform.cpu_svn and platform.pce_svn and not fitting:
             raise Refusal(Status.NO_CACHE_DATA, "the vendor has no certificate for the TCB that the platform reports")
 
     def refresh(self) -> int:
@@ -211,10 +214,16 @@ class Filler:
     def refresh_platforms(self, fmspcs: tuple[str, ...]) -> int:
         """Fetch anew the certificates of all platforms of these models, or of all; return how many could not be."""
         failures = 0
-        for row in self._store.cached_platforms(fmspcs, root=self._upstream_root()):
-            platform = Registration(**{name: row[name] for name in Registration.__dataclass_fields__})
+        rows = self._store.cached_platforms(fmspcs, root=self._upstream_root())
+        # A platform stands there once for each TCB that it reported; which certificate is for which is chosen anew.
+        once = {(row["qe_id"], row["pce_id"]): row for row in rows}
+        tcb_infos = cache(self._tcb_infos)
+        for row in once.values():
+            platform = Registration(
+                **{**row, **{name: row[name].lower() for name in ("enc_ppid", "platform_manifest")}}
+            )
             try:
-                self.platform(platform)
+                self.platform(platform, tcb_infos=tcb_infos)
             except Refusal as refusal:
                 failures += 1
                 _log.warning("the certificates of a platform are not refreshed: %s", refusal.cause)
@@ -244,13 +253,15 @@ class Filler:
                 raise
 
     def _everything(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return, by name, what fetches each document of the upstream's PKI anew; CRLs first: they vouch."""
+        """Return, by name, what fetches each document of the upstream's PKI anew, in the reference's order.
+
+        A CRL that vouches and is near its end is fetched with whatever comes first.
+        """
         root = self._upstream_root()
         keys = [document.key for document in self._store.catalogue(root=root)] if root else []
         names = {kind: [key for key in keys if key.kind is kind] for kind in Kind}
         current = [key for kind in (Kind.TCB_INFO, Kind.IDENTITY) for key in names[kind] if key.api_version == 4]
         return [
-            *([("rootcacrl", self.root_crl)] if names[Kind.ROOT_CRL] else []),
             *(("pckcrl", partial(self.pck_crl, ca=key.name)) for key in names[Kind.PCK_CRL]),
             *(
                 ("tcb", partial(self.tcb_info, tee=key.tee, fmspc=key.name, update=key.update_type))
@@ -258,6 +269,7 @@ class Filler:
                 else ("identity", partial(self.identity, name=key.name, update=key.update_type))
                 for key in current
             ),
+            *([("rootcacrl", self.root_crl)] if names[Kind.ROOT_CRL] else []),
         ]
 
     def _upstream_root(self) -> str | None:
@@ -266,14 +278,24 @@ class Filler:
             known = self._store.pkis()
             if len(known) != 1:
                 if known:
-                    self._optional(partial(self.identity, name="QE", update="STANDARD"), is_optional=True)
+                    self._optional(partial(self.identity, name="QE", update=_USUAL), is_optional=True)
                 return self._root
             return known[0].root
         return self._root
 
+    def _identity(self, name: str, update: str) -> Upload:
+        product, route = IDENTITIES[name]
+        answer = self._upstream.get(product, route, {"update": update.lower()})
+        document = UploadedDocument(name=name, tee=product.upper(), update=update, text=answer.body)
+        chain = answer.header("SGX-Enclave-Identity-Issuer-Chain")
+        return replace(EMPTY_UPLOAD, identities=(document,), chains={IDENTITY: chain})
+
     def _tcb_info(self, tee: str, fmspc: str, update: str) -> tuple[UploadedDocument, str]:
         which = {"tcbEvaluationDataNumber": update[1:]} if update.startswith("#") else {"update": update.lower()}
         answer = self._upstream.get(tee.lower(), "tcb", {"fmspc": fmspc, **which})
+        if update.startswith("#") and _believed(lambda: Freshness.of_json(answer.body)).number != int(update[1:]):
+            # Kept under the number that was asked for, it would let any client fill the store with one row a number.
+            raise Absent(Status.NO_CACHE_DATA, "the upstream answered with TCB Info of another evaluation number")
         document = UploadedDocument(name=fmspc, tee=tee, update=update, text=answer.body)
         return document, answer.header("TCB-Info-Issuer-Chain")
 

@@ -104,7 +104,7 @@ def _platform(filler: Filler, parameters: Mapping[str, str]) -> Fetch:
         pce_id=query.hex_parameter(parameters, "pceid", 4),
         cpu_svn=query.hex_parameter(parameters, "cpusvn", 32),
         pce_svn=query.hex_parameter(parameters, "pcesvn", 4),
-        enc_ppid=parameters.get("encrypted_ppid", "").lower(),
+        enc_ppid=parameters.get("encrypted_ppid", "").upper(),
         platform_manifest="",
     )
     return Fetch(name=platform.fetch_name, work=partial(filler.platform, platform))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from email.message import Message
 from functools import partial
+from typing import Final
 
 from eaa.pccs import query
 from eaa.pccs.admission import admit
@@ -14,10 +18,11 @@ from eaa.pccs.places import REFRESH, UPLOAD, Place
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.store import Store
-from eaa.pccs.uploads import parse_upload
+from eaa.pccs.uploads import MAX_UPLOAD, parse_upload
 from eaa.pccs.wire import HTML, Refusal, Request, Response, Status, json_answer, sentence
 from eaa.verifier import TrustAnchors
 
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS + 32
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +61,9 @@ class Operations:
         update = query.update_type(request.parameters(), may_be=query.ALL_UPDATES)
         registration = Registration.parse(_json_body(request))
         if not self._store.is_cached(registration):
-            self._provision(registration)
+            # One that was once known by its manifest still is.
+            manifest = registration.platform_manifest or self._store.manifest_of(registration)
+            self._provision(replace(registration, platform_manifest=manifest))
         if self._filler is not None:
             self._filler.complete(query.UPDATES if update == "ALL" else (update,))
         return sentence(Status.OK)
@@ -123,8 +130,35 @@ class Operations:
 
 
 def _json_body(request: Request) -> bytes:
-    """Return the body of a request that says it is JSON. Raises Refusal (400)."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind or 'unknown'}, not application/json")
-    return request.body
+    """Return the body of a request that says it is JSON, inflated.
+
+    Raises:
+        Refusal: 400, it is of another type or broken; 413; 500, as in the reference, for a charset or an encoding that
+            is none of its own.
+    """
+    said = Message()
+    said["content-type"] = request.headers.get("content-type", "")
+    kind, charset = said.get_content_type(), str(said.get_param("charset", "utf-8")).lower()
+    if "content-type" not in request.headers or kind != "application/json":
+        raise Refusal(Status.INVALID_REQUEST, f"the body is of type {kind}, not application/json")
+    if charset != "utf-8":
+        is_known = charset.startswith("utf-")
+        raise Refusal(Status.INVALID_REQUEST if is_known else Status.INTERNAL_ERROR, f"the body is in {charset}")
+    return _inflated(request.body, request.headers.get("content-encoding", "identity").lower())
+
+
+def _inflated(body: bytes, encoding: str) -> bytes:
+    if encoding == "identity":
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise Refusal(Status.INTERNAL_ERROR, f"the body is encoded as {encoding}")
+    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        found = inflater.decompress(body, MAX_UPLOAD + 1)
+    except zlib.error as error:
+        raise Refusal(Status.INVALID_REQUEST, f"the body cannot be inflated: {error}") from error
+    if len(found) > MAX_UPLOAD:
+        raise Refusal(Status.CONTENT_TOO_LARGE, "the body inflates to more than may be sent")
+    if not inflater.eof:
+        raise Refusal(Status.INVALID_REQUEST, "the body ends before its end")
+    return found

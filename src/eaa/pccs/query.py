@@ -45,10 +45,7 @@ def hex_parameter(parameters: Mapping[str, str], name: str, digits: int) -> str:
 
 def qe_id(parameters: Mapping[str, str]) -> str:
     """Return the parameter `qeid`. Raises Refusal (400)."""
-    value = parameters.get("qeid", "")
-    if not 0 < len(value) <= MAX_QE_ID:
-        raise Refusal(Status.INVALID_REQUEST, f"qeid has {len(value)} characters, 1 to {MAX_QE_ID} are allowed")
-    return value.upper()
+    return _text(parameters, "qeid", MAX_QE_ID).upper()
 
 
 def update_type(parameters: Mapping[str, str], *, may_be: tuple[str, ...] = UPDATES) -> str:
@@ -60,9 +57,9 @@ def update_type(parameters: Mapping[str, str], *, may_be: tuple[str, ...] = UPDA
 
 
 def evaluation_number(parameters: Mapping[str, str]) -> int | None:
-    """Return the parameter `tcbEvaluationDataNumber` where it is given. Raises Refusal (400)."""
+    """Return the parameter `tcbEvaluationDataNumber` where it is given, and not empty. Raises Refusal (400)."""
     value = parameters.get("tcbEvaluationDataNumber")
-    if value is None:
+    if not value:
         return None
     if not (value.isascii() and value.isdecimal() and len(value) <= MAX_NUMBER_DIGITS):
         raise Refusal(Status.INVALID_REQUEST, "tcbEvaluationDataNumber is not a number")
@@ -70,24 +67,29 @@ def evaluation_number(parameters: Mapping[str, str]) -> int | None:
 
 
 def fmspc_list(text: str) -> tuple[str, ...]:
-    """Read `[F1,F2]`, in upper case; `[]` names none. Raises Refusal (400)."""
+    """Read `[F1,F2]`, without spaces between them, in upper case; `[]` names none. Raises Refusal (400)."""
     if not (text.startswith("[") and text.endswith("]") and len(text) > 1):
         raise Refusal(Status.INVALID_REQUEST, "not a list of FMSPCs in brackets")
-    items = [item.strip() for item in text[1:-1].split(",")] if text[1:-1].strip() else []
+    inner = text[1:-1].strip()
+    items = inner.split(",") if inner else []
     if not all(is_hex(item, 12) for item in items):
         raise Refusal(Status.INVALID_REQUEST, "an FMSPC of the list is not 12 hex digits")
     return tuple(item.upper() for item in items)
 
 
 def models(parameters: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the FMSPCs of a refresh: one, a list in brackets, or none for `all`. Raises Refusal (400).
+    """Return the FMSPCs of a refresh, none of them for all: one, several, or an empty value. Raises Refusal (400).
 
-    The last two are what the reference's own tool sends, and the reference refuses.
+    The reference's own tool sends an empty value for its `all`, and lists with brackets, spaces or neither; the
+    reference itself understands one FMSPC only.
     """
-    value = parameters.get("fmspc", "")
-    if value.lower() == "all":
+    value = parameters.get("fmspc")
+    if value is None:
+        raise Refusal(Status.INVALID_REQUEST, "the refresh of certificates names no fmspc, not even an empty one")
+    if value.lower() in ("", "all"):
         return ()
-    return fmspc_list(value) if value.startswith("[") else (hex_parameter(parameters, "fmspc", 12),)
+    inner = value.removeprefix("[").removesuffix("]") if value.startswith("[") else value
+    return fmspc_list(f"[{inner.replace(' ', '')}]")
 
 
 def certificate_authority(parameters: Mapping[str, str]) -> str:
@@ -100,9 +102,14 @@ def certificate_authority(parameters: Mapping[str, str]) -> str:
 
 def crl_uri(parameters: Mapping[str, str]) -> str:
     """Return the parameter `uri`. Raises Refusal (400)."""
-    value = parameters.get("uri", "")
-    if not 0 < len(value) <= MAX_URI:
-        raise Refusal(Status.INVALID_REQUEST, f"uri has {len(value)} characters, 1 to {MAX_URI} are allowed")
+    return _text(parameters, "uri", MAX_URI)
+
+
+def _text(parameters: Mapping[str, str], name: str, maximum: int) -> str:
+    value = parameters.get(name, "")
+    # Databases differ in whether a text may hold a NUL.
+    if not 0 < len(value) <= maximum or "\0" in value:
+        raise Refusal(Status.INVALID_REQUEST, f"{name} has {len(value)} characters, 1 to {maximum} but NUL are allowed")
     return value
 
 

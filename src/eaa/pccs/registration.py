@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from eaa.pccs.schema import REGISTRATION, violations
-from eaa.pccs.uploads import load_json
+from eaa.pccs.uploads import leading_bytes, load_json
 from eaa.pccs.wire import Refusal, Status
 
 
@@ -56,14 +56,14 @@ class Registration:
             pce_id=document["pce_id"].upper(),
             cpu_svn=named["cpu_svn"].upper(),
             pce_svn=named["pce_svn"].upper(),
-            platform_manifest=manifest.lower(),
+            platform_manifest=leading_bytes(manifest).lower(),
             enc_ppid=named["enc_ppid"].lower(),
         )
 
     @property
     def fetch_name(self) -> str:
         """Name its fetch; another PPID or manifest for the same ids is another fetch, which may end otherwise."""
-        asked = hashlib.sha256(f"{self.enc_ppid}/{self.platform_manifest}".encode()).hexdigest()[:16]
+        asked = hashlib.sha256(f"{self.enc_ppid.lower()}/{self.platform_manifest}".encode()).hexdigest()[:16]
         return f"platform/{asked}/{self.pce_id}/{self.qe_id}"
 
     def to_json(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ from eaa.pccs.http_engine import KEEP_ALIVE, Engine, TLSFiles, bind, engine_fail
 from eaa.pccs.metrics import route_of
 from eaa.pccs.openapi import OPENAPI, described
 from eaa.pccs.service import Service
-from eaa.pccs.wire import Request, Response, Status
+from eaa.pccs.wire import Request, Response, Status, named_headers
 from eaa.program.loop import run_service
 
 __all__ = ["Background", "TLSFiles", "base_url", "bind", "leave_if_engine_lingers", "serve"]
@@ -291,7 +291,7 @@ class _Application:
             method=scope.method,
             path=scope.path,
             query=scope.query_string,
-            headers={name.lower(): value for name, value in scope.headers.items()},
+            headers=named_headers(scope.headers.items()),
         )
         self._in_progress += 1
         self._is_idle.clear()

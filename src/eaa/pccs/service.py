@@ -43,6 +43,7 @@ _V3_WARNING: Final = warning(
 )
 _ASK_UPSTREAM: Final = frozenset({("POST", "/platforms"), ("GET", REFRESH), ("POST", REFRESH), ("HEAD", REFRESH)})
 _WRITES: Final = frozenset({"PUT", "POST"})
+FETCHED_PEM: Final = "application/x-pem-file; charset=utf-8"
 _log = logging.getLogger(__name__)
 _Handler = Callable[[Request, Place], Response]
 
@@ -207,7 +208,7 @@ class Service:
             raise Refusal(
                 refusal.status, refusal.cause, warning=refusal.warning or miss.warning, alarms=refusal.alarms
             ) from refusal
-        return self._dispatch(request, place)
+        return _as_fetched(self._dispatch(request, place), place)
 
     def _fill(self, request: Request, place: Place | None, fetch: Fetch) -> None:
         """Fetch what a request misses, unless somebody has brought it since."""
@@ -265,6 +266,14 @@ def _route_table(
         sgx.setdefault(route, {})["GET"] = handler
     tdx = {route: {"GET": reader.routes()[route]} for route in ("/tcb", "/qe/identity")}
     return {"SGX": sgx, "TDX": tdx, "HEALTH": health.routes()}
+
+
+def _as_fetched(response: Response, place: Place | None) -> Response:
+    """Return an answer as the reference gives it to who had it fetched: a certificate then has a charset, just once."""
+    if place is None or place.route != "/pckcert":
+        return response
+    headers = tuple(pair for pair in response.headers if pair[0] != "Content-Type")
+    return replace(response, headers=(*headers, ("Content-Type", FETCHED_PEM)), keep_until=None)
 
 
 def _database_failure(error: SQLAlchemyError) -> Response:

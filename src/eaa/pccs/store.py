@@ -224,17 +224,20 @@ class Store:
                 for row in connection.execute(query).mappings()
             ]
 
+    def manifest_of(self, registration: Registration) -> str:
+        """Return the manifest that a platform was stored with, lower-case hex; empty where there is none."""
+        named = platforms.c
+        same = (named.qe_id == registration.qe_id, named.pce_id == registration.pce_id)
+        with self._engine.connect() as connection:
+            found = connection.scalars(sa.select(named.platform_manifest).where(*same))
+            return next((manifest.hex() for manifest in found if manifest), "")
+
     def is_cached(self, registration: Registration) -> bool:
         """Whether nothing is missing for a platform that reports itself."""
         named, tcbs = platforms.c, platform_tcbs.c
         query = sa.select(sa.literal(1)).where(named.qe_id == registration.qe_id, named.pce_id == registration.pce_id)
         if registration.platform_manifest:
-            try:
-                manifest = bytes.fromhex(registration.platform_manifest)
-            except ValueError:
-                # Whatever it is, nothing like it is stored.
-                return False
-            query = query.where(named.platform_manifest == manifest)
+            query = query.where(named.platform_manifest == bytes.fromhex(registration.platform_manifest))
         else:
             same = (tcbs.qe_id == named.qe_id, tcbs.pce_id == named.pce_id, tcbs.root == named.root)
             raw = (tcbs.cpu_svn == registration.cpu_svn, tcbs.pce_svn == registration.pce_svn)
@@ -325,6 +328,13 @@ class Store:
         query = sa.select(table.c.text).where(table.c.fmspc == fmspc, table.c.is_default)
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
+
+    def all_policies(self) -> list[AppraisalPolicy]:
+        """Return every appraisal policy, by model and id."""
+        columns = [policies_table.c[name] for name in AppraisalPolicy.__dataclass_fields__]
+        with self._engine.connect() as connection:
+            found = [AppraisalPolicy(**row) for row in connection.execute(sa.select(*columns)).mappings()]
+        return sorted(found, key=lambda each: (each.fmspc, each.id))
 
     def put_policy(self, policy: AppraisalPolicy, *, now: datetime) -> None:
         """Keep an appraisal policy; a new default of a model takes the place of the old one."""

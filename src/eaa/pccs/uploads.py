@@ -35,6 +35,7 @@ IDENTITY: Final = "IDENTITY"
 CAS: Final = ("PROCESSOR", "PLATFORM")
 """The PCK CAs, and the names of their chains."""
 
+_HEX_BYTES: Final = re.compile(r"(?:[0-9a-fA-F]{2})*")
 _HEADER_SAFE: Final = re.compile(r"[A-Za-z0-9%._~!*'()-]+")
 _ENCODED_BEGIN: Final = "-----BEGIN%20CERTIFICATE-----"
 _IDENTITY_NAMES: Final = {"qeidentity": "QE", "qveidentity": "QVE", "tdqeidentity": "TD_QE"}
@@ -191,9 +192,20 @@ def load_json(body: bytes, *, what: str) -> tuple[str, Any]:
     try:
         text = body.decode()
         document = json.loads(text, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
+        if "\\u" in text:
+            # Escapes can spell what is no text: half a character, which has no bytes, and NUL, which databases refuse.
+            if "\\u0000" in text:
+                raise _invalid(f"{what} holds a NUL")
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _invalid(f"{what} is not JSON: {error}") from error
     return text, document
+
+
+def leading_bytes(text: str) -> str:
+    """Return hex up to where it is none any more: a manifest is any text, and the reference keeps these bytes of it."""
+    match = _HEX_BYTES.match(text)
+    return match[0] if match else ""
 
 
 def _platforms(document: dict[str, Any], api_version: int) -> tuple[UploadedPlatform, ...]:
@@ -228,7 +240,7 @@ def _platform(
         fmspc=fmspc,
         ca=first.ca.upper(),
         enc_ppid=(named.get("enc_ppid") or "").upper(),
-        platform_manifest=(named.get("platform_manifest") or "").upper(),
+        platform_manifest=leading_bytes(named.get("platform_manifest") or "").upper(),
         is_listed=bool(listed),
         raw_tcbs=tuple(
             RawTCB(cpu_svn=item["cpu_svn"].upper(), pce_svn=item["pce_svn"].upper())

@@ -111,10 +111,16 @@ class Upstream:
         return self._request("POST", f"{self._base.of('sgx')}pckcerts", headers=headers, body=body)
 
     def root_crl(self) -> bytes:
-        """Return the root's CRL, DER: Intel publishes it beside its service, a cache on a route. Raises as `get`."""
+        """Return the root's CRL, DER: Intel publishes it beside its service, a cache on a route. Raises as `get`.
+
+        What stands before Intel's service under another name has that route no more than Intel's.
+        """
         if self._base.is_intel_pcs:
             return self._request("GET", INTEL_ROOT_CRL_URL).body
-        body = self._request("GET", f"{self._base.of('sgx')}rootcacrl").body
+        try:
+            body = self._request("GET", f"{self._base.of('sgx')}rootcacrl").body
+        except Absent:
+            return self._request("GET", INTEL_ROOT_CRL_URL).body
         try:
             return bytes.fromhex(body.decode("ascii"))
         except ValueError:
@@ -189,7 +195,8 @@ def _asked_for(retry_after: str | None) -> float | None:
         return float(text[:9])
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
+        # OverflowError: a year of more digits than a machine counts.
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max((moment - datetime.now(UTC)).total_seconds(), 0.0)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
@@ -30,6 +31,9 @@ HTML: Final = "text/html; charset=utf-8"
 _HTML_ESCAPES: Final = str.maketrans({'"': "&quot;", "&": "&amp;", "'": "&#39;", "<": "&lt;", ">": "&gt;"})
 _PATH_CHARACTERS: Final = "/:@!$&'()*+,;=~"
 _CONTENT_HEADERS: Final = frozenset({"content-type", "content-length"})
+_INDEX: Final = re.compile(r"(?:\[\d{0,2}\])+$", re.ASCII)
+"""Behind a parameter's name: it is one item of a list."""
+_NO_CACHE: Final = re.compile(r"(?:^|,)\s*no-cache\s*(?:,|$)", re.IGNORECASE)
 
 
 class Status(IntEnum):
@@ -99,14 +103,18 @@ class Request:
         return f"{method[:16]} {quote(self.path[:200], safe=_PATH_CHARACTERS)}"
 
     def parameters(self) -> dict[str, str]:
-        """Return the query's parameters; of a repeated one the first counts, and `x[]` is `x`. Raises Refusal (400)."""
+        """Return the query's parameters; of a repeated one the first counts, and `x[]` is `x`, as is `x[0]`.
+
+        Raises:
+            Refusal: 400, there are too many.
+        """
         if len(self.query) > MAX_QUERY:
             raise Refusal(Status.INVALID_REQUEST, f"the query has {len(self.query)} characters")
         try:
             pairs = parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
         except ValueError as error:
             raise Refusal(Status.INVALID_REQUEST, "the query has too many parameters") from error
-        return {name.removesuffix("[]"): value for name, value in reversed(pairs)}
+        return {_INDEX.sub("", name): value for name, value in reversed(pairs)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +132,21 @@ class Response:
     """Whether what is in it should be renewed soon, though it still may be given."""
 
 
+def named_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a request's headers by lower-case name. Of a repeated one the values are one list, as in the reference.
+
+    So two tokens are no token. Only of the body's type the first one counts.
+    """
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        key = name.lower()
+        if key not in found:
+            found[key] = value
+        elif key != "content-type":
+            found[key] = f"{found[key]}, {value}"
+    return found
+
+
 def sentence(status: Status) -> Response:
     """Return the answer that consists of a status and its sentence."""
     return Response(status=status, headers=(("Content-Type", HTML),), body=SENTENCES[status].encode())
@@ -131,7 +154,7 @@ def sentence(status: Status) -> Response:
 
 def json_answer(value: Any, *, status: int = Status.OK, headers: tuple[tuple[str, str], ...] = ()) -> Response:
     """Return a value as compact JSON."""
-    body = json.dumps(value, separators=(",", ":")).encode()
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     return Response(status=status, headers=(*headers, ("Content-Type", JSON)), body=body)
 
 
@@ -187,7 +210,7 @@ def _is_fresh(request: Request, response: Response, tag: str) -> bool:
     if request.method not in ("GET", "HEAD") or not 200 <= response.status < 300 or not wanted:
         return False
     # There is never a Last-Modified, so that a condition on the date is never met.
-    if "no-cache" in request.headers.get("cache-control", "").lower() or "if-modified-since" in request.headers:
+    if _NO_CACHE.search(request.headers.get("cache-control", "")) or "if-modified-since" in request.headers:
         return False
     strong = tag.removeprefix("W/")
     return wanted.strip() == "*" or any(

@@ -40,6 +40,8 @@ def apply(connection: sa.Connection, upload: Upload, *, now: datetime, becomes_d
     order = (pkis.c.preferred.desc(), pkis.c.uploads.desc())
     default = connection.scalar(sa.select(pkis.c.root).order_by(*order).limit(1))
     root = upload.root or default
+    if root is None and upload.is_empty:
+        return Stored(root="", replaces=None, platforms=0, tcb_infos=0, identities=0, kept_newer=0)
     if root is None:
         raise Refusal(Status.INVALID_REQUEST, "the upload has no issuer chain, so that its PKI is not known")
     writer = _Writer(connection=connection, root=root, updated=int(now.timestamp()))
@@ -161,10 +163,7 @@ class _Writer:
 
 
 def _described(platform: UploadedPlatform) -> dict[str, Any]:
-    try:
-        ppid, manifest = bytes.fromhex(platform.enc_ppid), bytes.fromhex(platform.platform_manifest)
-    except ValueError as error:
-        raise Refusal(Status.INVALID_REQUEST, "a platform's manifest is not hex") from error
+    ppid, manifest = bytes.fromhex(platform.enc_ppid), bytes.fromhex(platform.platform_manifest)
     return {"fmspc": platform.fmspc, "ca": platform.ca, "enc_ppid": ppid, "platform_manifest": manifest}
 
 
