@@ -404,6 +404,12 @@ ACCEPTANCES: Final = (
         holds=lambda outcome: outcome.keeps_meaning,
     ),
     Rule(
+        name="order of a PCK chain",
+        statement="its three certificates are found by their names in whatever order, as Intel does; the same facts",
+        where=r"splice\.chains_permuted",
+        holds=lambda outcome: outcome.keeps_meaning,
+    ),
+    Rule(
         name="line breaks of a PEM",
         statement="whitespace inside a PEM block says nothing; the facts are the same",
         where=r"(quote\.pem\.spelling|\w+_chain\.pem)$",

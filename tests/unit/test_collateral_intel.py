@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -466,6 +467,13 @@ def test_a_certificate_without_the_extension_is_no_pck(world: World) -> None:
 def test_a_pck_certificate_of_another_issuer_is_refused(world: World) -> None:
     world.pck.issuer_name = "Intel SGX Root CA"
     refused(lambda: PCKCertificate.parse(world.pck.der()), Reason.CERTIFICATE_MALFORMED)
+
+
+def test_the_pck_certificate_of_a_chain_is_the_one_with_the_sgx_extension(world: World) -> None:
+    ders = [certificate.der() for certificate in world.quote_chain]
+    for order in permutations(ders):
+        assert pck_certificate_of(pem(*order)) == PCKCertificate.parse(world.pck.der())
+    refused(lambda: pck_certificate_of(pem(*ders[1:])), Reason.SGX_EXTENSION_MALFORMED)
 
 
 def test_the_pck_certificate_of_a_quote_is_its_first(world: World) -> None:

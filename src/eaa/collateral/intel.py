@@ -440,7 +440,14 @@ def pck_certificate_of(certification_data: bytes, *, certification_data_type: in
             hint="configure the quoting host so that it puts the PCK certificate chain into its quotes",
         )
     maximum = PCK_CHAIN_LENGTH if certification_data_type == PCK_CHAIN_DATA else 1
-    return PCKCertificate.parse(decode_pem_text(split_pem_chain(certification_data, maximum=maximum)[0]))
+    first, *others = split_pem_chain(certification_data, maximum=maximum)
+    certificate = Certificate.parse(decode_pem_text(first))
+    # Nearly always it is the first; the order is not part of the contract.
+    for other in others if certificate.sgx_extension is None else ():
+        certificate = Certificate.parse(decode_pem_text(other))
+        if certificate.sgx_extension is not None:
+            break
+    return PCKCertificate.from_certificate(certificate)
 
 
 def split_signed_document(raw: bytes, member: SignedMember) -> tuple[bytes, bytes]:

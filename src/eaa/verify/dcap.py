@@ -10,10 +10,11 @@ library below it); the letters in comments are the order inside its fourth call.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import permutations
 from typing import Final, Generic, Literal, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -409,13 +410,26 @@ def _parse_pck_chain(pem: bytes, *, origin: Origin, known: Known | None, known_p
             Reason.CERTIFICATE_CHAIN,
             f"the {origin}'s PCK chain has {len(texts)} certificates; PCK certificate, PCK CA and root make "
             f"{PCK_CHAIN_LENGTH}",
-            hint="configure the quoting host so that it puts all three into its quotes, in this order",
+            hint="configure the quoting host so that it puts all three into its quotes",
         )
     known = {} if known is None else known
     if known_pck is not None and decode_pem_text(texts[0]) == known_pck.der:
         known[texts[0]] = known_pck
-    pck, ca, root = [_parse_certificate(text, known) for text in texts]
+    pck, ca, root = _in_order([_parse_certificate(text, known) for text in texts])
     return PCKChain(pck=pck, ca=ca, root=root, origin=origin)
+
+
+def _in_order(chain: list[Certificate]) -> Sequence[Certificate]:
+    """Return PCK certificate, PCK CA and root of a chain in whatever order; as it is where names lead to none.
+
+    Names say where to look, as they do for Intel's verifier, and no more: who may do what is verified afterwards.
+    """
+    if chain[0].issuer == chain[1].subject and chain[1].issuer == chain[2].subject:
+        return chain
+    for pck, ca, root in permutations(chain):
+        if pck.issuer == ca.subject and ca.issuer == root.subject == root.issuer:
+            return pck, ca, root
+    return chain
 
 
 def verify_revocation_lists(
@@ -885,7 +899,8 @@ def _require_same_root(actual: Certificate, pinned: Certificate, *, what: str) -
         raise VerificationError(
             Reason.ROOT_UNTRUSTED,
             f"the chain of the {what} ends in another root, SHA-256 {actual.fingerprint.hex()}",
-            hint="quote and collateral must come from one vendor, or from one simulator",
+            hint="quote and collateral must end in the same certificate: mix no vendor and simulator, and have a host whose "
+            "quotes carry an earlier certificate of Intel's root renew its PCK certificate chain",
         )
 
 
