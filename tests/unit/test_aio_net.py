@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import resource
@@ -16,16 +17,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import uvloop
 
 from eaa.aio import net
 from eaa.aio.counters import COUNTERS, Limit
 from eaa.aio.limits import ServiceLimits
 from eaa.aio.net import TLS_OVERLOADED, Service, bind, bound_name, connect
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Unavailable
-from eaa.program.address import TCPAddress, UnixAddress
+from eaa.program.address import TCPAddress, UnixAddress, parse_address
 from support.aio_world import run, until
 
 LOOPBACK = TCPAddress("127.0.0.1", 0)
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @contextlib.contextmanager
@@ -397,6 +400,41 @@ def test_a_signal_ends_a_service_with_its_code(number: signal.Signals, code: int
     run(main())
 
 
+@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize("farewell", [b"", b"no"], ids=["served", "refused"])
+def test_who_comes_while_a_service_stops_waits_for_nobody(farewell: bytes, kind: str) -> None:
+    """Whatever turn of the loop the service is stopped in, the connection ends, also without a garbage collector."""
+
+    async def stop_after(turns: int) -> None:
+        service = Service(max_connections=1, farewell=farewell)
+        (name,) = service.listen(LOOPBACK, echo)
+        service.start()
+        address = parse_address(name)
+        assert isinstance(address, TCPAddress)
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(socket.create_connection((address.host, address.port)))] if farewell else []
+            await until(lambda: service.live == len(held))
+            sock = stack.enter_context(socket.create_connection((address.host, address.port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await service.stop(grace=0)
+            await asyncio.sleep(0)
+            sock.settimeout(5)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(100) in (b"", farewell)
+
+    async def main() -> None:
+        for turns in range(8):
+            await stop_after(turns)
+
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
+            runner.run(main())
+    finally:
+        gc.enable()
+
+
 def test_connections_that_end_soon_are_let_finish() -> None:
     finished = []
 
@@ -541,15 +579,14 @@ def test_a_system_with_nothing_left_to_accept_with_is_waited_for(
     failures = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        accept = loop.sock_accept
+        accept = net._accepted
 
-        async def sock_accept(sock: socket.socket) -> Any:
+        async def accepted(sock: socket.socket) -> Any:
             if failures:
                 raise failures.pop()
             return await accept(sock)
 
-        monkeypatch.setattr(loop, "sock_accept", sock_accept)
+        monkeypatch.setattr(net, "_accepted", accepted)
         async with Serving(echo) as serving:
             assert await is_echoed(serving)
 
@@ -568,16 +605,15 @@ def test_who_waits_while_nothing_can_be_accepted_is_told_so_with_a_spare_descrip
     before = COUNTERS.refused[Limit.DESCRIPTORS]
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        accept = loop.sock_accept
+        accept = net._accepted
 
-        async def sock_accept(sock: socket.socket) -> Any:
+        async def accepted(sock: socket.socket) -> Any:
             if exhausted:
                 await asyncio.sleep(0)
                 raise OSError(errno.EMFILE, "Too many open files")
             return await accept(sock)
 
-        monkeypatch.setattr(loop, "sock_accept", sock_accept)
+        monkeypatch.setattr(net, "_accepted", accepted)
         async with Serving(echo, farewell=b"no") as serving:
             for _ in range(3):
                 with contextlib.closing(await serving.visit()) as refused:
@@ -706,10 +742,10 @@ def test_a_service_that_has_gone_deaf_ends(monkeypatch: pytest.MonkeyPatch, tmp_
     path = tmp_path / "socket"
 
     async def main() -> None:
-        async def sock_accept(_: socket.socket) -> Any:
+        async def accepted(_: socket.socket) -> Any:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "sock_accept", sock_accept)
+        monkeypatch.setattr(net, "_accepted", accepted)
         service = Service()
         service.listen(UnixAddress(path), echo)
         with pytest.raises(ZeroDivisionError):

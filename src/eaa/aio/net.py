@@ -408,7 +408,7 @@ class Service:
         failing: float | None = None
         while True:
             try:
-                sock, peer = await asyncio.get_running_loop().sock_accept(listener.sock)
+                sock, peer = await _accepted(listener.sock)
             except ConnectionAbortedError:
                 # It was gone before it was accepted.
                 continue
@@ -441,9 +441,11 @@ class Service:
     def _start(self, handler: Handler, sock: socket.socket, peer: str, origin: Origin) -> None:
         task = asyncio.create_task(_serve(handler, sock, peer, self._accepted))
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._ended(task, origin))
+        task.add_done_callback(lambda task: self._ended(task, sock, origin))
 
-    def _ended(self, task: asyncio.Task[None], origin: Origin) -> None:
+    def _ended(self, task: asyncio.Task[None], sock: socket.socket, origin: Origin) -> None:
+        # Not for the task to do: one that is cancelled before its first turn does nothing at all.
+        sock.close()
         self._tasks.discard(task)
         self._gate.leave(origin)
 
@@ -454,7 +456,11 @@ class Service:
             return
         task = asyncio.create_task(_part(sock))
         self._parting.add(task)
-        task.add_done_callback(self._parting.discard)
+        task.add_done_callback(lambda task: self._parted(task, sock))
+
+    def _parted(self, task: asyncio.Task[None], sock: socket.socket) -> None:
+        sock.close()
+        self._parting.discard(task)
 
     def _say_farewell(self, sock: socket.socket) -> bool:
         """Say no, as far as that takes no time; return whether the socket may be closed without taking it back.
@@ -565,16 +571,33 @@ class _Refusals:
             )
 
 
+async def _accepted(listening: socket.socket) -> tuple[socket.socket, Any]:
+    """Return the next connection, and who it is of.
+
+    Who is cancelled here has accepted nothing. `sock_accept` of event loops may have, and then the peer of a service
+    that was just stopped would wait for nobody.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            sock, peer = listening.accept()
+            sock.setblocking(False)  # noqa: FBT003  the standard library's signature
+            return sock, peer
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(listening, ready.set_result, None)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(listening)
+
+
 async def _part(sock: socket.socket) -> None:
-    """Drop what a peer that was refused still sends until it hangs up, for a moment, and close the socket."""
+    """Drop what a peer that was refused still sends until it hangs up, for a moment."""
     dropped = 0
-    try:
-        with contextlib.suppress(OSError):
-            async with asyncio.timeout(PARTING_TIMEOUT):
-                while dropped < MAX_UNREAD and (data := await asyncio.get_running_loop().sock_recv(sock, MAX_UNREAD)):
-                    dropped += len(data)
-    finally:
-        sock.close()
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(PARTING_TIMEOUT):
+            while dropped < MAX_UNREAD and (data := await asyncio.get_running_loop().sock_recv(sock, MAX_UNREAD)):
+                dropped += len(data)
 
 
 def _allow_descriptors(wanted: int = DESCRIPTORS) -> int:
@@ -616,8 +639,6 @@ async def _serve(handler: Handler, sock: socket.socket, peer: str, number: int) 
             Reason.INTERNAL,
             extra={"event": "connection.failed"},
         )
-    finally:
-        sock.close()
 
 
 def _peer_name(sock: socket.socket, peer: object, number: int) -> str:
