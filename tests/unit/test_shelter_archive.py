@@ -54,6 +54,14 @@ def entry(**changes: Any) -> bytes:
     return bytes(raw)
 
 
+@pytest.mark.parametrize(
+    "raw", [packed({"a": b"b"}, mode="w:bz2"), packed({"a": b"b"}, mode="w:xz"), b"PK\x03\x04" + bytes(600)]
+)
+def test_an_archive_of_another_form_is_told_apart_from_a_quote(raw: bytes) -> None:
+    assert is_archive(raw[: archive.HEAD_SIZE])
+    assert refused(raw) == ([], Reason.ARCHIVE_MALFORMED)
+
+
 END: Final = bytes(1024)
 FILES: Final = {"a": b"first", "folder/b": b"x" * 512, "empty": b"", "c": b"y" * 1000}
 

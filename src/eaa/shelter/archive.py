@@ -27,6 +27,14 @@ _BLOCK: Final = 512
 _SKIP: Final = 256 * 1024
 _MAGIC: Final = slice(257, 262)
 _GZIP: Final = b"\x1f\x8b"
+_OTHER_FORMS: Final = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+}
+"""How other archives begin, which are told apart from a damaged quote and not read."""
 _REGULAR: Final = (b"0", b"\0", b"7")
 _FOLDER: Final = b"5"
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"L", b"K", b"x", b"g"
@@ -49,7 +57,7 @@ class Member:
 
 def is_archive(head: bytes) -> bool:
     """Whether a file that begins with these HEAD_SIZE bytes is an archive, or packed as one."""
-    return head.startswith(_GZIP) or head[_MAGIC] == b"ustar"
+    return head.startswith((_GZIP, *_OTHER_FORMS)) or head[_MAGIC] == b"ustar"
 
 
 def members_of(stream: BinaryIO, *, keep: int) -> Iterator[Member]:
@@ -99,6 +107,9 @@ class _Reader:
 
     def __init__(self, stream: BinaryIO) -> None:
         head = stream.read(_BLOCK)
+        for begin, form in _OTHER_FORMS.items():
+            if head.startswith(begin):
+                raise _malformed(f"it is packed with {form}")
         self._stream: BinaryIO | gzip.GzipFile = Rewound(head, stream)  # type: ignore[assignment]
         if head.startswith(_GZIP):
             self._stream = gzip.GzipFile(fileobj=self._stream, mode="rb")
