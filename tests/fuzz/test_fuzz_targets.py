@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 import subprocess
 import sys
@@ -23,16 +22,13 @@ from typing import Any, BinaryIO, Final
 
 import pytest
 
+import eaa
 from eaa.errors import MalformedInput, Reason
 from fuzz import run
 from fuzz.loop import MAX_INPUT, MAX_SECONDS, Finding, examine, inputs, mutate
 from fuzz.targets import TARGETS, Target, call
 
 ITERATIONS: Final = 300
-ROOMS: Final = (
-    *("der", "evidence", "collateral", "measure", "verify", "appraise", "tls", "protocol", "simulator", "sources"),
-    *("verifier", "identity", "aio", "https", "program", "shelter", "inclavared", "workload", "pccs", "demo"),
-)
 _PARSES: Final = re.compile(
     r"(parse|from_json|from_pem|from_files|from_claims|from_hex|decode|identify|measure|split_signed|feed|load_toml"
     r"|inspect|pem_blocks|read_leaf)(_\w+)?"
@@ -142,18 +138,28 @@ def examine_memory(target: Target, data: bytes) -> tuple[Finding | None, int]:
 # --- no parser without a target
 
 
-def modules(room: str) -> Iterator[ModuleType]:
-    module = importlib.import_module(f"eaa.{room}")
-    yield module
-    for found in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
-        yield importlib.import_module(found.name)
+def modules() -> Iterator[ModuleType]:
+    """Every module of the package, however deep; a file's name is enough to be one."""
+    folder = Path(eaa.__path__[0])
+    for path in sorted(folder.rglob("*.py")):
+        if path.name != "__main__.py":
+            parts = path.relative_to(folder.parent).with_suffix("").parts
+            yield importlib.import_module(".".join(parts[:-1] if path.name == "__init__.py" else parts))
+
+
+def classes_of(owner: object) -> Iterator[type]:
+    """Every class of a module, and those that stand in classes of ours."""
+    for _, item in inspect.getmembers(owner, inspect.isclass):
+        if item.__module__.startswith("eaa."):
+            yield item
+            yield from (inner for inner in classes_of(item) if inner is not item)
 
 
 def public_parsers() -> dict[str, Callable[..., object]]:
     """Every public function and method whose name says that it reads something, by its full name."""
     found: dict[str, Callable[..., object]] = {}
-    for module in (module for room in ROOMS for module in modules(room)):
-        for owner in (module, *(item for _, item in inspect.getmembers(module, inspect.isclass))):
+    for module in modules():
+        for owner in (module, *classes_of(module)):
             for name, item in inspect.getmembers(owner, callable):
                 if str(getattr(item, "__module__", "")).startswith("eaa.") and (_PARSES.fullmatch(name) or reads(item)):
                     found[full_name(item)] = item
@@ -180,7 +186,7 @@ def test_every_public_parser_has_a_target() -> None:
 
 
 def test_a_new_parser_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its name, or by what it takes; wherever it stands."""
+    """By its name, or by what it takes; wherever it stands, and however deep."""
 
     def parse_event_log(raw: bytes) -> None:
         """As it would stand in a room."""
@@ -188,11 +194,24 @@ def test_a_new_parser_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def entries(stream: BinaryIO) -> None:
         """The same."""
 
-    for room, parser in (("evidence.layout", parse_event_log), ("shelter.items", entries)):
-        module = importlib.import_module(f"eaa.{room}")
-        parser.__module__ = module.__name__
-        monkeypatch.setattr(module, parser.__name__, parser, raising=False)
-        assert any(name.endswith(parser.__name__) for name in public_parsers())
+    class Outer:
+        class Inner:
+            @classmethod
+            def parse(cls, raw: bytes) -> None:
+                """Behind two names."""
+
+    Outer.__module__ = Outer.Inner.__module__ = Outer.Inner.parse.__func__.__module__ = "eaa.records"  # type: ignore[attr-defined]
+    for place, item in (
+        ("evidence.layout", parse_event_log),
+        ("shelter.items", entries),
+        ("shelter.inspect.quotes", parse_event_log),
+        ("records", Outer),
+    ):
+        module = importlib.import_module(f"eaa.{place}")
+        item.__module__ = module.__name__
+        with monkeypatch.context() as patch:
+            patch.setattr(module, item.__name__, item, raising=False)
+            assert any(item.__name__ in name for name in public_parsers()), place
 
 
 @pytest.mark.parametrize(
