@@ -491,7 +491,8 @@ class Exchange:
 
 
 _REFUSAL_HINTS: Final = {
-    RejectClass.NO_EVIDENCE: "start this side with an attester, and where it connects with --mutual: the {who} demands evidence",
+    RejectClass.NO_EVIDENCE: "start this side with an attester, and with --mutual where it connects: "
+    "the {who} demands evidence",
     RejectClass.MALFORMED: "the {who} could not read this side's evidence; do both run compatible versions?",
     RejectClass.UNVERIFIABLE: "the {who} could not verify this side's evidence; its log says what is wrong",
     RejectClass.POLICY: "this side's measurement or platform is not in the reference values or policy of the {who}",
