@@ -15,27 +15,21 @@ from support.flow import answer_of, evidence_of
 from support.system import Running, Site, running
 
 # What a relay moves comes out of `receive` of what `bulk` returns for a connection, and is written from that buffer.
-# Only bytes that came too early would get past it, and would be missed: both directions have to begin with a handshake.
+# The first words of each side it `read`s. Only bytes that came too early would get past it, and would be missed: both
+# directions have to begin with a handshake.
 TAPPED: Final = """
 import os, sys
 from eaa.aio import relay
+from eaa.aio.stream import AttestedStream
 
 folder, flip, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 del sys.argv[1:4]
-untapped = relay.bulk
+untapped, read = relay.bulk, AttestedStream.read
 state = {"seen": 0, "flipped": False}
 
-class Tapped:
+class Tap:
     def __init__(self, connection):
-        self.way = untapped(connection)
         self.direction = "to-workload" if connection._server_side else "to-shelter"
-        self.send, self.send_held = self.way.send, self.way.send_held
-
-    def receive(self, buffer):
-        count = self.way.receive(buffer)
-        if isinstance(count, int):
-            self.tap(buffer.view[:count])
-        return count
 
     def tap(self, data):
         if self.direction == flip and not state["flipped"] and state["seen"] + len(data) > at:
@@ -47,6 +41,24 @@ class Tapped:
         with open(os.path.join(folder, self.direction), "ab") as file:
             file.write(data)
 
+class Tapped(Tap):
+    def __init__(self, connection):
+        super().__init__(connection)
+        self.way = untapped(connection)
+        self.send, self.send_held = self.way.send, self.way.send_held
+
+    def receive(self, buffer):
+        count = self.way.receive(buffer)
+        if isinstance(count, int):
+            self.tap(buffer.view[:count])
+        return count
+
+async def tapped_read(stream, *size):
+    data = bytearray(await read(stream, *size))
+    Tap(stream.connection).tap(data)
+    return bytes(data)
+
+AttestedStream.read = tapped_read
 relay.bulk = Tapped
 from eaa.inclavared.cli import main
 main()

@@ -107,11 +107,21 @@ class Channels:
 
     async def take(self, target: Target) -> Channel:
         """Return a channel for one session with this workload. Raises Unavailable: WORKLOAD_UNAVAILABLE."""
+        return await self._pool(target).take()
+
+    async def replace(self, channel: Channel) -> Channel:
+        """Return a new channel in place of one that was dead when it was used. Raises as `take`.
+
+        Others that were kept ready may be dead like it.
+        """
+        return await self._pool(channel.target).replace()
+
+    def _pool(self, target: Target) -> Pool:
         pool = self._pools.get(target.name)
         if pool is None:
             # A reload came in between.
             raise Unavailable(Reason.WORKLOAD_UNAVAILABLE, f"the workload {target} is configured no more")
-        return await pool.take()
+        return pool
 
     def sweep(self) -> None:
         """Close warm channels that may not be handed out any more."""

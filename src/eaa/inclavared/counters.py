@@ -20,7 +20,8 @@ class ChannelCounters:
     failures: int = 0
     """Channels that could not be opened."""
     discarded: Counter[str] = field(default_factory=Counter)
-    """Warm channels that were closed unused, by why: closed, aged, expired, collateral, reload, stopping."""
+    """Warm channels that were closed unused, by why: closed, aged, expired, collateral, reload, stopping;
+    and `dead`, which a client was given but the workload has answered nothing on."""
     unavailable_since: datetime | None = None
     """Since when no channel could be opened; None while one can."""
 

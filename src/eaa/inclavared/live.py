@@ -44,6 +44,8 @@ class Session:
     """The workload's judgement, and the client's where it was judged."""
     task: asyncio.Task[object]
     """Is cancelled to end it."""
+    said: int = 0
+    """Bytes of the client that the workload was sent before this began."""
     again: float = 0.0
     """Not before this moment of the monotonic clock is it tried again, where nobody could tell."""
     verdict: EAAError | None = None

@@ -60,7 +60,7 @@ def _channel_metrics(counters: RelayCounters) -> list[Metric]:
         Metric(
             name="eaa_channels_discarded_total",
             kind="counter",
-            meaning="Warm channels that were closed unused: closed by the workload, aged, expired, collateral, reload.",
+            meaning="Channels that served nobody: closed by the workload, aged, expired, collateral, reload, dead.",
             read=discarded,
         ),
         Metric(

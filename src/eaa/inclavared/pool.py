@@ -198,6 +198,11 @@ class Pool:
             return warm.channel
         return await self._open_for_client()
 
+    async def replace(self) -> Channel:
+        """Return a new channel for a client whose first one was dead when it was used. Raises as `take`."""
+        self._counters.discarded["dead"] += 1
+        return await self._open_for_client()
+
     async def _fault_of(self, warm: _Warm) -> str | None:
         """Stop watching a warm channel, and return why it must not be handed out, or None."""
         try:

@@ -24,6 +24,7 @@ from eaa.errors import EAAError, Misuse, Reason
 from eaa.identity import Identity
 from eaa.inclavared.channels import Channels, Opener
 from eaa.inclavared.counters import RelayCounters
+from eaa.inclavared.first_words import carry_first_words
 from eaa.inclavared.judged import Witness
 from eaa.inclavared.legacy import answer_legacy
 from eaa.inclavared.live import LiveSessions, Session
@@ -165,6 +166,9 @@ class Upstream:
             except BaseException:
                 channel.abort()
                 raise
+            channel, said = await carry_first_words(
+                client.stream, channel, replace=self._relay.channels.replace, patience=self._relay.limits.idle
+            )
         except BaseException:
             client.stream.abort()
             raise
@@ -172,8 +176,9 @@ class Upstream:
         assert task is not None
         judged = (channel.judged, judge and judge.judged)
         session = Session(
-            peer=peer, workload=channel.target.name, judged=tuple(each for each in judged if each), task=task
+            peer=peer, workload=channel.target.name, judged=tuple(each for each in judged if each), task=task, said=said
         )
+        self._relay.traffic.forth += said
         _announce(session, client, channel.attestation)
         return client.stream, channel.attestation.stream, session
 
@@ -217,12 +222,12 @@ def _announce(session: Session, client: Attestation, channel: Attestation) -> No
 
 
 def _report(session: Session, relayed: Relayed) -> None:
-    amount = f"{relayed.forth} bytes to the workload, {relayed.back} back"
-    failure = relayed.failure
+    forth, failure = session.said + relayed.forth, relayed.failure
+    amount = f"{forth} bytes to the workload, {relayed.back} back"
     fields = {
         "event": "session.ended",
         "workload": session.workload,
-        "bytes_from_client": relayed.forth,
+        "bytes_from_client": forth,
         "bytes_to_client": relayed.back,
     }
     if failure is None:

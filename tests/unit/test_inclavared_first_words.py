@@ -1,0 +1,190 @@
+"""The first words of a session: carried until the workload answers, and said once more where the channel was dead."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from eaa.aio.stream import AttestedStream
+from eaa.errors import PeerMisbehaved, Reason, Unavailable
+from eaa.inclavared.first_words import MAX_FIRST_WORDS, carry_first_words
+from eaa.inclavared.pool import Channel
+from support.aio_world import run, stream_on, tcp_pair, until
+from support.relay_pools import ScriptedVerifier, ScriptedWorkload, target_of
+
+HELLO = b"\x16\x03\x01\x00\x05hello"
+
+
+@dataclass
+class Joined:
+    """A client, the relay's end of its connection, and a workload with one channel open."""
+
+    client: AttestedStream
+    relay: AttestedStream
+    workload: ScriptedWorkload
+    channel: Channel
+
+    async def carry(self, *, patience: float = 30.0) -> tuple[Channel, int]:
+        return await carry_first_words(self.relay, self.channel, replace=self._replace, patience=patience)
+
+    async def _replace(self, channel: Channel) -> Channel:
+        return await self.workload(channel.target)
+
+    @property
+    def socket(self) -> socket.socket:
+        found = self.channel.attestation.stream.get_extra_info("socket")
+        assert isinstance(found, socket.socket)
+        return found
+
+
+@asynccontextmanager
+async def joined() -> AsyncIterator[Joined]:
+    one, other = tcp_pair()
+    client, relay = await asyncio.gather(stream_on(one, server_side=False), stream_on(other, server_side=True))
+    workload = ScriptedWorkload()
+    workload.may_open.set()
+    channel = await workload(target_of(ScriptedVerifier()))
+    try:
+        yield Joined(client=client, relay=relay, workload=workload, channel=channel)
+    finally:
+        workload.hang_up()
+        for stream in (client, relay, *(each.attestation.stream for each in workload.given)):
+            stream.abort()
+
+
+def test_what_both_have_said_is_there_for_who_carries_on() -> None:
+    async def scenario() -> None:
+        async with joined() as here:
+            carrying = asyncio.create_task(here.carry())
+            (end,) = here.workload.ends
+            for words in (HELLO[:3], HELLO[3:]):
+                await here.client.write(words)
+                assert await end.readexactly(len(words)) == words
+            await end.write(b"answer")
+            channel, said = await carrying
+            assert (channel, said) == (here.channel, len(HELLO))
+            assert await channel.attestation.stream.read() == b"answer"
+            await here.client.write(b"more")
+            assert await here.relay.read() == b"more"
+
+    run(scenario())
+
+
+def test_a_workload_may_speak_first() -> None:
+    async def scenario() -> None:
+        async with joined() as here:
+            await here.workload.ends[0].write(b"first")
+            channel, said = await here.carry()
+            assert said == 0
+            assert await channel.attestation.stream.read() == b"first"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the client speaks", "after it"])
+@pytest.mark.parametrize("goodbye", [True, False], ids=["with a goodbye", "without"])
+def test_a_channel_that_breaks_before_its_workload_answers_is_replaced(*, before: bool, goodbye: bool) -> None:
+    async def scenario() -> None:
+        async with joined() as here:
+            carrying = asyncio.create_task(here.carry())
+            (first,) = here.workload.ends
+            await here.client.write(HELLO)
+            if not before:
+                assert await first.readexactly(len(HELLO)) == HELLO
+            if goodbye:
+                await first.close()
+            else:
+                first.abort()
+            await until(lambda: len(here.workload.ends) == 2)
+            second = here.workload.ends[1]
+            assert await second.readexactly(len(HELLO)) == HELLO
+            await second.write(b"answer")
+            channel, said = await carrying
+            assert channel is here.workload.given[1]
+            assert said == len(HELLO)
+            assert here.channel.attestation.stream.is_closing()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "words", [b"GET / HTTP/1.1\r\n\r\n", HELLO * (MAX_FIRST_WORDS // 5)], ids=["other", "too much"]
+)
+def test_nothing_but_the_beginning_of_a_handshake_is_said_twice(words: bytes) -> None:
+    """Whoever makes a workload hang up costs one channel, and not two."""
+
+    async def scenario() -> None:
+        async with joined() as here:
+            carrying = asyncio.create_task(here.carry())
+            await here.client.write(words)
+            if len(words) < MAX_FIRST_WORDS:
+                assert await here.workload.ends[0].readexactly(len(words)) == words
+                await here.workload.ends[0].close()
+            channel, _ = await carrying
+            assert channel is here.channel
+            assert here.workload.attempts == 1
+
+    run(scenario())
+
+
+def test_it_is_replaced_once() -> None:
+    async def scenario() -> None:
+        async with joined() as here:
+            carrying = asyncio.create_task(here.carry())
+            await here.client.write(HELLO)
+            for number in range(2):
+                await until(lambda wanted=number + 1: len(here.workload.ends) == wanted)  # type: ignore[misc]
+                await here.workload.ends[number].close()
+            channel, _ = await carrying
+            assert here.workload.attempts == 2
+            assert await channel.attestation.stream.read() == b""
+
+    run(scenario())
+
+
+def test_where_none_can_be_had_the_client_loses_its_session() -> None:
+    async def scenario() -> None:
+        async with joined() as here:
+            here.workload.down = Unavailable(Reason.CONNECTION_FAILED, "nobody is there")
+            await here.client.write(HELLO)
+            here.workload.ends[0].abort()
+            with pytest.raises(Unavailable) as caught:
+                await here.carry()
+            assert caught.value.reason is Reason.CONNECTION_FAILED
+
+    run(scenario())
+
+
+def test_a_client_that_goes_or_never_speaks_takes_its_channel_along() -> None:
+    async def scenario() -> None:
+        for goes, reason in ((True, Reason.PEER_CLOSED), (False, Reason.PEER_TIMEOUT)):
+            async with joined() as here:
+                if goes:
+                    here.client.abort()
+                with pytest.raises(PeerMisbehaved) as caught:
+                    await here.carry(patience=0.05)
+                assert caught.value.reason is reason
+                assert here.channel.attestation.stream.is_closing()
+
+    run(scenario())
+
+
+def test_the_system_gives_up_a_host_that_acknowledges_nothing_and_no_slow_reader_later() -> None:
+    """TCP_USER_TIMEOUT, tcp(7): later it would end a session whose workload reads nothing for a while."""
+
+    async def scenario() -> None:
+        async with joined() as here:
+            carrying = asyncio.create_task(here.carry())
+            await here.client.write(HELLO)
+            await here.workload.ends[0].readexactly(len(HELLO))
+            assert here.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+            await here.workload.ends[0].write(b"answer")
+            await carrying
+            assert here.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+    run(scenario())
