@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from eaa.errors import MalformedInput, Reason, Unavailable
@@ -30,6 +32,13 @@ def test_every_step_of_a_good_quote_passes_in_its_order() -> None:
     assert all(step.passed and step.reason is None and step.hint is None for step in steps)
     assert all(step.expected and step.actual and step.clause.startswith("DCAP verification, step ") for step in steps)
     assert steps[-1].actual.startswith("UpToDate, of ")
+
+
+def test_dates_are_told_by_what_ends_first() -> None:
+    world = World()
+    world.pck_crl.next_update = NOW + timedelta(minutes=1)
+    (dates,) = [step for step in told(world) if step.name == "pck_dates"]
+    assert dates.actual == f"until {world.pck_crl.next_update:%Y-%m-%dT%H:%MZ} (PCK CRL)"
 
 
 def test_an_enclave_has_no_tdx_module() -> None:
