@@ -11,7 +11,8 @@ from typing import Final
 import pytest
 
 from eaa.errors import Misuse, Reason
-from eaa.pccs.importing import Imported, import_intel_sqlite, is_intel_database
+from eaa.pccs.importing import import_intel_sqlite, is_intel_database
+from eaa.pccs.records import Carried
 from eaa.pccs.registration import Waiting
 from eaa.pccs.store import Store
 from eaa.pccs.wire import Response
@@ -58,7 +59,7 @@ def source(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def taken_over(folder: Path, source: sqlite3.Connection, *, days: int = 0) -> tuple[Imported, Store]:
+def taken_over(folder: Path, source: sqlite3.Connection, *, days: int = 0) -> tuple[Carried, Store]:
     source.commit()
     store = Store.open(folder / "pccs.sqlite")
     now = NOW + timedelta(days=days)
@@ -124,6 +125,50 @@ def test_what_does_not_hold_is_left_out_and_named(
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("statement", "documents", "platforms"),
+    [
+        ("INSERT INTO platforms SELECT 'AB', pce_id, NULL, NULL, NULL, NULL, '', '' FROM platforms", 8, 1),
+        ("INSERT INTO platforms SELECT NULL, NULL, NULL, NULL, fmspc, ca, '', '' FROM platforms", 8, 1),
+        ("INSERT INTO platforms SELECT 17, 3, 4, 5, 6, 7, '', '' FROM platforms", 8, 1),
+        ("INSERT INTO platforms SELECT x'ff00', pce_id, NULL, NULL, x'ff', x'fe', '', '' FROM platforms", 8, 1),
+        (
+            "INSERT INTO platforms SELECT CAST(x'ff' AS TEXT), pce_id, NULL, NULL, fmspc, ca, '', '' FROM platforms",
+            8,
+            1,
+        ),
+        ("UPDATE platforms SET enc_ppid = zeroblob(3000000)", 8, 1),
+        ("UPDATE platforms SET enc_ppid = 'no hex', platform_manifest = x'00'", 8, 1),
+        ("UPDATE platform_tcbs SET cpu_svn = NULL", 8, 1),
+        ("UPDATE platform_tcbs SET cpu_svn = 'zz', pce_svn = 5", 8, 1),
+        ("UPDATE pck_cert SET tcbm = NULL", 8, 0),
+        ("UPDATE pck_cert SET pck_cert = NULL", 8, 0),
+        ("DELETE FROM pck_cert", 8, 0),
+        ("UPDATE fmspc_tcbs SET fmspc = NULL WHERE type = 0", 7, 0),
+        ("UPDATE fmspc_tcbs SET update_type = NULL, version = NULL WHERE type = 0", 7, 0),
+        ("UPDATE fmspc_tcbs SET update_type = 'weekly', version = 77, type = 9 WHERE type = 0", 7, 0),
+        ("UPDATE fmspc_tcbs SET tcbinfo = zeroblob(3000000) WHERE type = 0", 7, 0),
+        ("UPDATE enclave_identities SET identity = NULL, update_type = 5", 5, 1),
+        ("UPDATE enclave_identities SET id = 9 WHERE id = 1", 7, 1),
+        ("UPDATE pck_crl SET pck_crl = 'abc', ca = NULL WHERE ca = 'PROCESSOR'", 7, 1),
+        ("UPDATE pck_crl SET pck_crl = 'abc' WHERE ca = 'PROCESSOR'", 7, 1),
+        ("UPDATE pck_crl SET pck_crl = x'3000' WHERE ca = 'PLATFORM'", 7, 0),
+        ("UPDATE pcs_certificates SET cert = x'00' WHERE id = 2", 7, 1),
+        ("ALTER TABLE platforms_registered DROP COLUMN enc_ppid", 8, 1),
+        ("INSERT INTO platforms_registered VALUES (NULL, 1, x'ff', 'x', NULL, NULL, 0, '', '')", 8, 1),
+        ("INSERT INTO appraisal_policies VALUES (NULL, NULL, x'ff', NULL, NULL, '', '')", 8, 1),
+        ("UPDATE crl_cache SET cdp_url = NULL", 8, 1),
+    ],
+)
+def test_an_odd_row_costs_itself_and_nothing_else(
+    tmp_path: Path, source: sqlite3.Connection, statement: str, documents: int, platforms: int
+) -> None:
+    source.execute(statement)
+    done, store = taken_over(tmp_path, source)
+    assert (done.documents, done.platforms) == (documents, platforms), done.refused
+    store.close()
+
+
 def test_a_database_that_was_forgotten_brings_nothing_that_is_over(tmp_path: Path, source: sqlite3.Connection) -> None:
     done, store = taken_over(tmp_path, source, days=400)
     assert (done.documents, done.platforms) == (0, 0)
@@ -134,7 +179,9 @@ def test_a_database_that_was_forgotten_brings_nothing_that_is_over(tmp_path: Pat
 def test_a_root_that_nobody_trusts_brings_nothing(tmp_path: Path, source: sqlite3.Connection) -> None:
     store = Store.open(tmp_path / "pccs.sqlite")
     done = import_intel_sqlite(tmp_path / "pckcache.db", store, trust_anchors=INTEL, now=NOW)
-    assert (done.documents, done.platforms, len(done.refused)) == (0, 0, 1)
+    assert (done.documents, done.platforms) == (0, 0)
+    # Each of the four chains, and nothing below them.
+    assert len(done.refused) == 4
     store.close()
 
 

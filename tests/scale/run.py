@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from eaa.pccs.importing import Imported, import_intel_sqlite
+from eaa.pccs.importing import import_intel_sqlite
+from eaa.pccs.records import Carried
 from eaa.pccs.store import Store
 from support.intel_database import qe_id, write
 from support.pccs import NOW, V4, anchors, running_pccs, upload_document
@@ -30,7 +31,7 @@ class Figures:
     """What was measured."""
 
     count: int
-    imported: Imported
+    imported: Carried
     import_seconds: float
     import_cpu: float
     bytes_stored: int

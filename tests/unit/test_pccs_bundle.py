@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -18,16 +20,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, VerificationError
+from eaa.pccs import transfer
 from eaa.pccs.admission import admit
 from eaa.pccs.bundle import PrivateKey, read_bundle, read_private_key, read_public_key, write_bundle
 from eaa.pccs.intel_form import platform_collaterals
 from eaa.pccs.parts import decode_part, encode_part
+from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.store import Store
+from eaa.pccs.tables import pck_certs
 from eaa.pccs.transfer import export_bundle, export_intel_form, import_bundle, import_intel_form, roots_of
-from eaa.pccs.uploads import parse_upload
+from eaa.pccs.uploads import Upload, parse_upload
 from eaa.verifier import INTEL
 from support.pccs import NOW, anchors, encode, platform, upload_body, upload_document, with_tdx
+from support.pccs_transcript import policy_text
 
+FMSPC: Final = platform().model.fmspc.hex().upper()
+POLICY: Final[dict[str, Any]] = {"fmspc": FMSPC, "is_default": True, "policy": policy_text().decode()}
 KEYS: dict[str, PrivateKey] = {
     "Ed25519": ed25519.Ed25519PrivateKey.generate(),
     "P-256": ec.generate_private_key(ec.SECP256R1()),
@@ -52,8 +60,24 @@ def empty(tmp_path: Path) -> Iterator[Store]:
 
 def bundle_of(store: Store, key: PrivateKey = KEYS["Ed25519"]) -> bytes:
     stream = io.BytesIO()
-    export_bundle(store, stream, roots=roots_of(store, ""), key=key)
+    with tempfile.TemporaryDirectory() as folder:
+        export_bundle(store, stream, roots=roots_of(store, ""), key=key, scratch=Path(folder))
     return stream.getvalue()
+
+
+def intel_form_of(store: Store) -> bytes:
+    stream = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        export_intel_form(store, stream, root=store.pkis()[0].root, scratch=Path(folder))
+    return stream.getvalue()
+
+
+def fleet_of(store: Store, count: int) -> None:
+    """Many platforms, of names that languages sort otherwise than bytes."""
+    upload = parse_upload(upload_body(), api_version=4)
+    (one,) = upload.platforms
+    many = [replace(one, qe_id=f"{'-_~'[number % 3]}{number:05d}") for number in range(count)]
+    store.apply(replace(upload, platforms=tuple(many)), now=NOW)
 
 
 def contents(store: Store) -> list[bytes]:
@@ -74,6 +98,50 @@ def test_what_is_imported_is_what_was_exported(store: Store, empty: Store, kind:
 @pytest.mark.parametrize("kind", KEYS)
 def test_the_same_content_has_the_same_bytes(store: Store, kind: str) -> None:
     assert bundle_of(store, KEYS[kind]) == bundle_of(store, KEYS[kind])
+
+
+def test_parts_that_would_be_too_large_are_halved(store: Store, empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet_of(store, 40)
+    monkeypatch.setattr(transfer, "MAX_PART", 40_000)
+    bundle = bundle_of(store)
+    parts = list(read_bundle(io.BytesIO(bundle), key=KEYS["Ed25519"].public_key()))
+    listed = [len(json.loads(part)["platforms"]) for part in parts]
+    assert sum(listed) == 41
+    assert max(listed) < 41
+    carried = import_bundle(
+        io.BytesIO(bundle), empty, key=KEYS["Ed25519"].public_key(), trust_anchors=anchors(), now=NOW
+    )
+    assert (carried.platforms, carried.refused) == (41, [])
+
+
+def test_appraisal_policies_come_along_but_with_no_single_pki(store: Store, empty: Store) -> None:
+    store.put_policy(AppraisalPolicy.parse(json.dumps(POLICY).encode()), now=NOW)
+    bundle, public = bundle_of(store), KEYS["Ed25519"].public_key()
+    carried = import_bundle(io.BytesIO(bundle), empty, key=public, trust_anchors=anchors(), now=NOW)
+    assert carried.policies == 1
+    assert empty.policies(fmspc=POLICY["fmspc"]) == [POLICY["policy"]]
+    assert bundle_of(empty) == bundle
+
+
+def test_nothing_of_a_bundle_that_is_cut_off_or_changed_is_stored(store: Store, empty: Store) -> None:
+    fleet_of(store, 600)
+    whole = bundle_of(store)
+    changed = bytearray(whole)
+    changed[-2000] ^= 1
+    for raw in (whole[:-1], whole[: len(whole) // 2], bytes(changed)):
+        with pytest.raises(MalformedInput):
+            import_bundle(io.BytesIO(raw), empty, key=KEYS["Ed25519"].public_key(), trust_anchors=anchors(), now=NOW)
+    assert empty.pkis() == ()
+
+
+def test_a_platform_without_a_certificate_keeps_none_of_the_others_out(store: Store, empty: Store) -> None:
+    """A row that somebody else took away must not spoil a bundle for its reader."""
+    fleet_of(store, 3)
+    with store._write() as connection:
+        connection.execute(pck_certs.delete().where(pck_certs.c.qe_id == "-00000"))
+    bundle, public = bundle_of(store), KEYS["Ed25519"].public_key()
+    carried = import_bundle(io.BytesIO(bundle), empty, key=public, trust_anchors=anchors(), now=NOW)
+    assert (carried.platforms, carried.refused) == (3, [])
 
 
 def test_it_is_a_tar_archive_like_any_other(store: Store) -> None:
@@ -163,7 +231,9 @@ def test_a_part_cannot_name_another_root_than_its_own() -> None:
     """Attack: documents of one PKI that are to be stored as another's."""
     upload = parse_upload(upload_body(), api_version=4)
     levels = {each.fmspc: each.tcb_info for each in upload.platforms}
-    assert encode_part(decode_part(encode_part(upload), levels=levels)) == encode_part(upload)
+    decoded = decode_part(encode_part(upload), levels=levels)
+    assert isinstance(decoded, Upload)
+    assert encode_part(decoded) == encode_part(upload)
     with pytest.raises(MalformedInput) as caught:
         decode_part(encode_part(replace(upload, root="00" * 32)), levels=levels)
     assert caught.value.reason is Reason.BUNDLE_MALFORMED
@@ -195,13 +265,13 @@ def test_a_part_of_another_form_is_malformed(junk: object) -> None:
 
 
 def test_intels_form_goes_out_and_in_again(store: Store, empty: Store) -> None:
-    body = export_intel_form(store, root=store.pkis()[0].root)
+    body = intel_form_of(store)
     carried = import_intel_form(body, empty, trust_anchors=anchors(), now=NOW)
     assert carried.platforms == 1
     assert {(each.key, each.body) for each in empty.catalogue()} == {
         (each.key, each.body) for each in store.catalogue()
     }
-    assert export_intel_form(empty, root=empty.pkis()[0].root) == body
+    assert intel_form_of(empty) == body
 
 
 def test_intels_form_is_what_intels_tools_write() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
+from eaa.pccs.engines import bytewise, snapshot
 from eaa.pccs.pem import unpacked
 from eaa.pccs.records import Document, Kind
 from eaa.pccs.selection import Candidate
@@ -20,20 +21,29 @@ from eaa.pccs.uploads import EMPTY_UPLOAD, IDENTITY, TCB_INFO, RawTCB, Upload, U
 if TYPE_CHECKING:
     from eaa.pccs.store import Store
 
+_Name = tuple[str, str]
 _CHAIN_NAMES = {Kind.TCB_INFO: TCB_INFO, Kind.IDENTITY: IDENTITY}
 
 
 def contents(engine: sa.Engine, store: Store, root: str, *, batch: int) -> Iterator[Upload]:
-    """Yield one upload for each API version and set of chains, then the platforms in batches."""
+    """Yield one upload for each API version and set of chains, then the platforms in batches.
+
+    Platforms come in the order of their names' bytes, as they were at one moment.
+    """
     documents = store.catalogue(root=root)
     yield from _document_uploads(documents, store, root)
     levels = _levels(documents)
-    last = ("", "")
-    while rows := _page(engine, root, last, batch):
-        last = (rows[-1]["qe_id"], rows[-1]["pce_id"])
-        found = tuple(_platform(engine, row, levels) for row in rows if row["fmspc"] in levels)
-        if found:
-            yield replace(EMPTY_UPLOAD, root=root, platforms=found)
+    order = [bytewise(engine, platforms.c[name]) for name in ("qe_id", "pce_id")]
+    query = sa.select(platforms).where(platforms.c.root == root).order_by(*order)
+    with snapshot(engine) as connection:
+        for rows in connection.execute(query).mappings().partitions(batch):
+            known = [row for row in rows if row["fmspc"] in levels]
+            certificates, tcbs = (_rows_of(connection, table, root, known) for table in (pck_certs, platform_tcbs))
+            # One without a certificate is of no use to anybody, and would be refused where it is taken in.
+            whole = (row for row in known if (row["qe_id"], row["pce_id"]) in certificates)
+            found = tuple(_platform(row, certificates, tcbs, levels) for row in whole)
+            if found:
+                yield replace(EMPTY_UPLOAD, root=root, platforms=found)
 
 
 def _document_uploads(documents: tuple[Document, ...], store: Store, root: str) -> Iterator[Upload]:
@@ -76,21 +86,19 @@ def _levels(documents: tuple[Document, ...]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _page(engine: sa.Engine, root: str, last: tuple[str, str], batch: int) -> list[Any]:
-    table = platforms
-    after = sa.tuple_(table.c.qe_id, table.c.pce_id) > sa.tuple_(*map(sa.literal, last))
-    query = sa.select(table).where(table.c.root == root, after).order_by(table.c.qe_id, table.c.pce_id).limit(batch)
-    with engine.connect() as connection:
-        return list(connection.execute(query).mappings())
+def _rows_of(connection: sa.Connection, table: sa.Table, root: str, named: Sequence[Any]) -> dict[_Name, list[Any]]:
+    """Return the rows of a table that belong to these platforms, by platform."""
+    query = sa.select(table).where(table.c.root == root, table.c.qe_id.in_({row["qe_id"] for row in named}))
+    found: dict[_Name, list[Any]] = {}
+    for row in connection.execute(query):
+        found.setdefault((row.qe_id, row.pce_id), []).append(row)
+    return found
 
 
-def _platform(engine: sa.Engine, row: Any, levels: dict[str, dict[str, Any]]) -> UploadedPlatform:
-    def same(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
-        return tuple(table.c[name] == row[name] for name in ("qe_id", "pce_id", "root"))
-
-    with engine.connect() as connection:
-        certificates = connection.execute(sa.select(pck_certs).where(*same(pck_certs))).all()
-        tcbs = connection.execute(sa.select(platform_tcbs).where(*same(platform_tcbs))).all()
+def _platform(
+    row: Any, certificates: dict[_Name, list[Any]], tcbs: dict[_Name, list[Any]], levels: dict[str, dict[str, Any]]
+) -> UploadedPlatform:
+    name = (row["qe_id"], row["pce_id"])
     return UploadedPlatform(
         qe_id=row["qe_id"],
         pce_id=row["pce_id"],
@@ -99,8 +107,8 @@ def _platform(engine: sa.Engine, row: Any, levels: dict[str, dict[str, Any]]) ->
         enc_ppid=row["enc_ppid"].hex().upper(),
         platform_manifest=row["platform_manifest"].hex().upper(),
         is_listed=True,
-        raw_tcbs=tuple(RawTCB(cpu_svn=each.cpu_svn, pce_svn=each.pce_svn) for each in tcbs),
-        certificates=tuple(_candidate(each.tcbm, unpacked(each.certificate)) for each in certificates),
+        raw_tcbs=tuple(RawTCB(cpu_svn=each.cpu_svn, pce_svn=each.pce_svn) for each in tcbs.get(name, ())),
+        certificates=tuple(_candidate(each.tcbm, unpacked(each.certificate)) for each in certificates[name]),
         tcb_info=levels[row["fmspc"]],
     )
 

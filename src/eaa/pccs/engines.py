@@ -98,6 +98,22 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
+@contextmanager
+def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that reads all rows as they were at one moment, and holds no more of them than it is asked for."""
+    options: dict[str, Any] = {"stream_results": True}
+    if engine.dialect.name == _POSTGRES:
+        # SQLite's transactions are such by themselves.
+        options["isolation_level"] = "REPEATABLE READ"
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+def bytewise(engine: sa.Engine, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return a text column in the order of its bytes, whatever language a database was made for."""
+    return sa.collate(column, "C" if engine.dialect.name == _POSTGRES else "BINARY")
+
+
 def upsert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
     """Put rows, each in place of the one with the same key; no two of them may have one."""
     listed = list(rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from eaa.errors import Misuse, Reason
 from eaa.pccs.options import answering_errors, db_option, default_database, json_option, print_json
-from eaa.program.files import write_whole
+from eaa.program.files import writing_whole
 
 
 @click.command("export")
@@ -46,29 +46,31 @@ def export(*, file: Path, db: Path | str | None, key: Path | None, form: str, ro
 
         store = Store.open(db or default_database(os.environ))
         try:
-            content = _content(store, key, root)
+            size = _export(store, file, key, root)
         finally:
             store.close()
-        write_whole(file, content)
     if as_json:
-        print_json(written=True, file=str(file), bytes=len(content), reason=None, message=None, hint=None)
+        print_json(written=True, file=str(file), bytes=size, reason=None, message=None, hint=None)
     else:
-        click.echo(f"{file} holds {len(content):,} bytes")
+        click.echo(f"{file} holds {size:,} bytes")
 
 
-def _content(store: object, key: Path | None, root: str) -> bytes:
+def _export(store: Any, file: Path, key: Path | None, root: str) -> int:
+    """Write the file, whatever is in it never in memory at once; return how many bytes it has."""
     from eaa.pccs.bundle import read_private_key  # noqa: PLC0415
     from eaa.pccs.transfer import export_bundle, export_intel_form, roots_of  # noqa: PLC0415
 
-    roots = roots_of(store, root)  # type: ignore[arg-type]
-    if key is not None:
-        stream = io.BytesIO()
-        export_bundle(store, stream, roots=roots, key=read_private_key(key))  # type: ignore[arg-type]
-        return stream.getvalue()
-    if len(roots) > 1:
+    roots = roots_of(store, root)
+    if key is None and len(roots) > 1:
         raise Misuse(
             Reason.USAGE,
             f"the database has {len(roots)} PKIs, and Intel's form has a place for one",
             hint=f"--root names it: {', '.join(each[:16] for each in roots)}",
         )
-    return export_intel_form(store, root=roots[0])  # type: ignore[arg-type]
+    private = None if key is None else read_private_key(key)
+    with writing_whole(file) as stream:
+        if private is None:
+            export_intel_form(store, stream, root=roots[0], scratch=file.absolute().parent)
+        else:
+            export_bundle(store, stream, roots=roots, key=private, scratch=file.absolute().parent)
+        return stream.tell()

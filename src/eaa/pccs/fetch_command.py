@@ -20,7 +20,7 @@ from eaa.pccs.options import (
     trust_anchor_option,
     upstream_options,
 )
-from eaa.program.files import read_bytes, read_trust_anchor, write_whole
+from eaa.program.files import read_bytes, read_trust_anchor, write_whole, writing_whole
 
 MAX_QUOTE: Final = 1024 * 1024
 _FMSPC: Final = re.compile(r"[0-9a-fA-F]{12}")
@@ -198,14 +198,12 @@ def _unavailable(name: str, refusal: Any) -> EAAError:
 
 
 def _write_bundle(store: Any, output: Path, key: Path) -> list[str]:
-    import io  # noqa: PLC0415
-
     from eaa.pccs.bundle import read_private_key  # noqa: PLC0415
     from eaa.pccs.transfer import export_bundle, roots_of  # noqa: PLC0415
 
-    stream = io.BytesIO()
-    export_bundle(store, stream, roots=roots_of(store, ""), key=read_private_key(key))
-    write_whole(output, stream.getvalue())
+    private = read_private_key(key)
+    with writing_whole(output) as stream:
+        export_bundle(store, stream, roots=roots_of(store, ""), key=private, scratch=output.absolute().parent)
     return [str(output)]
 
 

@@ -69,9 +69,10 @@ class Flights:
 
 def _outcome(future: Future[T]) -> T:
     try:
-        return future.result(timeout=MAX_WAIT)
+        result: T = future.result(timeout=MAX_WAIT)
     except TimeoutError as error:
         raise Refusal(Status.BAD_GATEWAY, f"the upstream has taken longer than {MAX_WAIT:.0f} s") from error
+    return result
 
 
 class SharedFlights:

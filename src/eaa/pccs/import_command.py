@@ -13,6 +13,8 @@ from eaa.pccs.options import answering_errors, db_option, default_database, json
 from eaa.program.files import read_bytes, read_trust_anchor
 
 SQLITE: Final = b"SQLite format 3\0"
+MAX_INTEL: Final = 256 * 1024 * 1024
+"""Bytes of platform_collaterals.json, which is read whole: some ten thousand platforms."""
 
 
 @click.command("import")
@@ -34,14 +36,18 @@ def import_file(
     """
     with answering_errors(as_json=as_json, stored=False):
         carried = _import(file, db or default_database(os.environ), key, trust_anchors)
-        if carried.refused and not (carried.documents or carried.platforms):
+        if carried.refused and not (carried.documents or carried.platforms or carried.policies):
             raise _refused(carried)
-    answer = {"documents": carried.documents, "platforms": carried.platforms, "kept_newer": carried.kept_newer}
+    answer = {
+        name: getattr(carried, name) for name in ("documents", "platforms", "policies", "registrations", "kept_newer")
+    }
     if as_json:
         reason = str(Reason.COLLATERAL_MALFORMED) if carried.refused else None
         print_json(stored=True, **answer, refused=carried.refused, reason=reason, message=None, hint=None)
     else:
         click.echo(f"{file}: stored {carried.documents} documents and {carried.platforms} platforms")
+        if carried.policies or carried.registrations:
+            click.echo(f"and {carried.policies} appraisal policies and {carried.registrations} platforms that wait")
         if carried.kept_newer:
             click.echo(f"{carried.kept_newer} documents were not stored: newer ones are there")
         for cause in carried.refused:
@@ -60,9 +66,9 @@ def _refused(carried: Any) -> VerificationError:
 
 def _import(file: Path, where: Path | str, key: Path | None, trust_anchors: tuple[Path, ...]) -> Any:
     from eaa.pccs.bundle import read_public_key  # noqa: PLC0415
+    from eaa.pccs.importing import import_intel_sqlite  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
     from eaa.pccs.transfer import import_bundle, import_intel_form  # noqa: PLC0415
-    from eaa.pccs.uploads import MAX_UPLOAD  # noqa: PLC0415
     from eaa.verifier import INTEL, TrustAnchors, wall_clock  # noqa: PLC0415
 
     begin = _begin(file)
@@ -79,23 +85,10 @@ def _import(file: Path, where: Path | str, key: Path | None, trust_anchors: tupl
             with file.open("rb") as stream:
                 return import_bundle(stream, store, key=public, **judged)
         if begin == SQLITE:
-            return _import_database(file, store, judged)
-        return import_intel_form(read_bytes(file, what="the collateral file", maximum=16 * MAX_UPLOAD), store, **judged)
+            return import_intel_sqlite(file, store, **judged)
+        return import_intel_form(read_bytes(file, what="the collateral file", maximum=MAX_INTEL), store, **judged)
     finally:
         store.close()
-
-
-def _import_database(file: Path, store: Any, judged: dict[str, Any]) -> Any:
-    from eaa.pccs.importing import import_intel_sqlite  # noqa: PLC0415
-    from eaa.pccs.transfer import Carried  # noqa: PLC0415
-
-    done = import_intel_sqlite(file, store, **judged)
-    return Carried(
-        documents=done.documents,
-        platforms=done.platforms,
-        kept_newer=done.kept_newer,
-        refused=list(done.refused),
-    )
 
 
 def _begin(file: Path) -> bytes:

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.pccs.admission import admit
 from eaa.pccs.policies import AppraisalPolicy
+from eaa.pccs.query import MAX_URI
+from eaa.pccs.records import Carried
 from eaa.pccs.registration import Registration, Waiting
+from eaa.pccs.schema import STORED_CERTIFICATE, STORED_PLATFORM, STORED_TCB, require
+from eaa.pccs.selection import Candidate
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import (
     EMPTY_UPLOAD,
@@ -34,40 +39,38 @@ from eaa.pccs.uploads import (
     read_candidate,
     read_chain,
 )
-from eaa.pccs.wire import Refusal
+from eaa.pccs.wire import Refusal, Status
 from eaa.verifier import TrustAnchors
 
 BATCH: Final = 500
 """Platforms that are stored in one transaction."""
 MAX_VALUE: Final = 2 * 1024 * 1024
-"""Bytes of one value in the file; longer ones are left out."""
+"""Bytes of one value in the file; a longer one counts as none."""
 _ROOT, _SIGNER = 1, 3
 _CAS: Final = {"PROCESSOR": 2, "PLATFORM": 4}
 _TEES: Final = {0: "SGX", 1: "TDX"}
 _IDENTITIES: Final = {1: "QE", 2: "QVE", 3: "TD_QE"}
+_COLUMNS: Final = {
+    "pcs_certificates": ("id", "cert", "crl"),
+    "crl_cache": ("cdp_url", "crl"),
+    "pck_crl": ("ca", "pck_crl"),
+    "fmspc_tcbs": ("fmspc", "type", "version", "update_type", "tcbinfo"),
+    "enclave_identities": ("id", "version", "update_type", "identity"),
+    "platforms": ("qe_id", "pce_id", "fmspc", "ca", "enc_ppid", "platform_manifest"),
+    "platform_tcbs": ("cpu_svn", "pce_svn"),
+    "pck_cert": ("tcbm", "pck_cert"),
+    "appraisal_policies": ("is_default", "fmspc", "policy"),
+    "platforms_registered": ("qe_id", "pce_id", "cpu_svn", "pce_svn", "enc_ppid", "platform_manifest", "state"),
+}
+"""What is read of which table."""
 _TABLES: Final = frozenset({"platforms", "platform_tcbs", "pck_cert", "fmspc_tcbs", "enclave_identities", "pck_crl"})
+_UPDATES: Final = ("STANDARD", "EARLY")
+_FMSPC: Final = re.compile(r"[0-9A-F]{12}")
+_ODD: Final = (Refusal, EAAError, TypeError, ValueError)
+"""What comes of a row that holds something else than the reference writes: columns have no types in SQLite."""
 _QUEUED: Final = (Waiting.NEW, Waiting.NOT_AVAILABLE)
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class Imported:
-    """What came of it."""
-
-    platforms: int = 0
-    documents: int = 0
-    """TCB Infos, identities and CRLs."""
-    policies: int = 0
-    registrations: int = 0
-    kept_newer: int = 0
-    """Documents that were left out, because a newer one was there."""
-    refused: list[str] = field(default_factory=list)
-    """What does not verify, and why."""
-
-    def refuse(self, what: str, why: object) -> None:
-        """Take note of a row that is left out."""
-        self.refused.append(f"{what}: {why}")
-        _log.warning("%s: not imported: %s", what, why)
+T = TypeVar("T")
 
 
 def is_intel_database(path: Path) -> bool:
@@ -82,7 +85,7 @@ def is_intel_database(path: Path) -> bool:
         return False
 
 
-def import_intel_sqlite(path: Path, store: Store, *, trust_anchors: TrustAnchors, now: datetime) -> Imported:
+def import_intel_sqlite(path: Path, store: Store, *, trust_anchors: TrustAnchors, now: datetime) -> Carried:
     """Take over Intel's database (`pckcache.db`).
 
     Raises:
@@ -113,7 +116,8 @@ def _unreadable(path: Path, why: str) -> Misuse:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+    # What is no UTF-8 is an odd value of one row, and no error of the whole file.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     return connection
 
 
@@ -125,7 +129,7 @@ class _Import:
     store: Store
     trust_anchors: TrustAnchors
     now: datetime
-    done: Imported = field(default_factory=Imported)
+    done: Carried = field(default_factory=Carried)
     vouching: Upload = EMPTY_UPLOAD
     """The chains and CRLs; what is missing in the store comes from here."""
     levels: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -134,9 +138,9 @@ class _Import:
     def run(self) -> None:
         """What vouches comes first, then documents, then platforms, then what nobody signs."""
         self.vouching = self.read_vouching()
-        if not self.admit("the chains and CRLs", self.vouching):
+        if not self.admit_vouching():
             return
-        self.done.documents += (self.vouching.root_crl is not None) + len(self.vouching.pck_crls)
+        self.done.documents += self.vouching.root_crl is not None
         for what, upload in self.read_documents():
             if self.admit(what, upload):
                 self.done.documents += 1
@@ -151,12 +155,26 @@ class _Import:
         self.copy("policies", "appraisal_policies", self.policy)
         self.copy("registrations", "platforms_registered", self.registration)
 
+    def admit_vouching(self) -> bool:
+        """Store each chain with the root's CRL, then its own: one that is over keeps none of the others out."""
+        stored = False
+        for name, chain in self.vouching.chains.items():
+            alone = replace(self.vouching, chains={name: chain}, pck_crls={})
+            if not self.admit(f"the chain {name} with the root's CRL", alone):
+                continue
+            stored = True
+            crl = self.vouching.pck_crls.get(name)
+            if crl is not None:
+                with_crl = replace(alone, pck_crls={name: crl}, root_crl=None)
+                self.done.documents += self.admit(f"the CRL of the {name} CA", with_crl)
+        return stored
+
     def admit(self, what: str, upload: Upload) -> bool:
         """Verify and store; whether it was good."""
         try:
             stored = admit(upload, self.store, trust_anchors=self.trust_anchors, now=self.now)
-        except Refusal as refusal:
-            self.done.refuse(what, refusal.cause)
+        except (Refusal, EAAError) as error:
+            self.refuse(what, error)
             return False
         self.done.kept_newer += stored.kept_newer
         return True
@@ -175,6 +193,11 @@ class _Import:
         else:
             self.done.platforms += len(batch)
 
+    def refuse(self, what: str, why: object) -> None:
+        """Take note of a row that is left out."""
+        self.done.refused.append(f"{what}: {why}")
+        _log.warning("%s: not imported: %s", what, why)
+
     # --- reading
 
     def read_vouching(self) -> Upload:
@@ -189,14 +212,16 @@ class _Import:
             for name, number in names.items()
             if number in certificates and certificates[number]["cert"]
         }
-        cached = [row["cdp_url"] for row in self.rows("crl_cache") if _bytes(row["crl"]) == _bytes(root["crl"])]
+        addresses = ((row["cdp_url"], row["crl"]) for row in self.rows("crl_cache"))
+        known = ((uri, crl) for uri, crl in addresses if isinstance(uri, str) and 0 < len(uri) <= MAX_URI)
+        cached = [uri for uri, crl in known if _bytes(crl) == _bytes(root["crl"])]
         crls = {row["ca"]: _bytes(row["pck_crl"]) for row in self.rows("pck_crl") if row["pck_crl"]}
         roots = {}
         for name, chain in chains.items():
             try:
                 roots[name] = read_chain(chain)[-1].fingerprint.hex()
             except Refusal as refusal:
-                self.done.refuse(f"the chain {name}", refusal.cause)
+                self.refuse(f"the chain {name}", refusal.cause)
         chains = {name: chains[name] for name in roots}
         if len(set(roots.values())) != 1:
             raise _unreadable(Path("the database"), "its chains do not end in one root")
@@ -213,20 +238,31 @@ class _Import:
         """Read TCB Infos and identities, each an upload of its own: one bad one keeps none of the others out."""
         base = replace(EMPTY_UPLOAD, root=self.vouching.root)
         for row in self.rows("fmspc_tcbs"):
-            tee, body = _TEES.get(row["type"], "SGX"), _bytes(row["tcbinfo"])
-            document = UploadedDocument(name=row["fmspc"], tee=tee, update=row["update_type"], text=body)
+            name, tee = _folded(row["fmspc"]), _TEES.get(row["type"], "")
+            if self.is_odd(row, "TCB Info", tee and isinstance(name, str) and _FMSPC.fullmatch(name)):
+                continue
+            document = UploadedDocument(name=name, tee=tee, update=row["update_type"], text=_bytes(row["tcbinfo"]))
             yield (
-                f"{tee} TCB Info for {row['fmspc']}",
+                f"{tee} TCB Info for {name}",
                 replace(base, api_version=row["version"], tcb_infos=(document,), chains=self.chain_of(TCB_INFO)),
             )
         for row in self.rows("enclave_identities"):
-            name = _IDENTITIES.get(row["id"], "QE")
+            name = _IDENTITIES.get(row["id"], "")
+            if self.is_odd(row, "an identity", name):
+                continue
             tee = "TDX" if name == "TD_QE" else "SGX"
             document = UploadedDocument(name=name, tee=tee, update=row["update_type"], text=_bytes(row["identity"]))
             yield (
                 f"the {name} identity",
                 replace(base, api_version=row["version"], identities=(document,), chains=self.chain_of(IDENTITY)),
             )
+
+    def is_odd(self, row: sqlite3.Row, what: str, name: object) -> bool:
+        """Whether a document's row says of no document what it is; that is noted."""
+        if name and row["version"] in (3, 4) and row["update_type"] in _UPDATES:
+            return False
+        self.refuse(f"a row with {what}", "its type, version or update is none that there is")
+        return True
 
     def take_levels(self, upload: Upload) -> None:
         """Choose certificates by this TCB Info, which verifies; by the early one where there is one."""
@@ -242,38 +278,41 @@ class _Import:
 
     def read_platforms(self) -> Iterator[UploadedPlatform]:
         """Read platforms with their certificates and the TCBs that they reported."""
-        for row in self.connection.execute("SELECT * FROM platforms"):
+        for row in self.rows("platforms"):
             try:
                 platform = self.platform(row)
-            except (Refusal, EAAError) as error:
-                self.done.refuse(f"a platform of FMSPC {row['fmspc']}", error)
+            except _ODD as error:
+                self.refuse(f"a platform of FMSPC {row['fmspc']}", error)
                 continue
             yield platform
 
     def platform(self, row: sqlite3.Row) -> UploadedPlatform:
         """Read one. Raises Refusal."""
+        named = {name: _folded(row[name]) for name in ("qe_id", "pce_id", "fmspc", "ca")}
+        require(named, STORED_PLATFORM, where="it")
         key = (row["qe_id"], row["pce_id"])
-        same = " WHERE qe_id = ? AND pce_id = ?"
-        certificates = tuple(
-            read_candidate({"tcbm": each["tcbm"], "cert": _text(each["pck_cert"])})
-            for each in self.rows("pck_cert", same, key)
-        )
-        tcbs = tuple(
-            RawTCB(cpu_svn=each["cpu_svn"].upper(), pce_svn=each["pce_svn"].upper())
-            for each in self.rows("platform_tcbs", same, key)
-        )
+        certificates = tuple(self.of_platform("pck_cert", key, _certificate))
+        if not certificates:
+            raise Refusal(Status.INVALID_REQUEST, "it has no certificate")
         return UploadedPlatform(
-            qe_id=key[0].upper(),
-            pce_id=key[1].upper(),
-            fmspc=row["fmspc"].upper(),
-            ca=row["ca"].upper(),
+            **named,
             enc_ppid=_bytes(row["enc_ppid"]).hex().upper(),
             platform_manifest=_bytes(row["platform_manifest"]).hex().upper(),
             is_listed=True,
-            raw_tcbs=tcbs,
+            raw_tcbs=tuple(self.of_platform("platform_tcbs", key, _raw_tcb)),
             certificates=certificates,
-            tcb_info=self.levels.get(row["fmspc"], {}),
+            tcb_info=self.levels.get(named["fmspc"], {}),
         )
+
+    def of_platform(self, table: str, key: tuple[str, str], read: Callable[[sqlite3.Row], T]) -> Iterator[T]:
+        """Read what a table has of a platform."""
+        for row in self.rows(table, " WHERE qe_id = ? AND pce_id = ?", key):
+            try:
+                found = read(row)
+            except _ODD as error:
+                self.refuse(f"a row of {table}", error)
+            else:
+                yield found
 
     # --- what nobody signs
 
@@ -282,8 +321,8 @@ class _Import:
         for row in self.rows(table):
             try:
                 setattr(self.done, counted, getattr(self.done, counted) + take(row))
-            except Refusal as refusal:
-                self.done.refuse(f"a row of {table}", refusal.cause)
+            except _ODD as error:
+                self.refuse(f"a row of {table}", error)
 
     def policy(self, row: sqlite3.Row) -> bool:
         """Keep an appraisal policy."""
@@ -301,14 +340,34 @@ class _Import:
         self.store.register(registration, state=Waiting(row["state"]), now=self.now)
         return True
 
-    def rows(self, table: str, where: str = "", values: tuple[str, ...] = ()) -> list[sqlite3.Row]:
-        """Return the rows of a table, none where there is no such table."""
-        try:
-            return self.connection.execute(f"SELECT * FROM {table}{where}", values).fetchall()  # noqa: S608  our names
-        except sqlite3.OperationalError as error:
-            if "no such table" not in str(error):
-                raise
-            return []
+    def rows(self, table: str, where: str = "", values: tuple[str, ...] = ()) -> Iterator[sqlite3.Row]:
+        """Yield the rows of a table, if it is there; NULL stands for columns that are not, and for values too long."""
+        there = {row["name"] for row in self.connection.execute(f"PRAGMA table_info({table})")}
+        if not there:
+            return
+        columns = ", ".join(
+            f"CASE WHEN length(CAST({name} AS BLOB)) <= {MAX_VALUE} THEN {name} END AS {name}"
+            if name in there
+            else f"NULL AS {name}"
+            for name in _COLUMNS[table]
+        )
+        yield from self.connection.execute(f"SELECT {columns} FROM {table}{where}", values)  # noqa: S608  our names
+
+
+def _folded(value: object) -> Any:
+    """Return text in upper case, as names are compared; anything else as it is."""
+    return value.upper() if isinstance(value, str) else value
+
+
+def _certificate(row: sqlite3.Row) -> Candidate:
+    require({"tcbm": row["tcbm"]}, STORED_CERTIFICATE, where="it")
+    return read_candidate({"tcbm": row["tcbm"], "cert": _text(row["pck_cert"])})
+
+
+def _raw_tcb(row: sqlite3.Row) -> RawTCB:
+    named = {name: _folded(row[name]) for name in ("cpu_svn", "pce_svn")}
+    require(named, STORED_TCB, where="it")
+    return RawTCB(**named)
 
 
 def _bytes(value: object) -> bytes:

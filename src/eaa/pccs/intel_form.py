@@ -5,9 +5,11 @@ Source: Intel SGX PCCS 1.27, "Platform Collateral", API version 4.
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
 from eaa.pccs.uploads import CAS, IDENTITY, TCB_INFO, Upload, UploadedPlatform
@@ -35,47 +37,89 @@ class _Verbatim(str):
 
 
 def platform_collaterals(uploads: Iterable[Upload]) -> bytes:
-    """Return one body of all that these uploads of one PKI have, as far as this form has a place for it.
+    """Return what `write_platform_collaterals` writes."""
+    stream = io.BytesIO()
+    write_platform_collaterals(stream, uploads, later=io.BytesIO())
+    return stream.getvalue()
+
+
+def write_platform_collaterals(stream: IO[bytes], uploads: Iterable[Upload], *, later: IO[bytes]) -> None:
+    """Write one body of all that these uploads of one PKI have, as far as this form has a place for it.
 
     It has none for documents of API version 3 and for TCB Info that was fetched by its evaluation number.
+
+    Args:
+        stream: binary.
+        uploads: no more than one of them has to be in memory.
+        later: empty, to be written and read: certificates come after all platforms.
     """
-    platforms: list[UploadedPlatform] = []
-    tcb_infos: dict[str, dict[str, _Verbatim]] = {}
-    rest: dict[str, Any] = {}
-    crls: dict[str, str] = {}
-    chains: dict[str, str] = {}
+    documents = _Documents()
+    listed, certified = _List(stream), _List(later)
+    stream.write(b'{"platforms":[')
     for upload in uploads:
-        chains |= upload.chains
-        crls |= {ca: crl.hex() for ca, crl in upload.pck_crls.items()}
-        platforms += upload.platforms
+        documents.add(upload)
+        for platform in upload.platforms:
+            certified.add(_certificates(platform))
+            for entry in _listed(platform):
+                listed.add(entry)
+    stream.write(b'],"collaterals":{"version":4,"pck_certs":[')
+    later.seek(0)
+    shutil.copyfileobj(later, stream)
+    stream.write(b"]," + _encode(documents.members()).encode()[1:] + b"}")
+
+
+class _List:
+    """The items of a JSON list, written one after the other."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._comma = b""
+
+    def add(self, item: Any) -> None:
+        self._stream.write(self._comma + _encode(item).encode())
+        self._comma = b","
+
+
+class _Documents:
+    """All that uploads bring beside platforms."""
+
+    def __init__(self) -> None:
+        self._tcb_infos: dict[str, dict[str, _Verbatim]] = {}
+        self._rest: dict[str, Any] = {}
+        self._crls: dict[str, str] = {}
+        self._chains: dict[str, str] = {}
+
+    def add(self, upload: Upload) -> None:
+        self._chains |= upload.chains
+        self._crls |= {ca: crl.hex() for ca, crl in upload.pck_crls.items()}
         if upload.root_crl is not None:
-            rest["rootcacrl"] = upload.root_crl.hex()
+            self._rest["rootcacrl"] = upload.root_crl.hex()
         if upload.root_crl_uri is not None:
-            rest["rootcacrl_cdp"] = upload.root_crl_uri
+            self._rest["rootcacrl_cdp"] = upload.root_crl_uri
         if upload.api_version != 4:
-            continue
+            return
         for document in upload.tcb_infos:
             member = _TCB_INFO_MEMBERS.get((document.tee, document.update))
             if member is not None:
-                tcb_infos.setdefault(document.name, {})[member] = _Verbatim(document.text.decode())
+                self._tcb_infos.setdefault(document.name, {})[member] = _Verbatim(document.text.decode())
         for document in upload.identities:
             member = _IDENTITY_MEMBERS.get((document.name, document.update))
             if member is not None:
-                rest[member] = document.text.decode()
-    collaterals = {
-        "version": 4,
-        "pck_certs": [_certificates(platform) for platform in platforms],
-        "tcbinfos": [{"fmspc": fmspc, **found} for fmspc, found in sorted(tcb_infos.items())],
-        "pckcacrl": {f"{ca.lower()}Crl": crls[ca] for ca in CAS if ca in crls},
-        **dict(sorted(rest.items())),
-        "certificates": {
-            "SGX-PCK-Certificate-Issuer-Chain": {ca: chains[ca] for ca in CAS if ca in chains},
-            **({"TCB-Info-Issuer-Chain": chains[TCB_INFO]} if TCB_INFO in chains else {}),
-            **({"SGX-Enclave-Identity-Issuer-Chain": chains[IDENTITY]} if IDENTITY in chains else {}),
-        },
-    }
-    listed = [entry for platform in platforms for entry in _listed(platform)]
-    return _encode({"platforms": listed, "collaterals": collaterals}).encode()
+                self._rest[member] = document.text.decode()
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of `collaterals` but for its version and certificates."""
+        chains, crls = self._chains, self._crls
+        return {
+            "tcbinfos": [{"fmspc": fmspc, **found} for fmspc, found in sorted(self._tcb_infos.items())],
+            "pckcacrl": {f"{ca.lower()}Crl": crls[ca] for ca in CAS if ca in crls},
+            **dict(sorted(self._rest.items())),
+            "certificates": {
+                "SGX-PCK-Certificate-Issuer-Chain": {ca: chains[ca] for ca in CAS if ca in chains},
+                **({"TCB-Info-Issuer-Chain": chains[TCB_INFO]} if TCB_INFO in chains else {}),
+                **({"SGX-Enclave-Identity-Issuer-Chain": chains[IDENTITY]} if IDENTITY in chains else {}),
+            },
+        }
 
 
 def _identity(platform: UploadedPlatform) -> dict[str, str]:

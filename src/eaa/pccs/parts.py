@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
 from eaa.errors import MalformedInput, Reason
+from eaa.pccs.policies import AppraisalPolicy
+from eaa.pccs.schema import STORED_CERTIFICATE, STORED_PLATFORM, STORED_TCB, require
 from eaa.pccs.selection import Candidate
 from eaa.pccs.uploads import RawTCB, Upload, UploadedDocument, UploadedPlatform, read_chain
 from eaa.pccs.wire import Refusal
@@ -47,6 +49,12 @@ def encode_part(upload: Upload) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
+def encode_policies(policies: Sequence[AppraisalPolicy]) -> bytes:
+    """Return appraisal policies as a part; they belong to no PKI."""
+    listed = [{"fmspc": each.fmspc, "is_default": each.is_default, "policy": each.text} for each in policies]
+    return json.dumps({"policies": listed}, sort_keys=True, separators=(",", ":")).encode()
+
+
 def _document(document: UploadedDocument) -> dict[str, str]:
     return {
         "name": document.name,
@@ -74,8 +82,8 @@ def _platform(platform: UploadedPlatform) -> dict[str, Any]:
     }
 
 
-def decode_part(raw: bytes, *, levels: Levels) -> Upload:
-    """Read a part of a bundle; nothing in it is verified yet but that it hangs together.
+def decode_part(raw: bytes, *, levels: Levels) -> Upload | tuple[AppraisalPolicy, ...]:
+    """Read a part of a bundle, an upload or appraisal policies; all that is verified yet is that it hangs together.
 
     Args:
         raw: at most MAX_PART bytes.
@@ -88,6 +96,8 @@ def decode_part(raw: bytes, *, levels: Levels) -> Upload:
         raise malformed(f"a part has {len(raw)} bytes, the limit is {MAX_PART}")
     try:
         document = json.loads(raw)
+        if set(document) == {"policies"}:
+            return tuple(AppraisalPolicy.parse(json.dumps(each).encode()) for each in _items(document["policies"]))
         return _upload(document, levels)
     except Refusal as error:
         raise malformed(error.cause) from error
@@ -128,29 +138,36 @@ def _uploaded_document(entry: dict[str, Any]) -> UploadedDocument:
 
 
 def _uploaded_platform(entry: dict[str, Any], levels: Levels) -> UploadedPlatform:
-    fmspc = _match(_NAME, entry["fmspc"])
+    require(entry, STORED_PLATFORM, where="a platform of a part")
+    fmspc = entry["fmspc"]
     if fmspc not in levels:
         raise malformed(f"a part has a platform of FMSPC {fmspc}, and there is no SGX TCB Info for it")
     certificates = tuple(_candidate(*pair) for pair in _items(entry["certificates"]))
     if not certificates or any(each.certificate.fmspc.hex().upper() != fmspc for each in certificates):
         raise malformed(f"a platform of FMSPC {fmspc} has no certificate, or that of another model")
     return UploadedPlatform(
-        qe_id=_text(entry["qe_id"]),
-        pce_id=_text(entry["pce_id"]),
+        qe_id=entry["qe_id"],
+        pce_id=entry["pce_id"],
         fmspc=fmspc,
-        ca=_of(entry["ca"], frozenset({"PROCESSOR", "PLATFORM"})),
+        ca=entry["ca"],
         enc_ppid=_hex(entry["enc_ppid"]),
         platform_manifest=_hex(entry["platform_manifest"]),
         is_listed=bool(entry["is_listed"]),
-        raw_tcbs=tuple(RawTCB(cpu_svn=_hex(cpu), pce_svn=_hex(pce)) for cpu, pce in _items(entry["raw_tcbs"])),
+        raw_tcbs=tuple(_raw_tcb(*pair) for pair in _items(entry["raw_tcbs"])),
         certificates=certificates,
         tcb_info=levels[fmspc],
     )
 
 
+def _raw_tcb(cpu_svn: Any, pce_svn: Any) -> RawTCB:
+    require({"cpu_svn": cpu_svn, "pce_svn": pce_svn}, STORED_TCB, where="a TCB of a part")
+    return RawTCB(cpu_svn=cpu_svn, pce_svn=pce_svn)
+
+
 def _candidate(tcbm: Any, pem: Any) -> Candidate:
+    require({"tcbm": tcbm}, STORED_CERTIFICATE, where="a certificate of a part")
     (der,) = parse_pem_chain(_text(pem).encode(), maximum=1)
-    return Candidate(tcbm=_hex(tcbm), pem=pem, certificate=PCKCertificate.parse(der))
+    return Candidate(tcbm=tcbm, pem=pem, certificate=PCKCertificate.parse(der))
 
 
 def _items(value: Any) -> list[Any]:

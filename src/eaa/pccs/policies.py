@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from eaa.pccs.schema import POLICY, violations
+from eaa.pccs.schema import POLICY, require
 from eaa.pccs.uploads import load_json
 from eaa.pccs.wire import Refusal, Status
 
@@ -42,9 +42,7 @@ class AppraisalPolicy:
     def parse(cls, body: bytes) -> AppraisalPolicy:
         """Read the body of PUT /appraisalpolicy. Raises Refusal (400)."""
         _, document = load_json(body, what="the policy")
-        problem = next(violations(document, POLICY, where="the policy"), None)
-        if problem:
-            raise Refusal(Status.INVALID_REQUEST, problem)
+        require(document, POLICY, where="the policy")
         text = document["policy"]
         return cls(
             id=hashlib.sha384(text.encode()).hexdigest(),

@@ -128,3 +128,18 @@ class Stored:
     identities: int
     kept_newer: int
     """Documents that were not stored, because a newer one was there."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Carried:
+    """What came of an import."""
+
+    documents: int = 0
+    """TCB Infos, identities and CRLs."""
+    platforms: int = 0
+    policies: int = 0
+    registrations: int = 0
+    kept_newer: int = 0
+    """Documents that were not stored, because a newer one was there."""
+    refused: list[str] = field(default_factory=list)
+    """Why what was refused was."""

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from eaa.pccs.wire import Refusal, Status
+
 Schema = Mapping[str, Any]
 
 _KINDS: Final[Mapping[str, type]] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
@@ -38,6 +40,13 @@ def violations(value: Any, schema: Schema, *, where: str = "the upload") -> Iter
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from violations(item, schema.get("items", {}), where=f"{where}[{index}]")
+
+
+def require(value: Any, schema: Schema, *, where: str = "the upload") -> None:
+    """Raise Refusal (400) with the first thing that is wrong."""
+    problem = next(violations(value, schema, where=where), None)
+    if problem:
+        raise Refusal(Status.INVALID_REQUEST, problem)
 
 
 def _is_kind(value: Any, kind: str) -> bool:
@@ -198,6 +207,25 @@ REGISTRATION: Final = _object(
 
 An empty manifest is none, as the reference's own tool writes it.
 """
+_STORABLE: Final = {"type": "string", "pattern": r"[^\x00\ud800-\udfff]{1,260}"}
+"""Every database takes it."""
+STORED_PLATFORM: Final = _object(
+    {
+        "qe_id": _STORABLE,
+        "pce_id": _hex(4),
+        "fmspc": _hex(12),
+        "ca": {"type": "string", "pattern": "PROCESSOR|PLATFORM"},
+    },
+    "qe_id",
+    "pce_id",
+    "fmspc",
+    "ca",
+)
+"""What names a platform where it comes out of a file, in place of a request."""
+STORED_TCB: Final = _object({"cpu_svn": _hex(32), "pce_svn": _hex(4)}, "cpu_svn", "pce_svn")
+"""A TCB that such a platform reported."""
+STORED_CERTIFICATE: Final = _object({"tcbm": _hex(36)}, "tcbm")
+"""Under what such a platform's certificate is kept."""
 POLICY: Final = _object(
     {"is_default": {"type": "boolean"}, "fmspc": _hex(12), "policy": _TEXT}, "is_default", "fmspc", "policy"
 )

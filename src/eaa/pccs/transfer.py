@@ -5,34 +5,26 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, VerificationError
 from eaa.pccs.admission import admit
 from eaa.pccs.bundle import PrivateKey, PublicKey, read_bundle, write_bundle
-from eaa.pccs.intel_form import platform_collaterals
-from eaa.pccs.parts import decode_part, encode_part
+from eaa.pccs.intel_form import write_platform_collaterals
+from eaa.pccs.parts import MAX_PART, decode_part, encode_part, encode_policies
+from eaa.pccs.records import Carried
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import Upload, parse_upload
 from eaa.pccs.wire import Refusal, Status
 from eaa.verifier import TrustAnchors
 
+POLICIES: Final = 100
+"""Appraisal policies of one part."""
 _TEE: Final = "SGX"
-
-
-@dataclass(slots=True, kw_only=True)
-class Carried:
-    """What came of an import."""
-
-    documents: int = 0
-    platforms: int = 0
-    kept_newer: int = 0
-    """Documents that were not stored, because a newer one was there."""
-    refused: list[str] = field(default_factory=list)
-    """Why what was refused was."""
 
 
 def roots_of(store: Store, prefix: str) -> tuple[str, ...]:
@@ -46,35 +38,63 @@ def roots_of(store: Store, prefix: str) -> tuple[str, ...]:
     return found
 
 
-def export_bundle(store: Store, stream: IO[bytes], *, roots: tuple[str, ...], key: PrivateKey) -> int:
-    """Write everything of these PKIs; return how many parts it took."""
-    with tempfile.TemporaryDirectory(prefix="eaa-pccs-") as folder:
+def export_bundle(store: Store, stream: IO[bytes], *, roots: tuple[str, ...], key: PrivateKey, scratch: Path) -> int:
+    """Write everything of these PKIs, and where they are all there are, appraisal policies; return how many parts.
+
+    Args:
+        store: what is written; no more of it than one part is in memory at once.
+        stream: binary.
+        roots: fingerprints, hex.
+        key: signs it.
+        scratch: a folder with room for all of it once more: a bundle begins with what its parts have to be.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".eaa-pccs-") as folder:
         parts: list[Path] = []
-        for upload in _in_order(store, roots):
+        for raw in _parts(store, roots):
             parts.append(Path(folder) / str(len(parts)))
-            parts[-1].write_bytes(encode_part(upload))
+            parts[-1].write_bytes(raw)
         write_bundle(stream, parts, key)
     return len(parts)
+
+
+def _parts(store: Store, roots: tuple[str, ...]) -> Iterator[bytes]:
+    for upload in _in_order(store, roots):
+        yield from _small_enough(upload)
+    policies = store.all_policies() if {pki.root for pki in store.pkis()} == set(roots) else []
+    for start in range(0, len(policies), POLICIES):
+        yield encode_policies(policies[start : start + POLICIES])
+
+
+def _small_enough(upload: Upload) -> Iterator[bytes]:
+    """Yield an upload as parts that are taken in again, halved as often as it takes."""
+    raw, half = encode_part(upload), len(upload.platforms) // 2
+    if len(raw) <= MAX_PART or not half:
+        yield raw
+        return
+    for platforms in (upload.platforms[:half], upload.platforms[half:]):
+        yield from _small_enough(replace(upload, platforms=platforms))
 
 
 def _in_order(store: Store, roots: tuple[str, ...]) -> Iterator[Upload]:
     """Yield the contents of PKIs, in an order that depends on nothing else, the default one last: so it stays that."""
     default = [pki.root for pki in store.pkis() if pki.is_default]
     for root in sorted(roots, key=lambda each: (each in default, each)):
+        found = iter(store.contents(root))
+        yield next(found)
         documents: list[Upload] = []
-        for upload in store.contents(root):
+        for upload in found:
             if upload.platforms:
+                found = chain((upload,), found)
                 break
             documents.append(upload)
-        first, *rest = documents
-        yield first
-        yield from sorted(rest, key=encode_part)
-        yield from (upload for upload in store.contents(root) if upload.platforms)
+        yield from sorted(documents, key=encode_part)
+        yield from found
 
 
-def export_intel_form(store: Store, *, root: str) -> bytes:
-    """Return platform_collaterals.json of one PKI."""
-    return platform_collaterals(store.contents(root))
+def export_intel_form(store: Store, stream: IO[bytes], *, root: str, scratch: Path) -> None:
+    """Write platform_collaterals.json of one PKI; `scratch` is a folder with room for its certificates once more."""
+    with tempfile.TemporaryFile(dir=scratch) as later:
+        write_platform_collaterals(stream, store.contents(root), later=later)
 
 
 def import_bundle(
@@ -82,14 +102,25 @@ def import_bundle(
 ) -> Carried:
     """Store what is in a bundle. What does not verify is refused, and the rest stored.
 
+    It is read twice: nothing is stored of one that is cut off or changed anywhere.
+
     Raises:
         MalformedInput, VerificationError: it is no bundle, or not signed by this key; see `read_bundle`.
     """
+    begin = stream.tell()
+    for _ in read_bundle(stream, key=key):
+        pass
+    stream.seek(begin)
     carried, levels = Carried(), _KnownLevels(store)
     for raw in read_bundle(stream, key=key):
-        upload = decode_part(raw, levels=levels.known)
-        levels.learn(upload)
-        _admit(upload, store, carried, trust_anchors=trust_anchors, now=now)
+        part = decode_part(raw, levels=levels.known)
+        if isinstance(part, Upload):
+            levels.learn(part)
+            _admit(part, store, carried, trust_anchors=trust_anchors, now=now)
+            continue
+        for policy in part:
+            store.put_policy(policy, now=now)
+            carried.policies += 1
     return carried
 
 

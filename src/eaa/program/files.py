@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -57,14 +57,19 @@ def read_text_if_there(path: Path, *, what: str) -> str | None:
         raise
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file atomically, making its folder where it is missing. Raises Unavailable (PERMISSION_DENIED)."""
+@contextmanager
+def writing_whole(path: Path, *, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """Replace a file atomically by what is written in this block, making its folder where it is missing.
+
+    Raises:
+        Unavailable: PERMISSION_DENIED, the disk is full for instance; the file that was there stays.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                yield file
             Path(name).chmod(mode)
             Path(name).replace(path)
         except BaseException:
@@ -74,8 +79,14 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         raise Unavailable(
             Reason.PERMISSION_DENIED,
             f"{path} cannot be written: {error.strerror}",
-            hint="check the folder's permissions",
+            hint="check the folder's permissions, and that its disk has room",
         ) from error
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file atomically, making its folder where it is missing. Raises Unavailable (PERMISSION_DENIED)."""
+    with writing_whole(path, mode=mode) as file:
+        file.write(content)
 
 
 def stamp_of(path: Path) -> tuple[int, ...] | None:
