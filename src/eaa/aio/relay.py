@@ -12,6 +12,7 @@ said goodbye, and so has this side, to the sink.
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ async def pump(
 class _Session:
     """Two streams and the bytes between them."""
 
-    __slots__ = ("_ends", "_half_closed_at", "_limits", "_streams", "_ways", "_wheel", "due", "ended", "last", "loop")
+    __slots__ = ("_ends", "_limits", "_over", "_streams", "_ways", "_wheel", "due", "ended", "last", "loop")
 
     def __init__(self, one: Stream, other: Stream, limits: Limits, traffic: Traffic) -> None:
         self.loop = asyncio.get_running_loop()
@@ -144,7 +145,8 @@ class _Session:
         self.due: int | None = None
         """Where the wheel keeps it."""
         shared = _shared(self.loop)
-        self._limits = limits if limits.lifetime is None else _from_now(limits, self.last)
+        self._limits = limits
+        self._over = math.inf if limits.lifetime is None else self.last + limits.lifetime
         self._wheel = shared.wheel
         self._streams = (one, other)
         first, second = _End(self, one), _End(self, other)
@@ -177,6 +179,10 @@ class _Session:
             self.stop()
             self.ended.set_result(failure)
 
+    def abort(self) -> None:
+        """Move no more, because this side closes one of the streams."""
+        self.end(_aborted())
+
     def stop(self) -> None:
         """Watch nothing any more."""
         self._wheel.take(self)
@@ -199,11 +205,10 @@ class _Session:
         return min(limits.idle, limits.half_closed) if is_half_closed else limits.idle
 
     def _deadline(self) -> float:
-        quiet = self.last + self._silence
-        return quiet if self._limits.lifetime is None else min(quiet, self._limits.lifetime)
+        return min(self.last + self._silence, self._over)
 
     def _past_limit(self, now: float) -> PeerMisbehaved:
-        if self._limits.lifetime is not None and now >= self._limits.lifetime:
+        if now >= self._over:
             return PeerMisbehaved(
                 Reason.PEER_TIMEOUT,
                 "the session has lasted for as long as one may",
@@ -216,12 +221,6 @@ class _Session:
         )
 
 
-def _from_now(limits: Limits, now: float) -> Limits:
-    """Return limits whose lifetime is a time on the event loop's clock."""
-    assert limits.lifetime is not None
-    return Limits(idle=limits.idle, half_closed=limits.half_closed, lifetime=now + limits.lifetime)
-
-
 class _End:
     """One of the two streams, and what the event loop watches of its descriptor."""
 
@@ -229,7 +228,7 @@ class _End:
 
     def __init__(self, session: _Session, stream: Stream) -> None:
         self._loop = session.loop
-        self._descriptor = stream.take_over(lambda: session.end(_aborted()))
+        self._descriptor = stream.take_over(session.abort)
         self._reads = False
         self._waiting: tuple[Callable[[], None], ...] = ()
         self.side: Side = _side_of(stream)
@@ -391,14 +390,27 @@ class _Way:
 class _TLSSide:
     """TLS on a socket: OpenSSL reads and writes the descriptor itself, and keeps nothing of it back."""
 
-    __slots__ = ("_connection", "early", "receive", "send", "send_held")
+    __slots__ = ("_bulk", "_connection", "early")
     keeps: Final = False
 
     def __init__(self, stream: AttestedStream) -> None:
         self._connection = stream.connection
+        self._bulk = bulk(stream.connection)
         self.early = stream.take_early()
-        way = bulk(stream.connection)
-        self.receive, self.send, self.send_held = way.receive, way.send, way.send_held
+
+    # Bound when they are asked for, which is once for many records: an idle session keeps none of them.
+
+    @property
+    def receive(self) -> Callable[[Buffer], int | Want]:
+        return self._bulk.receive
+
+    @property
+    def send(self) -> Callable[[Buffer, int], int | Want]:
+        return self._bulk.send
+
+    @property
+    def send_held(self) -> Callable[[bytes], int | Want]:
+        return self._bulk.send_held
 
     def flush(self) -> Want:
         return Want.NOTHING

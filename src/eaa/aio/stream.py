@@ -141,17 +141,34 @@ class _Readiness:
 class _SocketLink:
     """Waits for a non-blocking socket; the TLS object reads and writes the file descriptor itself."""
 
+    __slots__ = ("_loop", "_on_close", "_reads", "_writes", "socket")
+
     def __init__(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self.socket = sock
-        self._reading = _Readiness(sock, loop.add_reader, loop.remove_reader)
-        self._writing = _Readiness(sock, loop.add_writer, loop.remove_writer)
+        # Made for who waits: a relay's sessions are thousands, and wait by other means.
+        self._reads: _Readiness | None = None
+        self._writes: _Readiness | None = None
         self._on_close: Callable[[], None] | None = None
+
+    @property
+    def _reading(self) -> _Readiness:
+        if self._reads is None:
+            self._reads = _Readiness(self.socket, self._loop.add_reader, self._loop.remove_reader)
+        return self._reads
+
+    @property
+    def _writing(self) -> _Readiness:
+        if self._writes is None:
+            self._writes = _Readiness(self.socket, self._loop.add_writer, self._loop.remove_writer)
+        return self._writes
 
     def take_over(self, on_close: Callable[[], None]) -> int:
         """Return the descriptor to who watches it from now on, and is told before it is closed."""
-        self._reading.release()
-        self._writing.release()
+        for readiness in (self._reads, self._writes):
+            if readiness is not None:
+                readiness.release()
+        self._reads = self._writes = None
         self._on_close = on_close
         return self.socket.fileno()
 
@@ -195,8 +212,9 @@ class _SocketLink:
     def close(self) -> None:
         if self._on_close is not None:
             self._on_close()
-        self._reading.close()
-        self._writing.close()
+        for readiness in (self._reads, self._writes):
+            if readiness is not None:
+                readiness.close()
         self.socket.close()
 
 
