@@ -12,6 +12,7 @@ import pytest
 
 from eaa.aio.stream import AttestedStream
 from eaa.errors import PeerMisbehaved, Reason, Unavailable
+from eaa.inclavared import first_words
 from eaa.inclavared.first_words import MAX_FIRST_WORDS, carry_first_words
 from eaa.inclavared.pool import Channel
 from support.aio_world import run, stream_on, tcp_pair, until
@@ -29,11 +30,16 @@ class Joined:
     workload: ScriptedWorkload
     channel: Channel
 
-    async def carry(self, *, patience: float = 30.0) -> tuple[Channel, int]:
-        return await carry_first_words(self.relay, self.channel, replace=self._replace, patience=patience)
+    async def carry(self) -> tuple[AttestedStream, int]:
+        return await carry_first_words(self.relay, self.channel.attestation.stream, replace=self._replace)
 
-    async def _replace(self, channel: Channel) -> Channel:
-        return await self.workload(channel.target)
+    async def _replace(self) -> AttestedStream:
+        return (await self.workload(self.channel.target)).attestation.stream
+
+    @property
+    def streams(self) -> list[AttestedStream]:
+        """The relay's ends of all channels so far."""
+        return [channel.attestation.stream for channel in self.workload.given]
 
     @property
     def socket(self) -> socket.socket:
@@ -53,7 +59,7 @@ async def joined() -> AsyncIterator[Joined]:
         yield Joined(client=client, relay=relay, workload=workload, channel=channel)
     finally:
         workload.hang_up()
-        for stream in (client, relay, *(each.attestation.stream for each in workload.given)):
+        for stream in (client, relay, *(channel.attestation.stream for channel in workload.given)):
             stream.abort()
 
 
@@ -67,21 +73,10 @@ def test_what_both_have_said_is_there_for_who_carries_on() -> None:
                 assert await end.readexactly(len(words)) == words
             await end.write(b"answer")
             channel, said = await carrying
-            assert (channel, said) == (here.channel, len(HELLO))
-            assert await channel.attestation.stream.read() == b"answer"
+            assert (channel, said) == (here.streams[0], len(HELLO))
+            assert await channel.read() == b"answer"
             await here.client.write(b"more")
             assert await here.relay.read() == b"more"
-
-    run(scenario())
-
-
-def test_a_workload_may_speak_first() -> None:
-    async def scenario() -> None:
-        async with joined() as here:
-            await here.workload.ends[0].write(b"first")
-            channel, said = await here.carry()
-            assert said == 0
-            assert await channel.attestation.stream.read() == b"first"
 
     run(scenario())
 
@@ -105,9 +100,9 @@ def test_a_channel_that_breaks_before_its_workload_answers_is_replaced(*, before
             assert await second.readexactly(len(HELLO)) == HELLO
             await second.write(b"answer")
             channel, said = await carrying
-            assert channel is here.workload.given[1]
+            assert channel is here.streams[1]
             assert said == len(HELLO)
-            assert here.channel.attestation.stream.is_closing()
+            assert here.streams[0].is_closing()
 
     run(scenario())
 
@@ -122,11 +117,10 @@ def test_nothing_but_the_beginning_of_a_handshake_is_said_twice(words: bytes) ->
         async with joined() as here:
             carrying = asyncio.create_task(here.carry())
             await here.client.write(words)
-            if len(words) < MAX_FIRST_WORDS:
-                assert await here.workload.ends[0].readexactly(len(words)) == words
-                await here.workload.ends[0].close()
-            channel, _ = await carrying
-            assert channel is here.channel
+            channel, said = await carrying
+            here.workload.ends[0].abort()
+            assert (said > 0) == words.startswith(HELLO)
+            assert channel is here.streams[0]
             assert here.workload.attempts == 1
 
     run(scenario())
@@ -142,7 +136,7 @@ def test_it_is_replaced_once() -> None:
                 await here.workload.ends[number].close()
             channel, _ = await carrying
             assert here.workload.attempts == 2
-            assert await channel.attestation.stream.read() == b""
+            assert await channel.read() == b""
 
     run(scenario())
 
@@ -160,16 +154,39 @@ def test_where_none_can_be_had_the_client_loses_its_session() -> None:
     run(scenario())
 
 
-def test_a_client_that_goes_or_never_speaks_takes_its_channel_along() -> None:
+@pytest.mark.parametrize("client", ["goes", "says goodbye", "is silent"])
+def test_who_carries_on_hears_of_a_client_that_says_nothing(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_words, "PATIENCE", 0.05)
+
     async def scenario() -> None:
-        for goes, reason in ((True, Reason.PEER_CLOSED), (False, Reason.PEER_TIMEOUT)):
-            async with joined() as here:
-                if goes:
-                    here.client.abort()
+        async with joined() as here:
+            if client == "goes":
+                here.client.abort()
+            elif client == "says goodbye":
+                await here.client.finish()
+            assert await here.carry() == (here.streams[0], 0)
+            if client == "goes":
                 with pytest.raises(PeerMisbehaved) as caught:
-                    await here.carry(patience=0.05)
-                assert caught.value.reason is reason
-                assert here.channel.attestation.stream.is_closing()
+                    await here.relay.read()
+                assert caught.value.reason is Reason.PEER_CLOSED
+            elif client == "says goodbye":
+                assert await here.relay.read() == b""
+            else:
+                await here.client.write(b"at last")
+                assert await here.relay.read() == b"at last"
+
+    run(scenario())
+
+
+def test_a_workload_that_takes_its_time_keeps_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_words, "PATIENCE", 0.05)
+
+    async def scenario() -> None:
+        async with joined() as here:
+            await here.client.write(HELLO)
+            assert await here.carry() == (here.streams[0], len(HELLO))
+            await here.workload.ends[0].write(b"answer")
+            assert await here.streams[0].read() == b"answer"
 
     run(scenario())
 

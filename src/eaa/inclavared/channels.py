@@ -107,20 +107,20 @@ class Channels:
 
     async def take(self, target: Target) -> Channel:
         """Return a channel for one session with this workload. Raises Unavailable: WORKLOAD_UNAVAILABLE."""
-        return await self._pool(target).take()
+        return await self._pool(target.name).take()
 
-    async def replace(self, channel: Channel) -> Channel:
+    async def replace(self, workload: str) -> Channel:
         """Return a new channel in place of one that was dead when it was used. Raises as `take`.
 
         Others that were kept ready may be dead like it.
         """
-        return await self._pool(channel.target).replace()
+        return await self._pool(workload).replace()
 
-    def _pool(self, target: Target) -> Pool:
-        pool = self._pools.get(target.name)
+    def _pool(self, workload: str) -> Pool:
+        pool = self._pools.get(workload)
         if pool is None:
             # A reload came in between.
-            raise Unavailable(Reason.WORKLOAD_UNAVAILABLE, f"the workload {target} is configured no more")
+            raise Unavailable(Reason.WORKLOAD_UNAVAILABLE, f"the workload {workload} is configured no more")
         return pool
 
     def sweep(self) -> None:

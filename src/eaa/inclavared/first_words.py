@@ -15,11 +15,13 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from eaa.aio.stream import AttestedStream, deadline
-from eaa.inclavared.pool import Channel
+from eaa.aio.stream import AttestedStream
+from eaa.errors import EAAError
 
 MAX_FIRST_WORDS: Final = 16 * 1024
 """Bytes of a client that are kept until the workload answers. A ClientHello has less than 2 KiB."""
+PATIENCE: Final = 10.0
+"""Seconds for a client's first words, and for their answer, which is as long as anybody waits for a handshake."""
 DEAD_AFTER: Final = 3.0
 """Seconds for the workload's system, not the workload, to acknowledge them: one that is gone says nothing at all."""
 _HANDSHAKE: Final = b"\x16\x03"
@@ -29,64 +31,77 @@ logger = logging.getLogger(__name__)
 
 
 async def carry_first_words(
-    client: AttestedStream, channel: Channel, *, replace: Callable[[Channel], Awaitable[Channel]], patience: float
-) -> tuple[Channel, int]:
-    """Carry what a client says to the workload until that answers; replace a channel that breaks before, once.
+    client: AttestedStream, workload: AttestedStream, *, replace: Callable[[], Awaitable[AttestedStream]]
+) -> tuple[AttestedStream, int]:
+    """Carry what a client says first to the workload until that answers; replace a channel that breaks before, once.
 
-    Both streams may be pumped then: what was read of one and not yet sent to the other is read again.
+    Both streams may be pumped then: what was read of one and not yet sent to the other is read again, and whatever is
+    wrong with either shows again.
 
     Args:
         client: whom the channel was opened for.
-        channel: is closed where it is replaced.
-        replace: opens another one in its place. Raises EAAError.
-        patience: seconds for all of it.
+        workload: the channel. It is closed where it is replaced.
+        replace: opens another one. Raises EAAError.
 
     Returns:
         The channel that the session goes on in, and how many bytes it was sent.
 
     Raises:
-        EAAError: the client is gone, or no channel works. The channel is closed then.
+        EAAError: there is no other channel.
     """
-    try:
-        async with deadline(patience, "the first bytes of a session"):
-            said = bytearray()
-            if not await _is_dead(client, channel, said) or (said and not said.startswith(_HANDSHAKE)):
-                return channel, len(said)
-            logger.info("a channel was dead when it was used, another one takes its place")
-            client.push_back(bytes(said))
-            channel.abort()
-            channel = await replace(channel)
-            said.clear()
-            await _is_dead(client, channel, said)
-            return channel, len(said)
-    except BaseException:
-        channel.abort()
-        raise
+    if not await _is_handshake(client):
+        return workload, 0
+    said = bytearray()
+    if await _is_dead(client, workload, said):
+        logger.info("a channel was dead when it was used, another one takes its place")
+        client.push_back(bytes(said))
+        said.clear()
+        workload.abort()
+        workload = await replace()
+        try:
+            await _is_dead(client, workload, said)
+        except BaseException:
+            workload.abort()
+            raise
+    return workload, len(said)
 
 
-async def _is_dead(client: AttestedStream, channel: Channel, said: bytearray) -> bool:
+async def _is_handshake(client: AttestedStream) -> bool:
+    """Wait for a client's first words. Nobody waits here who is idle: it takes less memory to be pumped."""
+    with contextlib.suppress(EAAError, TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            words = await client.read()
+        client.push_back(words)
+        return words.startswith(_HANDSHAKE)
+    return False
+
+
+async def _is_dead(client: AttestedStream, workload: AttestedStream, said: bytearray) -> bool:
     """Carry bytes to a channel until its workload answers or it breaks; return whether it broke.
 
     What it was sent is put into `said`.
     """
-    workload = channel.attestation.stream
     answering = asyncio.ensure_future(workload.read())
     speaking = asyncio.ensure_future(client.read())
     try:
         with _impatient(workload):
-            while not answering.done() and len(said) < MAX_FIRST_WORDS:
-                await asyncio.wait([answering, speaking], return_when=asyncio.FIRST_COMPLETED)
-                if speaking.done() and not answering.done():
-                    if not (words := speaking.result()):
-                        break
-                    said += words
-                    # Whether that has failed the other direction tells.
-                    workload.write(words)
-                    speaking = asyncio.ensure_future(client.read())
+            while len(said) < MAX_FIRST_WORDS:
+                await asyncio.wait([answering, speaking], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+                if answering.done() or not _has_said(speaking):
+                    break
+                words = speaking.result()
+                said += words
+                # Whether that has failed the other direction tells.
+                workload.write(words)
+                speaking = asyncio.ensure_future(client.read())
     finally:
         is_dead = await _read_again(answering, workload) is False
         await _read_again(speaking, client)
     return is_dead
+
+
+def _has_said(speaking: asyncio.Future[bytes]) -> bool:
+    return speaking.done() and speaking.exception() is None and bool(speaking.result())
 
 
 async def _read_again(reading: asyncio.Future[bytes], stream: AttestedStream) -> bool | None:

@@ -106,8 +106,7 @@ class Relay:
 
     async def pump(self, client: AttestedStream, workload: AttestedStream) -> Relayed:
         """Move bytes until both sides have said goodbye, or one of them is gone."""
-        for stream in (client, workload):
-            stream.settle()
+        workload.settle()
         relayed = await pump(client, workload, limits=self.limits, traffic=self.traffic)
         COUNTERS.sessions[COMPLETED if relayed.failure is None else relayed.failure.reason] += 1
         return relayed
@@ -143,6 +142,10 @@ class Upstream:
         # idle for hours, and there are thousands of them.
         try:
             with self._relay.live.entered(session):
+                workload, session.said = await carry_first_words(
+                    client, workload, replace=lambda: self._replace(session)
+                )
+                self._relay.traffic.forth += session.said
                 _report(session, await self._relay.pump(client, workload))
         except asyncio.CancelledError:
             if session.verdict is None:
@@ -166,9 +169,6 @@ class Upstream:
             except BaseException:
                 channel.abort()
                 raise
-            channel, said = await carry_first_words(
-                client.stream, channel, replace=self._relay.channels.replace, patience=self._relay.limits.idle
-            )
         except BaseException:
             client.stream.abort()
             raise
@@ -176,11 +176,20 @@ class Upstream:
         assert task is not None
         judged = (channel.judged, judge and judge.judged)
         session = Session(
-            peer=peer, workload=channel.target.name, judged=tuple(each for each in judged if each), task=task, said=said
+            peer=peer, workload=channel.target.name, judged=tuple(each for each in judged if each), task=task
         )
-        self._relay.traffic.forth += said
         _announce(session, client, channel.attestation)
-        return client.stream, channel.attestation.stream, session
+        streams = client.stream, channel.attestation.stream
+        for stream in streams:
+            stream.settle()
+        return *streams, session
+
+    async def _replace(self, session: Session) -> AttestedStream:
+        """Return another channel for a session that has just begun. Raises EAAError."""
+        channel = await self._relay.channels.replace(session.workload)
+        others = (judged for judged in session.judged if judged.role is not Role.WORKLOAD)
+        session.judged = tuple(each for each in (channel.judged, *others) if each)
+        return channel.attestation.stream
 
     async def _open(self, client: Attestation, name: str) -> Channel:
         try:
