@@ -32,7 +32,12 @@ from eaa.protocol.messages import NONCE_SIZE, RejectClass
 EXCHANGE_TIMEOUT: Final = 30.0
 """Seconds for an exchange; quoting on a busy TDX host takes several."""
 HELD_BACK: Final = 0.005
-"""Seconds for which who is asked first keeps its own question, to send it together with its answer."""
+"""Seconds for which who is asked first waits for that before it asks itself."""
+HELD_BACK_WITH_QUOTE: Final = 0.025
+"""Seconds for which who makes a quote keeps its own question, to send it together with its answer.
+
+A quote that takes longer is worth a record and a wake-up at each end, and both ends then quote at once.
+"""
 
 Judge = Callable[[EvidenceReceived], Awaitable[Judgement]]
 """Judges what a peer has shown. May raise any EAAError."""
@@ -144,9 +149,12 @@ class Attestation:
             await self._flush()
         self._enter()
 
-    async def complete(self) -> None:
-        """Either end of a hop without `open`: run until both verdicts are known."""
-        await self._run_until(lambda: self._exchange.finished)
+    async def complete(self, *, with_first_bytes: bool = False) -> None:
+        """Either end of a hop without `open`: run until both verdicts are known.
+
+        With the first bytes that the application writes at once, the last message goes in one record.
+        """
+        await self._run_until(lambda: self._exchange.finished, last_words=not with_first_bytes)
         self._enter()
 
     async def reject(self, error: EAAError) -> None:
@@ -157,12 +165,13 @@ class Attestation:
                 await self._flush()
         await self._stream.part()
 
-    async def _run_until(self, done: Callable[[], bool]) -> None:
+    async def _run_until(self, done: Callable[[], bool], *, last_words: bool = True) -> None:
         try:
             async with deadline(EXCHANGE_TIMEOUT, "the attestation exchange"):
                 while not done():
                     await self._hear()
-                await self._flush()
+                if last_words:
+                    await self._flush()
         except EAAError as error:
             await self.reject(error)
             raise
@@ -176,8 +185,8 @@ class Attestation:
         if self._holds_back:
             data = await self._first_bytes()
         else:
-            await self._flush()
-            data = await self._receive(cancellable=False)
+            # Who has just been told something has not answered yet.
+            data = await self._receive(cancellable=False, later=await self._flush())
         for event in self._exchange.receive(data):
             self._holds_back = False
             await self._on(event)
@@ -197,9 +206,11 @@ class Attestation:
         with contextlib.suppress(EAAError):
             del self._outgoing[: self._stream._send_control_now(self._outgoing)]  # noqa: SLF001  one module
 
-    async def _receive(self, *, cancellable: bool = True) -> bytes:
+    async def _receive(self, *, cancellable: bool = True, later: bool = False) -> bytes:
         # As much as there is, and not message by message: what follows the last one is kept for the stream.
-        data = await self._stream._receive_control(READ_SIZE, cancellable=cancellable)  # noqa: SLF001  one module
+        data = await self._stream._receive_control(  # noqa: SLF001  one module
+            READ_SIZE, cancellable=cancellable, later=later
+        )
         self._received += len(data)
         if self._received > self._hop.max_request:
             COUNTERS.refused[Limit.REQUEST] += 1
@@ -231,7 +242,7 @@ class Attestation:
 
     async def _quote(self, wanted: EvidenceWanted) -> Answer | None:
         """Have a quote made; where that takes its time, ask the peer meanwhile, so that both ends quote at once."""
-        asking = asyncio.get_running_loop().call_later(HELD_BACK, self._ask_meanwhile)
+        asking = asyncio.get_running_loop().call_later(HELD_BACK_WITH_QUOTE, self._ask_meanwhile)
         try:
             return await self._hop.quoter(wanted)
         finally:
@@ -256,17 +267,24 @@ class Attestation:
                 Reason.MESSAGE_UNEXPECTED, f"the {terms.peer_role} goes on before this side has given its verdict"
             )
 
-    async def _flush(self) -> None:
-        self._outgoing += self._exchange.data_to_send()
-        if self._outgoing:
-            outgoing, self._outgoing = self._outgoing, bytearray()
+    async def _flush(self) -> bool:
+        """Say what is due, and return whether there was anything."""
+        outgoing = self._take_outgoing()
+        if outgoing:
             await self._stream._send_control(outgoing)  # noqa: SLF001  one module
+        return bool(outgoing)
+
+    def _take_outgoing(self) -> bytes:
+        outgoing = bytes(self._outgoing) + self._exchange.data_to_send()
+        self._outgoing.clear()
+        return outgoing
 
     def _enter(self) -> None:
         """Turn the stream over to raw bytes: the exchange is finished."""
         if self._hop.judge is None:
             self._stream.connection.admit_unattested_peer()
         self._stream.push_back(self._exchange.take_leftover())
+        self._stream._send_ahead(self._take_outgoing())  # noqa: SLF001  one module
 
 
 async def admit(stream: AttestedStream, shown: EvidenceReceived, judge: Judge) -> None:

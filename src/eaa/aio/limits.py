@@ -7,6 +7,7 @@ out. Many clients may share an address, behind a kube-proxy or a NAT, so that an
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import math
 import socket
@@ -22,6 +23,8 @@ from eaa.errors import Reason, Unavailable
 
 MAX_ORIGINS: Final = 16384
 """Origins whose rates are remembered; the one that was quiet for longest makes room."""
+MAX_KNOWN_HOSTS: Final = 1024
+"""Addresses of which it is remembered whom they count for: one is asked after several times for each connection."""
 MAX_REQUEST: Final = 512 * 1024
 """Bytes that a peer may send before its session begins: its evidence with collateral, and what it sends ahead."""
 UNLIMITED: Final = math.inf
@@ -48,6 +51,7 @@ def origin_of(sock: socket.socket) -> Origin:
     return Origin("unknown", "")
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN_HOSTS)
 def origin_of_host(host: str) -> Origin:
     """Return whom an address counts for. A household of IPv6 has a /64, and any address in it for the asking."""
     try:

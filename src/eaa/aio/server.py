@@ -161,7 +161,7 @@ class AttestedServer:
     async def _serve(self, sock: socket.socket, name: str) -> None:
         attestation = await self._endpoint.secure(sock, self._terms, self._judge)
         try:
-            await attestation.complete()
+            await attestation.complete(with_first_bytes=True)
             await self._serve_application(attestation, name)
         finally:
             attestation.stream.abort()

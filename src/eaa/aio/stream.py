@@ -288,6 +288,7 @@ class AttestedStream:
         self._link = link
         self._early = b""
         self._in_a_row = 0
+        self._ahead = b""
         self._outgoing = bytearray()
         self._sending: asyncio.Task[None] | None = None
         self._unsent: BaseException | None = None
@@ -424,6 +425,8 @@ class AttestedStream:
         """
         failure = self._cannot_write()
         if failure is None:
+            if self._ahead:
+                data, self._ahead = b"".join((self._ahead, data)), b""
             try:
                 self._outgoing += self._send_some(memoryview(data).cast("B"))
             except EAAError as error:
@@ -445,6 +448,7 @@ class AttestedStream:
 
     async def drain(self) -> None:
         """Wait until the system has taken all that was written. Raises PeerMisbehaved where it cannot be sent."""
+        self._go_ahead()
         while self._sending is not None:
             # Who is cancelled here gives up waiting; the bytes are sent even so.
             await asyncio.wait([self._sending])
@@ -502,6 +506,7 @@ class AttestedStream:
         Not to be mixed with `write`, whose bytes may still be on their way.
         """
         self._require_open()
+        self._go_ahead()
         return self._connection.send(data)
 
     async def wait(self, want: Want) -> None:
@@ -588,6 +593,7 @@ class AttestedStream:
             self.abort()
 
     async def _send_last(self) -> None:
+        self._go_ahead()
         self._link.push(self._connection)
         await self._link.drain()
 
@@ -639,17 +645,31 @@ class AttestedStream:
         self._link.push(self._connection)
         return sent if isinstance(sent, int) else 0
 
-    async def _send_control(self, data: bytes | bytearray) -> None:
+    def _send_ahead(self, data: bytes) -> None:
+        """Send the last bytes of the exchange with what is written first, or without it in a moment."""
+        if data:
+            self._ahead = data
+            asyncio.get_running_loop().call_soon(self._go_ahead)
+
+    def _go_ahead(self) -> None:
+        if self._ahead:
+            self.write(b"")
+
+    async def _send_control(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             sent = await self._step(lambda part=view: self._connection.send_control(part))  # type: ignore[misc]
             view = view[sent:]
         await self._link.drain()
 
-    async def _receive_control(self, size: int, *, cancellable: bool = True) -> bytes:
-        """Receive bytes of the exchange. Who is cancelled has read nothing, unless it is said that nobody will be."""
-        how = self._step if cancellable else self._attempt
-        return await how(lambda: self._connection.receive_control(size))
+    async def _receive_control(self, size: int, *, cancellable: bool = True, later: bool = False) -> bytes:
+        """Receive bytes of the exchange, now or, where none can be there yet, once there are some.
+
+        Who is cancelled has read nothing, unless it is said that nobody will be.
+        """
+        if cancellable:
+            return await self._step(lambda: self._connection.receive_control(size))
+        return await self._attempt(lambda: self._connection.receive_control(size), later=later)
 
     def _has_more(self) -> bool:
         """Tell, without waiting, whether the peer has sent more than was read. Raises PeerMisbehaved."""
@@ -662,12 +682,15 @@ class AttestedStream:
             self._in_a_row = 0
             await asyncio.sleep(0)
 
-    async def _attempt(self, operation: Callable[[], _T | Want]) -> _T:
+    async def _attempt(self, operation: Callable[[], _T | Want], *, later: bool = False) -> _T:
         """Do what `_step` does, with fewer turns of the event loop. Who is cancelled loses what was read meanwhile."""
         self._require_open()
-        outcome = operation()
-        if outcome is Want.READ and isinstance(self._link, _SocketLink):
-            outcome = await self._link.attempt(operation)
+        link = self._link if isinstance(self._link, _SocketLink) else None
+        # What OpenSSL has read already no socket will tell of.
+        waits = later and link is not None and not self._connection.has_read_ahead()
+        outcome = Want.READ if waits else operation()
+        if outcome is Want.READ and link is not None:
+            outcome = await link.attempt(operation)
         if outcome is Want.READ or outcome is Want.WRITE:
             await self.wait(outcome)
             return await self._step(operation)

@@ -43,17 +43,19 @@ def byte_string(content: bytes) -> bytes:
 
 def map_of_byte_strings(values: Mapping[str, bytes]) -> bytes:
     """Return the deterministic encoding of a map of text keys and byte strings; cbor2 takes three times as long."""
-    pieces = [_head(_MAP, len(values))]
+    pieces: list[bytes] = []
     for name, key in _in_order(tuple(values)):
-        pieces += (key, byte_string(values[name]))
-    return b"".join(pieces)
+        content = values[name]
+        size = len(content)
+        pieces += (key, _SHORT_HEADS[size] if size < len(_SHORT_HEADS) else _head(_BYTES, size), content)
+    return b"".join(pieces) or _head(_MAP, 0)
 
 
 @functools.lru_cache(maxsize=MAX_KNOWN_MAPS)
 def _in_order(names: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
-    """Return the keys of a map and their encodings, shorter ones first."""
-    encoded = [(name, encode(name)) for name in names]
-    return tuple(sorted(encoded, key=lambda key: (len(key[1]), key[1])))
+    """Return the keys of a map and their encodings, shorter ones first; the head of the map stands before the first."""
+    encoded = sorted(((name, encode(name)) for name in names), key=lambda key: (len(key[1]), key[1]))
+    return tuple((name, key if at else _head(_MAP, len(names)) + key) for at, (name, key) in enumerate(encoded))
 
 
 def _head(major: int, argument: int) -> bytes:

@@ -5,6 +5,7 @@ Source: docs/manual/protocol.md, "Evidence and its claims".
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from eaa.appraise.result import BindingLevel, Role
-from eaa.errors import Reason, VerificationError
+from eaa.errors import MalformedInput, Reason, VerificationError
 from eaa.evidence.epoch import EPOCH_CLAIMS, EPOCH_LABEL, EpochClaims, is_same_key, is_signed_by, session_statement
 from eaa.evidence.tagged import PUBKEY_HASH, TaggedEvidence, encode_claims, parse_claims, pubkey_hash_claim
 from eaa.protocol import messages
@@ -50,7 +51,9 @@ def expected_claims(
     """
     # Exporter and role carry the weight, and at level cert the key: the bounded model of this exchange (tests/model)
     # finds an attack without them. Label, peer, nonce and, beside an exporter, the key are a second layer.
-    values = {
+    if level is BindingLevel.CERT:
+        return {PUBKEY_HASH: pubkey_hash_claim(attester_spki)}
+    return {
         "label": ATTEST_LABEL,
         PUBKEY_HASH: pubkey_hash_claim(attester_spki),
         "peer": b"" if other_spki is None else pubkey_hash_claim(other_spki),
@@ -58,7 +61,6 @@ def expected_claims(
         "tls-exporter": exporter,
         "role": role.value.encode(),
     }
-    return {name: values[name] for name in (CLAIMS[level] if level is BindingLevel.CERT else SESSION_CLAIMS)}
 
 
 def verify_binding(
@@ -103,6 +105,8 @@ class _Epoch:
 
     tagged: TaggedEvidence
     claims: Mapping[str, bytes]
+    stated: EpochClaims | None
+    """The same in figures; None where they are not those of an epoch."""
 
 
 def _read_epoch(raw: bytes, digest: bytes) -> _Epoch:
@@ -114,12 +118,19 @@ def _read_epoch(raw: bytes, digest: bytes) -> _Epoch:
     found = _EPOCHS.get(digest)
     if found is None:
         tagged = TaggedEvidence.parse(raw)
-        found = _Epoch(tagged=tagged, claims=parse_claims(tagged.claims, tolerant=False))
+        claims = parse_claims(tagged.claims, tolerant=False)
+        found = _Epoch(tagged=tagged, claims=claims, stated=_read_stated(claims))
         if len(raw) <= MAX_REMEMBERED_EPOCH:
             if len(_EPOCHS) >= MAX_REMEMBERED_EPOCHS:
                 _EPOCHS.clear()
             _EPOCHS[digest] = found
     return found
+
+
+def _read_stated(claims: Mapping[str, bytes]) -> EpochClaims | None:
+    with contextlib.suppress(MalformedInput):
+        return EpochClaims.from_claims(claims) if claims.keys() == set(EPOCH_CLAIMS) else None
+    return None
 
 
 _EPOCHS: Final[dict[bytes, _Epoch]] = {}
@@ -137,7 +148,7 @@ def _verify_session(
     """Establish that the evidence is of an epoch of the peer's, and that its key has signed this session."""
     digest = hashlib.sha256(raw).digest()
     read = _read_epoch(raw, digest)
-    epoch = _verify_epoch(read.claims, expected, terms=terms, peer_spki=peer_spki, now=now)
+    epoch = _verify_epoch(read, expected, terms=terms, peer_spki=peer_spki, now=now)
     if signature is None:
         raise _not_signed(terms, "shows the evidence of an epoch without its signature")
     if not is_signed_by(epoch.session_key, signature, session_statement(digest, encode_claims(expected))):
@@ -146,7 +157,7 @@ def _verify_session(
 
 
 def _verify_epoch(
-    claims: Mapping[str, bytes], expected: Mapping[str, bytes], *, terms: Terms, peer_spki: bytes, now: datetime
+    read: _Epoch, expected: Mapping[str, bytes], *, terms: Terms, peer_spki: bytes, now: datetime
 ) -> EpochClaims:
     """Establish that the key in an epoch's claims may sign for the peer, now.
 
@@ -156,8 +167,8 @@ def _verify_epoch(
     3. The epoch is short and not over.
     """
     bound = {"label": EPOCH_LABEL, **{name: expected[name] for name in (PUBKEY_HASH, "role")}}
-    _compare_claims(claims, bound, terms, names=EPOCH_CLAIMS)
-    epoch = EpochClaims.from_claims(claims)
+    _compare_claims(read.claims, bound, terms, names=EPOCH_CLAIMS)
+    epoch = read.stated or EpochClaims.from_claims(read.claims)
     if is_same_key(epoch.session_key, peer_spki):
         raise VerificationError(
             Reason.EPOCH_KEY_REUSED,
@@ -185,8 +196,10 @@ def _compare_claims(
     Raises:
         VerificationError: CLAIMS_MISMATCH or ROLE_MISMATCH.
     """
-    where = f"the evidence of the {terms.peer_role}"
     due = set(names or expected)
+    if claims.keys() == due and all(claims[name] == value for name, value in expected.items()):
+        return
+    where = f"the evidence of the {terms.peer_role}"
     for problem, wrong in (("unknown", claims.keys() - due), ("missing", due - claims.keys())):
         if wrong:
             raise VerificationError(

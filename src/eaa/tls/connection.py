@@ -341,7 +341,7 @@ class Connection:
     def send_control(self, data: bytes | memoryview) -> int | Want:
         """Send bytes of the exchange; return how many were taken, or what sending waits for."""
         self._require_established()
-        if not self._control_bytes:
+        if not self._control_bytes and not self._server_side:
             # A server that refused this side's certificate has sent an alert and gone. Writing first would fail, and
             # after that OpenSSL reads no more: listen first.
             self._attempt(lambda: self._ssl.recv(1, _PEEK), at_end=b"")
@@ -371,6 +371,10 @@ class Connection:
         """Tell whether the peer has sent bytes that nobody has read. Raises PeerMisbehaved where it has gone badly."""
         self._require_established()
         return self._attempt(lambda: self._ssl.recv(1, _PEEK), at_end=b"") not in (b"", Want.READ, Want.WRITE)
+
+    def has_read_ahead(self) -> bool:
+        """Tell whether bytes of the peer are here that need not be waited for."""
+        return self._ssl.pending() > 0
 
     # The gate.
 
