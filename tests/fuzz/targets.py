@@ -93,7 +93,7 @@ from eaa.shelter.archive import is_archive, members_of
 from eaa.shelter.inspect.binaries import inspect_image, inspect_sigstruct, inspect_snp_report
 from eaa.shelter.inspect.documents import inspect_crl, inspect_document
 from eaa.shelter.inspect.eventlogs import inspect_event_log
-from eaa.shelter.inspect.pem import from_hex, pem_blocks
+from eaa.shelter.inspect.pem import from_base64, from_hex, pem_blocks, quote_from_text
 from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspect.tagged import inspect_tagged
@@ -792,16 +792,18 @@ def _files_of_all_kinds() -> list[bytes]:
         *crls()[:1],
         *documents("tcb_info")(),
         quotes()[0].hex().encode(),
+        base64.b64encode(quotes()[0]),
         *files("go-sev-guest/attestation.bin"),
     ]
 
 
 @target(
     *(inspect, inspect_image, inspect_sigstruct, inspect_snp_report, inspect_crl, inspect_document),
-    *(inspect_event_log, inspect_tagged, inspect_quote, inspect_certificate, from_hex, pem_blocks),
+    *(inspect_event_log, inspect_tagged, inspect_quote, inspect_certificate, from_base64, from_hex, pem_blocks),
     seeds=_files_of_all_kinds,
 )
 def _inspect(data: bytes) -> None:
+    quote_from_text(data)
     inspect(data)
 
 

@@ -30,7 +30,7 @@ from fuzz.targets import TARGETS, Target, call
 
 ITERATIONS: Final = 300
 _PARSES: Final = re.compile(
-    r"(parse|from_json|from_pem|from_files|from_claims|from_hex|decode|identify|measure|split_signed|feed|load_toml"
+    r"(parse|from_json|from_pem|from_files|from_claims|from_hex|from_base64|decode|identify|measure|split_signed|feed|load_toml"
     r"|inspect|pem_blocks|read_leaf)(_\w+)?"
 )
 NO_STRANGERS_BYTES: Final = {

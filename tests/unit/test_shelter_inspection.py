@@ -26,6 +26,7 @@ from eaa.evidence.tdx import TDReport
 from eaa.identity import Identity
 from eaa.measure.sgx import measure_sgxs
 from eaa.measure.sigstruct import SIGSTRUCT
+from eaa.shelter.inspect.pem import quote_from_text
 from eaa.shelter.inspect.result import printable
 from eaa.shelter.inspection import inspect
 from eaa.simulator.platform import Platform
@@ -33,6 +34,7 @@ from eaa.tls.certificate import RATLSCertificate, create_certificate
 from support.ccel import BOOT, REGISTERS
 from support.facts import DEBUG, enclave_report, quote_of, td_report
 from support.simulated import NOW, REPORT_DATA, sample_enclave
+from support.vectors import vector
 
 
 @pytest.fixture(scope="module")
@@ -682,3 +684,31 @@ def test_the_beginning_of_a_tag_is_nothing_yet(raw: bytes) -> None:
     with pytest.raises(MalformedInput) as caught:
         inspect(raw)
     assert caught.value.reason is Reason.UNKNOWN_FORMAT
+
+
+# --- quotes as text
+
+
+SPELLINGS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "hex digits": lambda raw: raw.hex().encode(),
+    "hex digits in lines": lambda raw: b"0x" + raw.hex(" ", 32).upper().replace(" ", "\r\n").encode() + b"\n",
+    "base64": base64.b64encode,
+    "base64 in lines": base64.encodebytes,
+    "base64 of URLs, without its end": lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"="),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_quote_may_be_spelled_as_text(spelling: str) -> None:
+    raw = vector("dcap-qvl/tdx_quote").read_bytes()
+    text = SPELLINGS[spelling](raw)
+    assert quote_from_text(text) == raw
+    found = inspect(text)
+    assert (found.format, found.facts["encoding"]) == ("quote", "base64" if "base64" in spelling else "hex digits")
+
+
+def test_what_spells_no_quote_stays_as_it_is() -> None:
+    raw = vector("dcap-qvl/tdx_quote").read_bytes()
+    text = raw.hex().encode()
+    for other in (b"", raw, text[2:], text[1:], text * 20, b"0" * 9999, base64.b64encode(raw)[1:], b"word " * 100):
+        assert quote_from_text(other) == other

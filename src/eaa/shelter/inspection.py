@@ -15,7 +15,7 @@ from eaa.program.run import say
 from eaa.shelter.inspect.binaries import inspect_image, inspect_sigstruct, inspect_snp_report, unknown_executable
 from eaa.shelter.inspect.documents import inspect_crl, inspect_document
 from eaa.shelter.inspect.eventlogs import inspect_event_log
-from eaa.shelter.inspect.pem import from_hex
+from eaa.shelter.inspect.pem import from_base64, from_hex
 from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspect.result import Inspection, Inspector, printable
@@ -69,9 +69,10 @@ def inspect(raw: bytes) -> Inspection:
         MalformedInput: UNKNOWN_FORMAT, where they are nothing that is known here.
     """
     found = _first_inspection(raw)
-    if found is None and (decoded := from_hex(raw)) is not None:
-        found = _first_inspection(decoded)
-        found = found and replace(found, facts={"encoding": "hex digits", **found.facts})
+    for encoding, decode in (("hex digits", from_hex), ("base64", from_base64)):
+        if found is None and (decoded := decode(raw)) is not None:
+            found = _first_inspection(decoded)
+            found = found and replace(found, facts={"encoding": encoding, **found.facts})
     if found is None:
         raise unknown_executable(raw) or _unknown(raw)
     return replace(found, facts=printable(found.facts))

@@ -18,6 +18,7 @@ from eaa.program.judged import step_of_verification, verdict_of_facts, verdict_o
 from eaa.program.options import Judging, judging_options, parse_digest
 from eaa.program.output import json_option, print_verdict
 from eaa.program.verdict import Verdict, verdict_of_error
+from eaa.shelter.inspect.pem import quote_from_text
 from eaa.shelter.items import Given
 from eaa.verifier import Verifier, wall_clock
 
@@ -67,9 +68,9 @@ def verify_command(
 ) -> int:
     """Verify each QUOTE against the vendor's root, and appraise it.
 
-    A QUOTE is a file, a folder with all files below it, a tar archive (plain or gzip), or - for standard input, which
-    is a quote or an archive. One quote gets one answer; more get one line each, a sum-up on stderr, and the exit code
-    of the worst.
+    A QUOTE is a file (bytes, hex digits or base64), a folder with all files below it, a tar archive (plain or gzip), or
+    - for standard input, which is a quote or an archive. One quote gets one answer; more get one line each, a sum-up on
+    stderr, and the exit code of the worst.
     """
     given = Given(arguments=quotes, include=include)
     if facts and (report_data is not None or event_log is not None):
@@ -125,6 +126,7 @@ class _Question:
 
     def answer(self, verifier: Verifier, raw: bytes) -> Verdict:
         """Return the answer about one quote. Raises Misuse only."""
+        raw = quote_from_text(raw)
         try:
             quote = Quote.parse_prefix(raw)[0] if self.trim_trailing else Quote.parse(raw)
         except MalformedInput as error:
