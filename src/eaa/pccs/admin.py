@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,14 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from eaa.aio.address import Address
 from eaa.pccs.http_engine import TLSFiles
 from eaa.pccs.metrics import Observer, certificate_metrics, request_metrics, survey_metrics
-from eaa.pccs.records import FleetEntry
 from eaa.pccs.rotation import expiry_of
 from eaa.pccs.status import MAX_FLEET_SHOWN, status_page
 from eaa.pccs.store import Store
-from eaa.pccs.survey import Survey, survey
+from eaa.pccs.survey import Census, Survey, survey
 from eaa.program.exposition import Metric
 from eaa.program.health import Health
-from eaa.program.listener import Page, serving_metrics
+from eaa.program.listener import serving_metrics
 from eaa.program.metrics import process_metrics
 from eaa.verifier import TrustAnchors
 
@@ -32,6 +31,8 @@ LOOK_INTERVAL: Final = 5.0
 """Seconds between two questions whether the store has changed."""
 SURVEY_INTERVAL: Final = 60.0
 """Seconds after which it is looked at again, changed or not: documents come of age."""
+SHARE: Final = 20
+"""A look that takes long is followed by a pause of so many times as long: a million platforms take seconds."""
 DATABASE: Final = "database"
 """What is not fine where the database does not answer."""
 _log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class Admin:
         self._observer = observer
         self._clock = clock
         self._survey: Survey | None = None
-        self._fleet: Sequence[FleetEntry] = ()
+        self._census: Census | None = None
+        self._rendered = status_page(None, ())
         self._is_ready = False
 
     @contextlib.asynccontextmanager
@@ -78,7 +80,7 @@ class Admin:
             return
         health = Health(ready=lambda: () if self._is_ready else (DATABASE,))
         async with serving_metrics(
-            address, self._metrics(serving, tls), health=health, pages={"/": self._page}
+            address, self._metrics(serving, tls), health=health, pages={"/": lambda: self._rendered}
         ) as names:
             looking = asyncio.get_running_loop().create_task(self._look())
             _log.info("the status page, metrics and health are at %s", ", ".join(names))
@@ -102,27 +104,28 @@ class Admin:
             *process_metrics(),
         ]
 
-    def _page(self) -> Page:
-        return status_page(self._survey, self._fleet)
-
     async def _look(self) -> None:
-        generation: int | None = None
+        loop = asyncio.get_running_loop()
+        surveyed: int | None = None
+        rests_until = due = loop.time()
         while True:
             try:
-                found = await asyncio.to_thread(self._store.generation)
+                generation = await asyncio.to_thread(self._store.generation)
                 self._is_ready = True
-                if generation != found or self._is_old():
-                    await asyncio.to_thread(self._take_survey)
-                    generation = found
+                began = loop.time()
+                if began >= rests_until and (generation != surveyed or began >= due):
+                    await asyncio.to_thread(self._take_survey, is_changed=generation != surveyed)
+                    surveyed = generation
+                    rests_until = loop.time() + SHARE * (loop.time() - began)
+                    due = began + SURVEY_INTERVAL
             except SQLAlchemyError as error:
                 self._is_ready = False
                 _log.error("the database fails: %s", getattr(error, "orig", error))
             await asyncio.sleep(LOOK_INTERVAL)
 
-    def _is_old(self) -> bool:
-        return self._survey is None or self._clock() - self._survey.at > timedelta(seconds=SURVEY_INTERVAL)
-
-    def _take_survey(self) -> None:
-        found = survey(self._store, trust_anchors=self._trust_anchors, now=self._clock())
-        self._fleet = self._store.fleet(limit=MAX_FLEET_SHOWN)
+    def _take_survey(self, *, is_changed: bool) -> None:
+        if is_changed or self._census is None:
+            self._census = Census.take(self._store)
+        found = survey(self._store, trust_anchors=self._trust_anchors, now=self._clock(), census=self._census)
+        self._rendered = status_page(found, self._store.fleet(limit=MAX_FLEET_SHOWN))
         self._survey = found

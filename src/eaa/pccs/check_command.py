@@ -11,7 +11,15 @@ from typing import Any
 import click
 
 from eaa.errors import Reason, Unavailable, VerificationError
-from eaa.pccs.options import answering_errors, db_option, default_database, json_option, print_json, trust_anchor_option
+from eaa.pccs.options import (
+    answering_errors,
+    db_option,
+    default_database,
+    is_there,
+    json_option,
+    print_json,
+    trust_anchor_option,
+)
 from eaa.program.files import read_trust_anchor
 
 
@@ -36,8 +44,9 @@ def check(*, db: Path | str | None, trust_anchors: tuple[Path, ...], within: int
     where there is nothing. No network is used, and the service may be running.
     """
     with answering_errors(as_json=as_json, documents=[], models=[], forecasts=[]):
-        found = _survey(db or default_database(os.environ), trust_anchors, timedelta(days=within))
-        if not found.entries:
+        where = db or default_database(os.environ)
+        found = _survey(where, trust_anchors, timedelta(days=within)) if is_there(where) else None
+        if found is None or not found.entries:
             raise Unavailable(
                 Reason.COLLATERAL_NOT_FOUND,
                 "the database holds no collateral",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from eaa.errors import Misuse, Reason
-from eaa.pccs.options import answering_errors, db_option, default_database, json_option, print_json
+from eaa.pccs.options import answering_errors, db_option, default_database, is_there, json_option, print_json
 from eaa.program.files import writing_whole
 
 
@@ -44,7 +44,12 @@ def export(*, file: Path, db: Path | str | None, key: Path | None, form: str, ro
             )
         from eaa.pccs.store import Store  # noqa: PLC0415
 
-        store = Store.open(db or default_database(os.environ))
+        where = db or default_database(os.environ)
+        if not is_there(where):
+            raise Misuse(
+                Reason.COLLATERAL_NOT_FOUND, f"there is no database {where}", hint="--db names the one of the service"
+            )
+        store = Store.open(where)
         try:
             size = _export(store, file, key, root)
         finally:

@@ -54,7 +54,8 @@ class Flights:
             if future is None:
                 future = self._futures[name] = Future()
         if not is_first:
-            return _outcome(future)
+            shared: T = _outcome(future)
+            return shared
         try:
             future.set_result(work())
         except BaseException as error:
@@ -69,10 +70,9 @@ class Flights:
 
 def _outcome(future: Future[T]) -> T:
     try:
-        result: T = future.result(timeout=MAX_WAIT)
+        return future.result(timeout=MAX_WAIT)
     except TimeoutError as error:
         raise Refusal(Status.BAD_GATEWAY, f"the upstream has taken longer than {MAX_WAIT:.0f} s") from error
-    return result
 
 
 class SharedFlights:

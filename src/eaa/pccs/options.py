@@ -131,3 +131,8 @@ def data_folder(environ: Mapping[str, str]) -> Path:
 def default_database(environ: Mapping[str, str]) -> Path:
     """Return where the database lies unless it is named."""
     return data_folder(environ) / "pccs.sqlite"
+
+
+def is_there(where: Path | str) -> bool:
+    """Whether a database can be there at all: who only reads does not make one by a mistyped name."""
+    return isinstance(where, str) or where.exists()

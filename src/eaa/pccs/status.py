@@ -18,7 +18,7 @@ from eaa.pccs.records import FleetEntry
 from eaa.pccs.survey import Entry, State, Survey
 from eaa.program.listener import Page
 
-MAX_FLEET_SHOWN: Final = 1000
+MAX_FLEET_SHOWN: Final = 10_000
 """Platforms that are listed; of more, how many there are is said."""
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a1a1a;background:#fff}
@@ -86,7 +86,7 @@ def _body(survey: Survey, fleet: Sequence[FleetEntry]) -> Iterator[str]:
     shown = ((_code(one.root[:16]), _code(one.fmspc), escape(one.ca), _code(one.pseudonym)) for one in fleet)
     yield from _table("fleet", ("root", "FMSPC", "CA", "pseudonym"), shown)
     if sum(survey.platforms.values()) > len(fleet):
-        yield f"<p>The first {len(fleet):,} are listed.</p>"
+        yield f"<p>{len(fleet):,} of {sum(survey.platforms.values()):,} are listed.</p>"
 
 
 def _row(entry: Entry, survey: Survey) -> tuple[str, ...]:

@@ -41,8 +41,8 @@ from eaa.pccs.tables import policies as policies_table
 from eaa.pccs.uploads import IDENTITY, TCB_INFO, RawTCB, Upload
 from eaa.pccs.writing import apply, of_platform
 
-MAX_FLEET: Final = 1000
-"""Platforms of one page."""
+MAX_FLEET: Final = 10_000
+"""Platforms that are shown at once."""
 MAX_TCBS: Final = 16
 """Raw TCBs of one platform that are remembered because somebody asked: anybody may ask."""
 _SALT: Final = "pseudonym-salt"
@@ -245,14 +245,13 @@ class Store:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
-    def fleet(self, *, limit: int = MAX_FLEET, offset: int = 0) -> tuple[FleetEntry, ...]:
-        """Return a page of the platforms as they may be shown."""
+    def fleet(self, *, limit: int = MAX_FLEET) -> tuple[FleetEntry, ...]:
+        """Return some of the platforms as they may be shown."""
         named = platforms.c
         query = (
             sa.select(named.root, named.fmspc, named.ca, named.qe_id, named.pce_id)
-            .order_by(named.root, named.qe_id, named.pce_id)
+            .order_by(named.qe_id, named.pce_id)
             .limit(min(limit, MAX_FLEET))
-            .offset(offset)
         )
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()

@@ -74,6 +74,21 @@ KINDS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Whom a cache has certificates of: counting a million platforms takes seconds."""
+
+    platforms: Mapping[tuple[str, str], int]
+    """How many there are, by root and FMSPC."""
+    tcbms: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """How many TCBs, by root, FMSPC and TCBm."""
+
+    @classmethod
+    def take(cls, store: Store) -> Census:
+        """Count those of a store."""
+        return cls(platforms=store.fleet_size(), tcbms={pki.root: store.fleet_tcbs(pki.root) for pki in store.pkis()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """Everything, as it was at one moment."""
 
@@ -90,7 +105,14 @@ class Survey:
         return tuple(entry for entry in self.entries if entry.state is not State.VALID)
 
 
-def survey(store: Store, *, trust_anchors: TrustAnchors, now: datetime, ends_soon: timedelta = ENDS_SOON) -> Survey:
+def survey(
+    store: Store,
+    *,
+    trust_anchors: TrustAnchors,
+    now: datetime,
+    ends_soon: timedelta = ENDS_SOON,
+    census: Census | None = None,
+) -> Survey:
     """Look at a store.
 
     Args:
@@ -98,19 +120,21 @@ def survey(store: Store, *, trust_anchors: TrustAnchors, now: datetime, ends_soo
         trust_anchors: the roots below which anything is served.
         now: the present.
         ends_soon: how long before its end a document counts as one that ends soon.
+        census: of platforms, where it was taken since the store has changed.
     """
     known = store.pkis()
+    census = census or Census.take(store)
     entries: list[Entry] = []
     forecasts: list[Forecast] = []
     for pki in known:
         documents = store.catalogue(root=pki.root)
         entries += _entries(store, pki.root, documents, trust_anchors, now, ends_soon)
-        forecasts += _forecasts(pki.root, documents, store.fleet_tcbs(pki.root))
+        forecasts += _forecasts(pki.root, documents, census.tcbms.get(pki.root, {}))
     return Survey(
         at=now,
         default_root=next((pki.root for pki in known if pki.is_default), None),
         entries=tuple(entries),
-        platforms=store.fleet_size(),
+        platforms=census.platforms,
         forecasts=tuple(forecasts),
     )
 
