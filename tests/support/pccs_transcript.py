@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ SAYS: Final = {
     401: "Authentication failed.",
     404: "No cache data for this platform.",
     413: "Content too large.",
+    500: "Internal server error occurred.",
     460: "The integrity of the data can't be verified.",
     461: "The platform was not found in the cache.",
     503: "Server is currently unable to process the request.",
@@ -284,6 +286,15 @@ def cached() -> bytes:
 WITHOUT_PPID: Final = f"{V4}/pckcert?qeid={{qeid}}&cpusvn={{cpusvn}}&pcesvn={{pcesvn}}&pceid={{pceid}}"
 PCKCERT: Final = f"{V4}/pckcert?qeid={{qeid}}&{{pck}}"
 TCB: Final = f"{V4}/tcb?fmspc={{fmspc}}"
+NOTHING: Final = {
+    "platforms": [],
+    "collaterals": {
+        "version": 4,
+        "pck_certs": [],
+        "tcbinfos": [],
+        "certificates": {"SGX-PCK-Certificate-Issuer-Chain": {}},
+    },
+}
 REFUSED_UPLOADS: Final = (
     put(f"{V4}/platformcollateral", b"{", 400),
     put(f"{V4}/platformcollateral", b"{}", 400),
@@ -333,6 +344,13 @@ def _closed() -> list[Row]:
         Row(method="POST", target=f"{V4}/refresh", status=401),
         Row(method="DELETE", target=f"{V4}/refresh/x", status=401),
         Row(method="PUT", target=f"{V4}/appraisalpolicy", body=body, status=401),
+        Row(target=f"{V4}/platforms", sends={"admin-token": ""}, status=401),
+        Row(target=f"{V4}/platforms", sends={"admin-token": f"{TOKEN}, {TOKEN}"}, status=401),
+        Row(target=f"{V4}/platforms/", status=401),
+        Row(target=f"{V4}/PLATFORMS", status=401),
+        Row(method="PUT", target=f"{V4}/refresh", status=401),
+        Row(method="OPTIONS", target=f"{V4}/refresh", status=401),
+        Row(method="GET", target=f"{V4}/platformcollateral/x", status=401),
         Row(
             method="PUT",
             target=f"{V3}/platformcollateral",
@@ -348,12 +366,27 @@ def _uploads() -> list[Row]:
     return [
         *REFUSED_UPLOADS,
         put(target, changed(version=3), 400),
+        put(target, b"null", 400),
+        put(target, b"", 400),
+        put(target, encode(NOTHING), 200),
+        put(target, encode(uploaded()), 400, sends={"content-type": "text/plain"}),
+        put(target, encode(uploaded()), 500, sends={"content-type": "application/json; charset=latin1"}),
+        put(target, encode(uploaded()), 500, sends={"content-encoding": "compress"}),
+        put(target, changed(tcbinfos=[]), 400),
+        put(target, changed(pck_certs=[{**collaterals()["pck_certs"][0], "certs": []}]), 400),
         put(target, without("certificates"), 400),
         put(target, without("tcbinfos"), 400),
         put(target, of_two_roots(), 460),
         put(target, b'{"x":"' + b"x" * (2 * 1024 * 1024) + b'"}', 413),
         put(target, encode(uploaded()), 200),
         put(f"{target}/", encode(uploaded()), 200),
+        put(target, gzip.compress(encode(uploaded())), 200, sends={"content-encoding": "gzip"}),
+        put(
+            target,
+            json.dumps(uploaded(), indent=4).encode(),
+            200,
+            sends={"content-type": "application/JSON;charset=UTF-8"},
+        ),
         get(target, 404, sends=ADMIN, says=page("GET", target), has=EXPRESS),
     ]
 
@@ -366,7 +399,18 @@ def _reads() -> list[Row]:
         get(f"{V4}/pckcert?qeid={{qeid}}&cpusvn={'ff' * 16}&pcesvn=ffff&pceid={{pceid}}", says=pem, has=PCK_HEADERS),
         get(f"{V4}/pckcert?qeid={{qeid}}&cpusvn={'00' * 16}&pcesvn=0000&pceid={{pceid}}", 404),
         get(f"{V4}/pckcert?qeid=another&cpusvn={{cpusvn}}&pcesvn={{pcesvn}}&pceid={{pceid}}", 461),
+        get(f"{V4}/pckcert?qeid={{qeid}}&{{pck}}&param1=value1", says=pem, has=PCK_HEADERS),
+        get(PCKCERT.replace("pckcert", "PckCert/"), says=pem, has=PCK_HEADERS),
+        Row(method="HEAD", target=PCKCERT, says=b"", has=PCK_HEADERS),
         get(f"{V4}/pckcrl?ca=platform", says=pck_crl(as_hex=True), has=PEM_CRL),
+        get(f"{V4}/pckcrl?ca=platform&encoding=", says=pck_crl(as_hex=True), has=PEM_CRL),
+        get(f"{V4}/pckcrl?ca=platform&encoding=der&encoding=pem", says=pck_crl(as_hex=False), has=DER_CRL),
+        get(f"{V4}/pckcrl?ca=%70latform&encoding=%64er", says=pck_crl(as_hex=False), has=DER_CRL),
+        get(f"{TCB}&tcbEvaluationDataNumber=", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
+        get(f"{TCB}&customParameter=1&FMSPC=x", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
+        get(f"{V4}/tcb/?fmspc=%30%30606A000000&update=%73tandard", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
+        get(f"{V4}/tcb?&&fmspc={{fmspc}}&&update=EARLY", 404),
+        get(f"{V4}/tcb?fmspc[0]={{fmspc}}", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
         get(f"{V4}/pckcrl?ca=PLATFORM&encoding=pem", says=pck_crl(as_hex=True), has=PEM_CRL),
         get(f"{V4}/pckcrl?ca=Platform&encoding=DER", says=pck_crl(as_hex=False), has=DER_CRL),
         get(TCB, says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
@@ -404,6 +448,19 @@ def _wrong() -> list[Row]:
         get(f"{V4}/crl?uri=https://example.org/IntelSGXRootCA.der", 400),
         get(f"{V4}/crl?uri=http://certificates.trustedservices.intel.com/IntelSGXRootCA.der", 400),
         get(f"{V4}/appraisalpolicy?fmspc=1", 400),
+        get(f"{TCB}&update=", 400),
+        get(f"{V4}/tcb?fmspc={{fmspc}}%20", 400),
+        get(f"{V4}/tcb?FMSPC={{fmspc}}", 400),
+        get(f"{V4}/tcb?fmspc[x]={{fmspc}}", 400),
+        get(f"{V4}/pckcrl?ca=platform%20", 400),
+        get(f"{V4}/crl?uri={'a' * 2049}", 400),
+        get(f"{V4}/crl?uri=", 400),
+        Row(target=f"{V4}/platforms?source=[{{fmspc}},%20{{fmspc}}]", sends=ADMIN, status=400),
+        Row(target=f"{V4}/platforms?source=[{{fmspc}},]", sends=ADMIN, status=400),
+        Row(target=f"{V4}/refresh?type=certs", sends=ADMIN, status=400),
+        Row(target=f"{V4}/refresh?type=certs&fmspc=x", sends=ADMIN, status=400),
+        # What the reference's own tool makes of `refresh -f all`: understood here, and nothing is refreshed in OFFLINE.
+        Row(target=f"{V4}/refresh?type=certs&fmspc=", sends=ADMIN, status=503, ours=True),
         get(f"{TCB}&fmspc=1&update=standard&update=late", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
         get(f"{V4}/tcb?fmspc=1&fmspc={{fmspc}}", 400),
         get(f"{V4}/tcb?fmspc[]={{fmspc}}&fmspc=1", says=tcb("sgx_tcbinfo"), has=TCB_HEADERS),
@@ -460,6 +517,11 @@ def _conditional() -> list[Row]:
         get(TCB, 304, sends={"if-none-match": "*"}, says=b"", has=rest),
         get(TCB, sends={"if-none-match": '"x"'}, says=body, has=TCB_HEADERS),
         get(TCB, sends={"if-none-match": tag, "cache-control": "no-cache"}, says=body, has=TCB_HEADERS),
+        get(TCB, 304, sends={"if-none-match": tag, "cache-control": "max-age=0"}, says=b"", has=rest),
+        get(TCB, 304, sends={"if-none-match": tag, "cache-control": "x-no-cache"}, says=b"", has=rest),
+        get(TCB, 304, sends={"if-none-match": tag.removeprefix("W/")}, says=b"", has=rest),
+        Row(method="HEAD", target=TCB, status=304, sends={"if-none-match": tag}, says=b"", has=rest),
+        get(TCB, sends={"range": "bytes=0-3", "accept": "text/plain"}, says=body, has=TCB_HEADERS),
     ]
 
 
@@ -480,6 +542,21 @@ def _queue() -> list[Row]:
         get(target, sends=ADMIN, says=b"[]", has=none),
         post(target, _json(MANIFEST), 200),
         get(target, sends=ADMIN, says=_compact([QUEUED_MANIFEST]), has=count),
+        post(target, _json({**MANIFEST, "platform_manifest": "ABCz"}), 200),
+        get(target, sends=ADMIN, says=_compact([{**QUEUED_MANIFEST, "platform_manifest": "ab"}]), has=count),
+        post(target, gzip.compress(_json({**REPORT, "qe_id": "é"})), 200, sends={"content-encoding": "gzip"}),
+        get(
+            target,
+            sends=ADMIN,
+            says="[{}]".format(
+                json.dumps({**QUEUED, "qe_id": "É"}, ensure_ascii=False, separators=(",", ":"))
+            ).encode(),
+            has=count,
+        ),
+        post(target, _json({**REPORT, "platform_manifest": None, "x": 1}), 200),
+        get(target, sends=ADMIN, says=_compact([QUEUED]), has=count),
+        post(target, _json({**REPORT, "pce_id": 0}), 400),
+        post(target, _json(REPORT), 400, sends={"content-type": "application/x-www-form-urlencoded"}),
         get(f"{target}?source=[]", sends=ADMIN, says=cached, has=two),
         get(
             f"{target}?source=[{{fmspc}},000000000000]",

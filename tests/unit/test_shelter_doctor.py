@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -12,22 +13,29 @@ import pytest
 from click.testing import CliRunner
 
 from eaa.errors import Reason
+from eaa.evidence.quote import TEEType
 from eaa.shelter.doctor import Finding, Status, doctor_command, examine
 from eaa.shelter.inspect.uploads import inspect_upload
-from support.pccs import NOW, platform, upload_body, upload_document
+from eaa.simulator.pki import SimulatedPKI
+from eaa.simulator.platform import Platform
+from eaa.verifier import INTEL, TrustAnchors
+from support.pccs import NOW, anchors, platform, root_file, upload_body, upload_document
 from support.scripted_http import Reply, Script, scripted
 from support.scripted_pccs import CRL, IDENTITY, ROOT_CRL, TCB, served
 from support.tls_files import make_ca
 
 FMSPC = platform().model.fmspc.hex()
 COLLATERAL = platform().collateral(now=NOW)
+TDX_COLLATERAL = platform().collateral(now=NOW, tee=TEEType.TDX)
+QVE_IDENTITY = "/sgx/certification/v4/qve/identity"
 TD_IDENTITY = "/tdx/certification/v4/qe/identity"
 TDX_TCB = "/tdx/certification/v4/tcb"
 
 
 def replies() -> dict[str, Sequence[Reply]]:
-    found = served(COLLATERAL)
-    return {**found, TD_IDENTITY: found[IDENTITY], TDX_TCB: found[TCB]}
+    found, tdx = served(COLLATERAL), served(TDX_COLLATERAL)
+    qve = replace(found[IDENTITY][0], body=upload_document()["collaterals"]["qveidentity"].encode())
+    return {**found, TD_IDENTITY: tdx[IDENTITY], TDX_TCB: tdx[TCB], QVE_IDENTITY: (qve,)}
 
 
 def look(
@@ -38,10 +46,20 @@ def look(
     fmspcs: tuple[str, ...] = (FMSPC,),
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     url: str | None = None,
+    trust_anchors: TrustAnchors | None = None,
 ) -> list[Finding]:
     pccs = url or (script.url if script else None)
     environ = {"QCNL_CONF_PATH": str(config)} if config else {}
-    return list(examine(pccs=pccs, ca_file=ca, fmspcs=fmspcs, environ=environ, clock=clock))
+    return list(
+        examine(
+            pccs=pccs,
+            ca_file=ca,
+            fmspcs=fmspcs,
+            environ=environ,
+            clock=clock,
+            trust_anchors=trust_anchors or anchors(),
+        )
+    )
 
 
 def failures(findings: list[Finding]) -> dict[str, Reason]:
@@ -64,8 +82,10 @@ def test_a_sound_service_is_all_ok(tmp_path: Path) -> None:
         "certificate",
         "clock",
         "version",
+        "root",
         "QE identity",
         "TD QE identity",
+        "QVE identity",
         "CRL of the root",
         "CRL of the processor CA",
         "CRL of the platform CA",
@@ -123,7 +143,10 @@ def test_what_is_not_everybodys_is_a_warning() -> None:
     with scripted({**replies(), TD_IDENTITY: missing, TDX_TCB: missing, CRL: missing}) as script:
         findings = look(script)
     assert failures(findings) == {}
-    assert len(warnings(findings)) == 5
+    assert sorted(warnings(findings)) == sorted(
+        ["certificate", "TD QE identity", f"TDX TCB Info of {FMSPC.upper()}"]
+        + [f"CRL of the {ca} CA" for ca in ("processor", "platform")]
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +161,88 @@ def test_what_ends_is_told_before_and_after(days: int, status: Status, reason: R
     assert (found.error and found.error.reason) == reason
 
 
+# --- do they hold?
+
+
+def changed(path: str, old: bytes, new: bytes) -> dict[str, Sequence[Reply]]:
+    (reply,) = replies()[path]
+    assert old in reply.body
+    return {**replies(), path: (replace(reply, body=reply.body.replace(old, new)),)}
+
+
+@pytest.mark.parametrize(
+    ("answers", "name", "reason"),
+    [
+        (changed(IDENTITY, b"UpToDate", b"OutOfDate"), "QE identity", Reason.QE_IDENTITY_SIGNATURE),
+        (changed(TCB, b"UpToDate", b"OutOfDate"), f"SGX TCB Info of {FMSPC.upper()}", Reason.TCB_INFO_SIGNATURE),
+        ({**replies(), TDX_TCB: replies()[TCB]}, f"TDX TCB Info of {FMSPC.upper()}", Reason.COLLATERAL_MALFORMED),
+        ({**replies(), TD_IDENTITY: replies()[IDENTITY]}, "TD QE identity", Reason.COLLATERAL_MALFORMED),
+        ({**replies(), CRL: (replace(replies()[CRL][0], body=COLLATERAL.root_ca_crl),)}, "CRL of the platform CA",
+         Reason.CRL_ISSUER),
+        ({**replies(), ROOT_CRL: (Reply(body=COLLATERAL.pck_crl),)}, "CRL of the root", Reason.CRL_ISSUER),
+        ({**replies(), TCB: (replace(replies()[TCB][0], headers=()),)}, f"SGX TCB Info of {FMSPC.upper()}",
+         Reason.CERTIFICATE_MALFORMED),
+    ],
+)  # fmt: skip
+def test_a_document_that_verifiers_would_refuse_is_found(
+    answers: dict[str, Sequence[Reply]], name: str, reason: Reason
+) -> None:
+    with scripted(answers) as script:
+        findings = look(script)
+    assert failures(findings)[name] is reason
+    assert all(finding.remedy for finding in findings if finding.status is not Status.OK)
+
+
+def test_documents_of_two_vendors_are_told_apart() -> None:
+    other = served(Platform.create(now=NOW, pki=SimulatedPKI.create(now=NOW, seed=bytes(32))).collateral(now=NOW))
+    with scripted({**replies(), TCB: other[TCB]}) as script:
+        assert failures(look(script)) == {f"SGX TCB Info of {FMSPC.upper()}": Reason.ROOT_UNTRUSTED}
+
+
+def test_a_root_that_is_not_believed_is_worth_one_warning() -> None:
+    with scripted(replies()) as script:
+        findings = look(script, trust_anchors=INTEL)
+    assert failures(findings) == {}
+    assert warnings(findings) == ["certificate", "root"]
+
+
+def test_without_the_root_s_crl_nothing_can_be_verified_and_that_is_said() -> None:
+    with scripted({**replies(), ROOT_CRL: (Reply(status=404, body=b"none"),)}) as script:
+        findings = look(script)
+    assert failures(findings) == {"CRL of the root": Reason.COLLATERAL_NOT_FOUND}
+    assert "QE identity" in warnings(findings)
+
+
 # --- the configuration
+
+
+@pytest.mark.parametrize(("update", "version"), [("standard", "3.0"), ("early", "3.1")])
+def test_the_service_is_asked_as_the_file_has_clients_ask(tmp_path: Path, update: str, version: str) -> None:
+    path = tmp_path / "qcnl.conf"
+    with scripted(replies()) as script:
+        text = {"pccs_url": f"{script.url}/", "tcb_update_type": update, "pccs_api_version": version}
+        path.write_text(json.dumps(text))
+        look(config=path)
+        asked = script.requests
+    assert {target.rpartition("update=")[2] for target in asked if "update=" in target} == {update}
+    assert any("/crl?uri=https://certificates" in target for target in asked) is (version == "3.1")
+
+
+def test_where_pck_certificates_come_from_is_looked_at_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "qcnl.conf"
+    with scripted(replies()) as script, scripted({}) as other:
+        keys = {"collateral_service": script.url, "pccs_url": other.url, "local_pck_url": "http://127.0.0.1:1/"}
+        path.write_text(json.dumps(keys))
+        findings = look(config=path)
+    assert {finding.name for finding in findings} >= {"service (pccs_url)", "certificate (pccs_url)"}
+    assert failures(findings) == {"service (local_pck_url)": Reason.PCCS_UNREACHABLE}
+
+
+def test_an_older_version_is_named_where_it_is_served() -> None:
+    (root_crl,) = replies()[ROOT_CRL]
+    for answers, said in (({}, "not served"), ({ROOT_CRL.replace("v4", "v3"): (root_crl,)}, "served as well")):
+        with scripted({**replies(), **answers}) as script:
+            assert [each for each in look(script) if each.name == "version" and said in each.message]
 
 
 @pytest.mark.parametrize(
@@ -198,10 +302,11 @@ def test_the_shipped_form_of_the_file_has_no_oddity(tmp_path: Path) -> None:
 # --- the command
 
 
-def test_the_answer_is_lines_or_one_object_and_an_exit_code() -> None:
+def test_the_answer_is_lines_or_one_object_and_an_exit_code(tmp_path: Path) -> None:
     with scripted(replies()) as script:
-        lines = CliRunner().invoke(doctor_command, ["--pccs", script.url], standalone_mode=False)
-        answer = CliRunner().invoke(doctor_command, ["--pccs", script.url, "--json"], standalone_mode=False)
+        arguments = ["--pccs", script.url, "--trust-anchor", str(root_file(tmp_path))]
+        lines = CliRunner().invoke(doctor_command, arguments, standalone_mode=False)
+        answer = CliRunner().invoke(doctor_command, [*arguments, "--json"], standalone_mode=False)
     assert (lines.return_value, answer.return_value) == (0, 0)
     assert "ok       service: " in lines.output
     assert "         remedy: " in lines.output

@@ -93,10 +93,12 @@ def parse_qcnl(text: str, *, name: str) -> QCNLConfig:
     """Parse either form; `name` stands for the file in errors. Raises Misuse (QCNL_INVALID)."""
     if len(text) > MAX_QCNL_SIZE:
         raise _invalid(name, f"has more than {MAX_QCNL_SIZE} characters")
-    without_comments = _blank_comments(text)
-    if without_comments.lstrip().startswith("{"):
-        return _from_json(without_comments, name)
-    return _from_lines(text, name)
+    return _from_json(blank_comments(text), name) if is_json(text) else _from_lines(text, name)
+
+
+def is_json(text: str) -> bool:
+    """Whether a file's text is of the newer form."""
+    return blank_comments(text).lstrip().startswith("{")
 
 
 def _invalid(name: str, what: str, *, hint: str | None = None) -> Misuse:
@@ -107,7 +109,7 @@ def _invalid(name: str, what: str, *, hint: str | None = None) -> Misuse:
     )
 
 
-def _blank_comments(text: str) -> str:
+def blank_comments(text: str) -> str:
     """Return the text with comments turned into spaces, so that an error's line and column stay true."""
 
     def blank(match: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eaa.sources.qcnl import MAX_CACHE_HOURS, QCNLConfig
+from eaa.sources.qcnl import MAX_CACHE_HOURS, QCNLConfig, blank_comments, is_json
 
 KEYS: Final = (
     "pccs_url",
@@ -24,7 +24,6 @@ KEYS: Final = (
     "local_cache_only",
     "custom_request_options",
 )
-_COMMENT: Final = re.compile(r'("(?:\\.|[^"\\\n])*+")|//[^\n]*+|/\*.*?\*/', re.DOTALL)
 _LINE: Final = re.compile(r"\s*([A-Za-z_]+)\s*=\s*(.*?)\s*")
 _LOOPBACK: Final = re.compile(r"http://(?:127\.|localhost[:/]|\[::1\])")
 
@@ -96,9 +95,8 @@ def _odd_url(key: str, url: str) -> Iterator[Oddity]:
 
 def _written(text: str) -> dict[str, Any]:
     """Return the keys as they are written, whichever form the file has."""
-    without = _COMMENT.sub(lambda match: match[1] or " ", text)
-    if without.lstrip().startswith("{"):
-        document = json.loads(without)
+    if is_json(text):
+        document = json.loads(blank_comments(text))
         return document if isinstance(document, dict) else {}
     matches = (_LINE.fullmatch(line) for line in text.splitlines() if not line.lstrip().startswith("#"))
     return {match[1]: match[2] for match in matches if match}
