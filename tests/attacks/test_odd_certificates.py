@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,6 @@ from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from eaa.aio.workers import with_workers
 from eaa.errors import EAAError, Reason
@@ -31,11 +29,11 @@ from eaa.tls.certificate import EVIDENCE_OID, LEGACY_QUOTE_OID, Format, legacy_r
 from eaa.workload.legacy import LegacySide, visit_legacy
 from support import odd_certificates as odd
 from support.peers import Observed, attester_of, observed
+from support.plain_tls import PATIENCE, VERSIONS, ServerOnce, client_context, load
 from support.system import Site
 from support.tls_world import spki_of
 
 KEY: Final = ec.generate_private_key(ec.SECP256R1())
-PATIENCE: Final = 30.0
 HELLO: Final = GREETING.encode()
 
 
@@ -84,13 +82,6 @@ ROWS: Final[dict[str, tuple[Callable[[], bytes], Reason]]] = {
 }
 
 
-def load(context: ssl.SSLContext, certificate: bytes, folder: Path) -> None:
-    """Let a context show this certificate of KEY."""
-    (folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
-    (folder / "key.pem").write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
     """A server that demands certificates, and what its peers have to speak."""
@@ -103,10 +94,8 @@ class Door:
 
     def visit(self, certificate: bytes, *, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> tuple[str, bytes]:
         """Handshake with a certificate and say hello; return what the log calls this peer, and the answer."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.minimum_version = context.maximum_version = version
-        load(context, certificate, self.folder)
+        context = client_context(version)
+        load(context, certificate, KEY, self.folder)
         if self.alpn:
             context.set_alpn_protocols([self.alpn.decode()])
         host, port = self.server.address.removeprefix("tcp://").rsplit(":", 1)
@@ -157,7 +146,7 @@ def test_a_relay_with_an_odd_certificate_is_refused_by_a_workload_of_today(today
     assert today.server.reasons(who) == [reason]
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("name", ROWS)
 def test_a_c_program_with_an_odd_certificate_is_refused(legacy: Door, name: str, version: ssl.TLSVersion) -> None:
     make, reason = ROWS[name]
@@ -172,34 +161,14 @@ def test_a_c_program_with_an_odd_certificate_is_refused(legacy: Door, name: str,
 # --- servers with odd certificates, towards our client
 
 
-@contextlib.contextmanager
-def serving(certificate: bytes, folder: Path) -> Iterator[TCPAddress]:
-    """A TLS server of the standard library that shows this certificate to one client and would echo."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    load(context, certificate, folder)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE)
-
-        def serve() -> None:
-            with contextlib.suppress(ssl.SSLError, ConnectionError):
-                sock, _ = listener.accept()
-                with sock, context.wrap_socket(sock, server_side=True) as stream:
-                    stream.sendall(stream.recv(255))
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield TCPAddress("127.0.0.1", listener.getsockname()[1])
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
 @pytest.mark.parametrize("name", ROWS)
 def test_a_server_with_an_odd_certificate_is_not_greeted(name: str, tmp_path: Path) -> None:
     """Not even by a client that judges nobody."""
     make, reason = ROWS[name]
     nobody = LegacySide(identity=None, judge=None, demands_certificate=False, dangerous_accept_no_evidence=True)
-    with serving(make(), tmp_path) as address, pytest.raises(EAAError) as caught:
-        asyncio.run(with_workers(visit_legacy(address, nobody)))
+    server = ServerOnce(tmp_path, lambda stream: stream.sendall(stream.recv(255)), certificate=make(), key=KEY)
+    with server.serving(), pytest.raises(EAAError) as caught:
+        asyncio.run(with_workers(visit_legacy(TCPAddress("127.0.0.1", server.port), nobody)))
     assert caught.value.reason is reason
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +16,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_der_public_key,
 )
@@ -28,37 +24,20 @@ from eaa.errors import Reason
 from eaa.evidence.quote import Quote
 from eaa.tls.certificate import Format, RATLSCertificate
 from support.flow import answer_of
+from support.plain_tls import VERSIONS, ServerOnce, ask
 from support.system import Running, Site, run, running
-from support.tls_world import make_identity
+from support.tls_world import HOUR, make_identity
 
 ENCLAVE_INFO: Final = b'{"type":"GETENCLAVEINFO"}'
 OTHER_REPLY: Final = b"hello from inclavared!\n"
 NO_WORKLOAD_REPLY: Final = b"reply from inclavared!\n"
 GREETING: Final = "Hello and welcome to Enclave TLS!\n"
-VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 ANY_TLS: Final = VERSIONS[1]
-PATIENCE: Final = 20.0
 
 
 def client_of_2021(address: str, request: bytes, *, version: ssl.TLSVersion = ANY_TLS) -> bytes:
-    """Send one request as shelter of 2021 does, and return every byte of the answer.
-
-    It believes any certificate, offers no protocol name, and reads until the other side closes.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    host, port = address.removeprefix("tcp://").rsplit(":", 1)
-    answer = b""
-    with (
-        socket.create_connection((host, int(port)), timeout=PATIENCE) as sock,
-        context.wrap_socket(sock) as stream,
-    ):
-        stream.sendall(request)
-        while data := stream.recv(4096):
-            answer += data
-    return answer
+    """Send one request as shelter of 2021 does, and return every byte of the answer."""
+    return ask(address, request, version=version)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,55 +182,20 @@ def test_our_relay_and_sample_client_do_not_speak_it_either(site: Site, node: No
     assert (asked.code, asked.reason) == (3, Reason.PEER_IS_LEGACY)
 
 
-class ServerOf2021:
-    """A TLS server without a protocol name that keeps every byte it is sent, and would answer as inclavared did."""
-
-    def __init__(self, folder: Path) -> None:
-        now = datetime.now(UTC)
-        identity = make_identity(start=now - timedelta(hours=1), end=now + timedelta(hours=1))
-        (folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(identity.certificate))
-        key = identity.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (folder / "key.pem").write_bytes(key)
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
-        self.received = b""
-        self.shaken_hands = False
-
-    @property
-    def address(self) -> str:
-        return f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    @contextmanager
-    def serving_once(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._serve_once)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join(PATIENCE)
-            self._listener.close()
-        assert not thread.is_alive()
-
-    def _serve_once(self) -> None:
-        sock, _ = self._listener.accept()
-        sock.settimeout(PATIENCE)
-        with closing(sock):
-            try:
-                with self._context.wrap_socket(sock, server_side=True) as stream:
-                    self.shaken_hands = True
-                    while data := stream.recv(4096):
-                        self.received += data
-            except (ssl.SSLError, ConnectionError):
-                pass
-
-
 def test_our_shelter_says_not_a_word_to_a_server_of_2021(site: Site, tmp_path: Path) -> None:
     """It never sends the JSON: neither to be told something nor to tell who it is."""
-    server = ServerOf2021(tmp_path)
-    with server.serving_once():
+    now = datetime.now(UTC)
+    identity = make_identity(start=now - HOUR, end=now + HOUR)
+    received = b""
+
+    def keep(stream: ssl.SSLSocket) -> None:
+        nonlocal received
+        while data := stream.recv(4096):
+            received += data
+
+    server = ServerOnce(tmp_path, keep, certificate=identity.certificate, key=identity.key)
+    with server.serving():
         done = site.shelter(server.address)
     assert server.shaken_hands
-    assert server.received == b""
+    assert received == b""
     assert (done.code, done.reason) == (3, Reason.PEER_IS_LEGACY)

@@ -9,56 +9,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_public_key
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa.errors import Reason
 from eaa.evidence.quote import Quote
 from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
 from support.flow import answer_of
+from support.plain_tls import VERSIONS, ServerOnce, ask
 from support.system import Running, Site, run, running
+from support.tls_world import HOUR
 
 GREETING: Final = b"Hello and welcome to Enclave TLS!\n"
 RATS_TLS_GREETING: Final = b"\x1b[91mHello and welcome to RATS-TLS!\x1b[0m\n"
 HELLO: Final = b"hello from inclavared"
-VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
-PATIENCE: Final = 30.0
 SUCCESS: Final = "Remote attestation is successful."
 NOWHERE: Final = ("--pccs", "https://127.0.0.1:9/")
 """A PCCS that is not there."""
-
-
-def client_context(version: ssl.TLSVersion = VERSIONS[1]) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    return context
-
-
-def greet(address: str, said: bytes, *, version: ssl.TLSVersion = VERSIONS[1]) -> tuple[bytes, bytes]:
-    """What a server answers, up to its goodbye, and its certificate."""
-    host, port = address.removeprefix("tcp://").rsplit(":", 1)
-    answer = b""
-    with (
-        socket.create_connection((host, int(port)), timeout=PATIENCE) as sock,
-        client_context(version).wrap_socket(sock) as stream,
-    ):
-        certificate = stream.getpeercert(binary_form=True)
-        stream.sendall(said)
-        while data := stream.recv(4096):
-            answer += data
-    assert certificate is not None
-    return answer, certificate
 
 
 @contextmanager
@@ -80,20 +55,20 @@ def server(site: Site) -> Iterator[str]:
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("said", [GREETING, RATS_TLS_GREETING, b"x", bytes(255)], ids=["2021", "rats-tls", "x", "255"])
 def test_a_sample_client_gets_back_what_it_sent(server: str, said: bytes, version: ssl.TLSVersion) -> None:
-    assert greet(server, said, version=version)[0] == said
+    assert ask(server, said, version=version)[0] == said
 
 
 def test_a_relay_of_2021_is_told_measurements(site: Site, server: str) -> None:
     sigstruct = (site.tee / "workload.sigstruct").read_bytes()
     mr_signer = hashlib.sha256(sigstruct[128:512]).digest()
-    answer, _ = greet(server, HELLO)
+    answer, _ = ask(server, HELLO)
     assert answer == bytes.fromhex(site.mr_enclaves["workload"]) + mr_signer + GREETING
     assert len(answer) == 98
 
 
 def test_the_certificate_is_read_by_both_generations(server: str) -> None:
     """One RSA key, one quote over its claims, and one over its PKCS#1 form."""
-    _, raw = greet(server, b"x")
+    _, raw = ask(server, b"x")
     certificate = RATLSCertificate.parse(raw)
     certificate.verify_binding()
     certificate.verify_unambiguous()
@@ -116,7 +91,7 @@ def test_the_certificate_is_read_by_both_generations(server: str) -> None:
 def test_a_certificate_of_one_format_on_request(site: Site, name: str, format_: Format, kind: type) -> None:
     with sample_server(site, "--legacy-certificate", name) as server:
         address = server.address()
-        _, raw = greet(address, b"x")
+        _, raw = ask(address, b"x")
         certificate = RATLSCertificate.parse(raw)
         assert certificate.format is format_
         assert isinstance(load_der_public_key(certificate.spki_der), kind)
@@ -130,14 +105,14 @@ def test_a_greeting_that_is_too_long_ends_its_connection_only(site: Site) -> Non
     with sample_server(site) as server:
         address = server.address()
         with contextlib.suppress(ssl.SSLError, ConnectionError):
-            assert greet(address, bytes(256))[0] == b""
+            assert ask(address, bytes(256))[0] == b""
         server.wait_for(Reason.MESSAGE_TOO_LARGE)
-        assert greet(address, b"x")[0] == b"x"
+        assert ask(address, b"x")[0] == b"x"
 
 
 def test_without_evidence_a_relay_of_2021_is_told_nothing() -> None:
     with running("enclave-tls-server", "--legacy", "-p", "0", "-a", "nullattester") as server:
-        answer, raw = greet(server.address(), HELLO)
+        answer, raw = ask(server.address(), HELLO)
         assert answer == HELLO
         assert RATLSCertificate.parse(raw).format is Format.NONE
 
@@ -248,7 +223,7 @@ def test_endorsements_are_stapled_and_consumed(site: Site) -> None:
     told = "--accept-stapled-collateral"
     with sample_server(site, "-e", "--collateral", str(site.collateral)) as server:
         address = server.address()
-        carried = RATLSCertificate.parse(greet(address, b"x")[1]).endorsements
+        carried = RATLSCertificate.parse(ask(address, b"x")[1]).endorsements
         assert carried is not None
         assert (carried.version, carried.pck_crl[:1]) == (0x00010003, b"\x30")
         done = run("enclave-tls-client", "--legacy", "--addr", address, *verifying, *NOWHERE, told)
@@ -260,7 +235,7 @@ def test_endorsements_are_stapled_and_consumed(site: Site) -> None:
 def test_a_server_without_collateral_to_staple_serves_without(site: Site) -> None:
     with sample_server(site, "-e", *NOWHERE) as server:
         server.wait_for(Reason.PCCS_UNREACHABLE)
-        assert RATLSCertificate.parse(greet(server.address(), b"x")[1]).endorsements is None
+        assert RATLSCertificate.parse(ask(server.address(), b"x")[1]).endorsements is None
 
 
 def test_older_formats_have_no_place_for_endorsements(site: Site) -> None:
@@ -272,46 +247,20 @@ def test_older_formats_have_no_place_for_endorsements(site: Site) -> None:
 # --- servers that are none
 
 
-class Answering:
-    """A TLS server with a certificate without evidence that answers one greeting with some bytes."""
+class Answering(ServerOnce):
+    """A server with a certificate without evidence that answers one greeting with some bytes."""
 
     def __init__(self, folder: Path, answer: bytes) -> None:
         key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-        hour = timedelta(hours=1)
-        certificate = create_certificate(key, evidence=None, not_before=now - hour, not_after=now + hour)
-        (folder / "cert.pem").write_text(ssl.DER_cert_to_PEM_cert(certificate))
-        (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(PATIENCE)
-        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        certificate = create_certificate(key, evidence=None, not_before=now - HOUR, not_after=now + HOUR)
+        super().__init__(folder, self._answer, certificate=certificate, key=key)
+        self._said = answer
         self.heard = b""
 
-    @contextmanager
-    def serving_once(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._serve_once)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join(PATIENCE)
-            self._listener.close()
-        assert not thread.is_alive()
-
-    def _serve_once(self) -> None:
-        sock, _ = self._listener.accept()
-        sock.settimeout(PATIENCE)
-        # As the C programs: no goodbye of TLS's, the socket is closed.
-        with (
-            sock,
-            contextlib.suppress(ssl.SSLError, ConnectionError),
-            self._context.wrap_socket(sock, server_side=True) as stream,
-        ):
-            self.heard = stream.recv(4096)
-            stream.sendall(self._answer)
-            stream.recv(4096)
+    def _answer(self, stream: ssl.SSLSocket) -> None:
+        self.heard = stream.recv(4096)
+        stream.sendall(self._said)
+        stream.recv(4096)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +273,7 @@ class Answering:
 )
 def test_what_a_sample_server_may_answer(tmp_path: Path, answer: bytes, code: int) -> None:
     server = Answering(tmp_path, answer)
-    with server.serving_once():
+    with server.serving():
         done = run("enclave-tls-client", "--legacy", "--addr", server.address, DANGER)
     assert server.heard == GREETING
     assert done.code == code, done
@@ -360,7 +309,7 @@ def test_no_option_is_ignored(options: tuple[str, ...]) -> None:
 def test_a_verdictd_server_is_asked_for_an_echo(tmp_path: Path) -> None:
     text = b"Hello and welcome to RATS-TLS!\n"
     server = Answering(tmp_path, text)
-    with server.serving_once():
+    with server.serving():
         done = run("enclave-tls-client", "--legacy", "-E", "--addr", server.address, DANGER)
     assert json.loads(server.heard) == {"command": "echo", "data": text.decode()}
     assert (done.code, "Server: Hello" in done.stdout) == (0, True), done

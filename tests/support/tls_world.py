@@ -15,13 +15,24 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from eaa.evidence.tagged import PUBKEY_HASH, TaggedEvidence, encode_claims, pubkey_hash_claim
+from eaa.evidence.tagged import PUBKEY_HASH, Endorsements, TaggedEvidence, encode_claims, pubkey_hash_claim
 from eaa.protocol.exchange import ALPN
 from eaa.tls.certificate import PrivateKey, create_certificate
 from eaa.tls.connection import Connection, Want, make_context
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+ENDORSEMENTS = Endorsements(
+    version=0x00010003,
+    tcb_info=b"{}",
+    tcb_info_issuer_chain=b"-",
+    pck_crl=b"\x30\x00",
+    root_ca_crl=b"\x30\x00",
+    pck_crl_issuer_chain=b"-",
+    qe_identity=b"{}",
+    qe_identity_issuer_chain=b"-",
+)
+"""The least that endorsements can be; no verifier would take them."""
 Form = Literal["memory", "socket"]
 FORMS: tuple[Form, ...] = ("memory", "socket")
 

@@ -26,6 +26,16 @@ async def both(ends: Hop) -> Outcome:
     return client, server
 
 
+async def client_and_relay() -> tuple[Attestation, Attestation]:
+    """Two that judge nobody, after their handshake."""
+    one, other = tcp_pair()
+    client, relay = await asyncio.gather(
+        endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
+        endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
+    )
+    return client, relay
+
+
 def reasons(outcome: Outcome) -> tuple[Reason | None, ...]:
     return tuple(error.reason if isinstance(error, EAAError) else None for error in outcome)
 
@@ -194,11 +204,7 @@ def test_a_client_that_takes_nothing_does_not_hold_its_relay(monkeypatch: pytest
     monkeypatch.setattr(attestation, "EXCHANGE_TIMEOUT", 0.05)
 
     async def main() -> None:
-        one, other = tcp_pair()
-        client, relay = await asyncio.gather(
-            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
-            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
-        )
+        client, relay = await client_and_relay()
         client._exchange.open("default")
         await client._flush()
         assert await relay.wait_for_open() == "default"
@@ -252,11 +258,7 @@ def test_a_refused_peer_hears_the_class_whatever_it_has_sent_on() -> None:
     """Whoever pipelines is refused while its bytes are on their way; what it is told must not be lost to a reset."""
 
     async def main() -> None:
-        one, other = tcp_pair()
-        client, relay = await asyncio.gather(
-            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
-            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
-        )
+        client, relay = await client_and_relay()
         client._exchange.open("nowhere", early=bytes(30_000))
         await client._flush()
         assert await relay.wait_for_open() == "nowhere"
@@ -392,11 +394,7 @@ def test_a_client_that_refuses_its_relay_asks_for_nothing(judge: Judge) -> None:
 @pytest.mark.parametrize("goodbye", ["close", "abort"])
 def test_a_client_that_leaves_while_its_channel_opens_is_noticed_at_once(goodbye: str) -> None:
     async def main() -> None:
-        one, other = tcp_pair()
-        asking, relay = await asyncio.gather(
-            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
-            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
-        )
+        asking, relay = await client_and_relay()
         asking._exchange.open("default")
         await asking._flush()
         assert await relay.wait_for_open() == "default"
@@ -425,11 +423,7 @@ def test_a_client_that_leaves_while_its_channel_opens_is_noticed_at_once(goodbye
 
 def test_what_a_client_sends_while_its_channel_opens_is_kept_within_bounds_and_in_order() -> None:
     async def main() -> None:
-        one, other = tcp_pair()
-        asking, relay = await asyncio.gather(
-            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
-            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
-        )
+        asking, relay = await client_and_relay()
         asking._exchange.open("default", early=b"first ")
         await asking._flush()
         assert await relay.wait_for_open() == "default"
@@ -460,11 +454,7 @@ def test_what_a_client_sends_while_its_channel_opens_is_kept_within_bounds_and_i
 
 def test_a_channel_that_cannot_be_opened_is_what_the_relay_hears() -> None:
     async def main() -> None:
-        one, other = tcp_pair()
-        asking, relay = await asyncio.gather(
-            endpoint(None, server_side=False).secure(one, Terms.shelter_to_relay(judges=False), None),
-            endpoint(Somebody(), server_side=True).secure(other, Terms.relay_to_shelter(judges=False), None),
-        )
+        asking, relay = await client_and_relay()
         asking._exchange.open("default")
         await asking._flush()
         assert await relay.wait_for_open() == "default"

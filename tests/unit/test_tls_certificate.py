@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from eaa.errors import EAAError, MalformedInput, Reason, Rejection, VerificationError
-from eaa.evidence.tagged import PUBKEY_HASH, Endorsements, TaggedEvidence, encode_claims, pubkey_hash_claim
+from eaa.evidence.tagged import PUBKEY_HASH, TaggedEvidence, encode_claims, pubkey_hash_claim
 from eaa.tls.certificate import (
     ENDORSEMENTS_OID,
     EVIDENCE_OID,
@@ -26,21 +26,11 @@ from eaa.tls.certificate import (
     RATLSCertificate,
     create_certificate,
 )
-from support.tls_world import HOUR, NOW, evidence_for, spki_of
+from support.tls_world import ENDORSEMENTS, HOUR, NOW, evidence_for, spki_of
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 MISWRITTEN = "0.6.9.42.840.113741.1337.6"
-ENDORSEMENTS = Endorsements(
-    version=0x00010003,
-    tcb_info=b"{}",
-    tcb_info_issuer_chain=b"-",
-    pck_crl=b"\x30\x00",
-    root_ca_crl=b"\x30\x00",
-    pck_crl_issuer_chain=b"-",
-    qe_identity=b"{}",
-    qe_identity_issuer_chain=b"-",
-)
 
 
 def written(key: PrivateKey = KEY, **changes: object) -> bytes:

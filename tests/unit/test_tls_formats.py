@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from eaa.errors import EAAError, Misuse, Reason, VerificationError
-from eaa.evidence.tagged import Endorsements
 from eaa.tls.certificate import (
     ENDORSEMENTS_OID,
     EVIDENCE_OID,
@@ -23,20 +22,10 @@ from eaa.tls.certificate import (
     legacy_report_data,
 )
 from support.odd_certificates import plain, quote_over, tagged_for, two_formats
-from support.tls_world import HOUR, NOW, spki_of
+from support.tls_world import ENDORSEMENTS, HOUR, NOW, spki_of
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=3072)
-ENDORSEMENTS = Endorsements(
-    version=0x00010003,
-    tcb_info=b"{}",
-    tcb_info_issuer_chain=b"-",
-    pck_crl=b"\x30\x00",
-    root_ca_crl=b"\x30\x00",
-    pck_crl_issuer_chain=b"-",
-    qe_identity=b"{}",
-    qe_identity_issuer_chain=b"-",
-)
 
 
 def pkcs1(key: rsa.RSAPrivateKey) -> bytes:
