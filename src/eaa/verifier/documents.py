@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
 
-from eaa.collateral.intel import PCKCertificate, QEIdentity, SignedMember, TCBInfo, split_signed_document
+from eaa.collateral.intel import PCKCertificate, QEIdentity, TCBInfo, split_signed_document
 from eaa.collateral.x509 import CRL, Certificate, parse_pem_chain
-from eaa.errors import Reason, VerificationError
+from eaa.verify import documents
 from eaa.verify.chain import (
     PCK,
     PCK_CA,
@@ -23,16 +22,11 @@ from eaa.verify.chain import (
     certificate_window,
     crl_window,
     pin_root,
-    raw_signature_is_valid,
-    verify_crl,
     verify_dates,
     verify_issued,
     verify_not_revoked,
     verify_role,
 )
-from eaa.verify.chain import verify_root as verify_self_signed
-
-_ISSUER_CHAIN_LENGTH: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +84,7 @@ def verify_root_crl(root: Certificate, root_crl: bytes, *, trust_anchors: TrustA
         MalformedInput: CRL_MALFORMED.
     """
     pin_root(root, trust_anchors)
-    verify_self_signed(root)
-    crl = CRL.parse(root_crl)
-    verify_crl(crl, issuer=root, name="root CRL")
-    verify_not_revoked(root, crl=crl)
+    crl = documents.verify_root_crl(root_crl, root=root)
     windows = (crl_window(crl, name="root CRL"), certificate_window(root, name="root certificate"))
     return VerifiedRoot(windows=windows, root=root, crl=crl)
 
@@ -113,8 +104,7 @@ def verify_signer_chain(issuer_chain: bytes, *, root: VerifiedRoot) -> VerifiedD
 def verify_pck_crl(pck_crl: bytes, issuer_chain: bytes, *, root: VerifiedRoot) -> VerifiedCA:
     """Verify the CRL (DER) of a PCK CA under its chain (PEM, the root last). Raises as `verify_root_crl`."""
     ca = _issuer(issuer_chain, PCK_CA, root=root, what="PCK CRL")
-    crl = CRL.parse(pck_crl)
-    verify_crl(crl, issuer=ca, name="PCK CRL")
+    crl = documents.verify_pck_crl(pck_crl, ca=ca)
     windows = (crl_window(crl, name="PCK CRL"), *_windows(ca, root, name="PCK CRL issuer certificate"))
     return VerifiedCA(windows=windows, ca=ca, crl=crl)
 
@@ -137,17 +127,9 @@ def verify_tcb_info(document: bytes, issuer_chain: bytes, *, root: VerifiedRoot)
         MalformedInput: TCB_INFO_MALFORMED.
     """
     signer = _issuer(issuer_chain, TCB_SIGNER, root=root, what="TCB Info")
-    parsed = TCBInfo.parse(_signed(document, "tcbInfo", signer, Reason.TCB_INFO_SIGNATURE))
-    own = Window(
-        name="TCB Info",
-        not_before=parsed.issue_date,
-        not_after=parsed.next_update,
-        too_early=Reason.TCB_INFO_NOT_YET_VALID,
-        too_late=Reason.TCB_INFO_EXPIRED,
-        is_collateral=True,
-    )
-    windows = (own, *_windows(signer, root, name="TCB Info signing certificate"))
-    return VerifiedTCBInfo(windows=windows, tcb_info=parsed)
+    info = documents.verify_tcb_info_signature(*split_signed_document(document, "tcbInfo"), signer=signer)
+    windows = (documents.tcb_info_window(info), *_windows(signer, root, name="TCB Info signing certificate"))
+    return VerifiedTCBInfo(windows=windows, tcb_info=info)
 
 
 def verify_identity(document: bytes, issuer_chain: bytes, *, root: VerifiedRoot) -> VerifiedIdentity:
@@ -158,45 +140,21 @@ def verify_identity(document: bytes, issuer_chain: bytes, *, root: VerifiedRoot)
         MalformedInput: QE_IDENTITY_MALFORMED.
     """
     signer = _issuer(issuer_chain, TCB_SIGNER, root=root, what="identity")
-    parsed = QEIdentity.parse(_signed(document, "enclaveIdentity", signer, Reason.QE_IDENTITY_SIGNATURE))
-    own = Window(
-        name=f"{parsed.id} identity",
-        not_before=parsed.issue_date,
-        not_after=parsed.next_update,
-        too_early=Reason.QE_IDENTITY_NOT_YET_VALID,
-        too_late=Reason.QE_IDENTITY_EXPIRED,
-        is_collateral=True,
-    )
+    found = documents.verify_identity_signature(*split_signed_document(document, "enclaveIdentity"), signer=signer)
+    own = documents.identity_window(found, name=f"{found.id} identity")
     windows = (own, *_windows(signer, root, name="identity signing certificate"))
-    return VerifiedIdentity(windows=windows, identity=parsed)
+    return VerifiedIdentity(windows=windows, identity=found)
 
 
 def _issuer(chain: bytes, role: CertificateRole, *, root: VerifiedRoot, what: str) -> Certificate:
     """Return who issued, after verifying that it may and that `root`, to the last bit, says so."""
     certificates = [Certificate.parse(der) for der in parse_pem_chain(chain)]
-    if len(certificates) != _ISSUER_CHAIN_LENGTH:
-        raise VerificationError(
-            Reason.CERTIFICATE_CHAIN,
-            f"the issuer chain of the {what} has {len(certificates)} certificates; signer and root make two",
-        )
+    documents.require_issuer_chain(len(certificates), what=what)
     issuer, its_root = certificates
-    if its_root != root.root:
-        raise VerificationError(
-            Reason.ROOT_UNTRUSTED, f"the chain of the {what} ends in another root, SHA-256 {its_root.fingerprint.hex()}"
-        )
-    verify_role(issuer, role)
-    verify_issued(issuer, issuer=root.root)
-    verify_not_revoked(issuer, crl=root.crl)
+    documents.require_same_root(its_root, root.root, what=what)
+    documents.verify_issuer(issuer, role, root=root.root, root_crl=root.crl)
     return issuer
 
 
 def _windows(issuer: Certificate, root: VerifiedRoot, *, name: str) -> tuple[Window, ...]:
     return (certificate_window(issuer, name=name), certificate_window(root.root, name="root certificate"))
-
-
-def _signed(document: bytes, member: SignedMember, signer: Certificate, reason: Reason) -> bytes:
-    """Return what is signed; the signature is verified before the document is read, over the bytes as they stand."""
-    body, signature = split_signed_document(document, member)
-    if not raw_signature_is_valid(signature, body, signer.public_key):
-        raise VerificationError(reason, f"the document is not signed by {signer.common_name!r}")
-    return body

@@ -44,20 +44,27 @@ from eaa.verify.chain import (
     PCK,
     PCK_CA,
     TCB_SIGNER,
-    CertificateRole,
     TrustAnchors,
     Window,
     certificate_window,
     crl_window,
-    new_window,
     pin_root,
     raw_signature_is_valid,
-    verify_crl,
     verify_dates,
     verify_issued,
     verify_not_revoked,
     verify_role,
-    verify_root,
+)
+from eaa.verify.documents import (
+    identity_window,
+    require_issuer_chain,
+    require_same_root,
+    tcb_info_window,
+    verify_identity_signature,
+    verify_issuer,
+    verify_pck_crl,
+    verify_root_crl,
+    verify_tcb_info_signature,
 )
 from eaa.verify.tcb import Shortfall, TCBFacts, compare_with_launch, evaluate_tcb, select_tdx_module
 
@@ -96,14 +103,11 @@ __all__ = [
 ]
 
 _WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
-ISSUER_CHAIN_LENGTH: Final = 2
-"""Certificates of every issuer chain in a collateral: who signs, and the root."""
 _NO_GRACE: Final = timedelta(0)
 _P256: Final = SECP256R1()
 _UNCOMPRESSED: Final = b"\x04"
 """Before a point of both coordinates, X9.62."""
 _NOT_GENUINE: Final = "it was changed after it was made, or was never made by this platform: trust nothing that it says"
-_CHANGED_DOCUMENT: Final = "it was changed after it was signed: fetch it anew, from a PCCS that hands on exact bytes"
 _FOREIGN_MODULE: Final = "this is no TDX module of Intel's: trust nothing that the domain says"
 
 Origin = Literal["quote", "collateral"]
@@ -446,14 +450,9 @@ def verify_revocation_lists(
         MalformedInput, VerificationError: as `verify_quote`.
     """
     pck_ca = _parse_issuer(collateral.pck_crl_issuer_chain, root=root, what="PCK CRL", known=known)
-    verify_root(root)
-    root_crl = CRL.parse(collateral.root_ca_crl)
-    verify_crl(root_crl, issuer=root, name="root CRL")
-    # Intel's verifier does not look for the root in its own list. A root that revoked itself is over all the same.
-    verify_not_revoked(root, crl=root_crl)
-    _verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
-    pck_crl = CRL.parse(collateral.pck_crl)
-    verify_crl(pck_crl, issuer=pck_ca, name="PCK CRL")
+    root_crl = verify_root_crl(collateral.root_ca_crl, root=root)
+    verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
+    pck_crl = verify_pck_crl(collateral.pck_crl, ca=pck_ca)
     return _new_lists(
         root=root,
         root_crl=root_crl,
@@ -487,7 +486,7 @@ def verify_pck_chain(
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    _require_same_root(chain.root, lists.root, what="quote")
+    require_same_root(chain.root, lists.root, what="quote")
     if chain.ca not in verified_cas:
         verify_pck_ca(chain.ca, lists)
     verify_role(chain.pck, PCK)
@@ -507,7 +506,7 @@ def verify_pck_ca(ca: Certificate, lists: RevocationLists) -> None:
     # Byte for byte the issuer of the PCK CRL: step 3 has verified it in this very role.
     if ca == lists.pck_ca:
         return
-    _verify_issuer(ca, PCK_CA, root=lists.root, root_crl=lists.root_crl)
+    verify_issuer(ca, PCK_CA, root=lists.root, root_crl=lists.root_crl)
     # Intel has issued several certificates for one CA key: name and key must be the same, the bytes need not.
     if (ca.subject, ca.spki) != (lists.pck_ca.subject, lists.pck_ca.spki):
         raise VerificationError(
@@ -542,26 +541,10 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists, *, known: Kn
         MalformedInput, VerificationError: as `verify_quote`.
     """
     signer = _parse_issuer(collateral.tcb_info_issuer_chain, root=lists.root, what="TCB Info", known=known)
-    _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
-    # The signature is checked before the document is read, and over the bytes as served: no second spelling passes.
-    if not raw_signature_is_valid(collateral.tcb_info_signature, collateral.tcb_info, signer.public_key):
-        raise VerificationError(
-            Reason.TCB_INFO_SIGNATURE, f"TCB Info is not signed by {signer.common_name!r}", hint=_CHANGED_DOCUMENT
-        )
-    tcb_info = TCBInfo.parse(collateral.tcb_info)
-    window = new_window(
-        name="TCB Info",
-        not_before=tcb_info.issue_date,
-        not_after=tcb_info.next_update,
-        too_early=Reason.TCB_INFO_NOT_YET_VALID,
-        too_late=Reason.TCB_INFO_EXPIRED,
-        is_collateral=True,
-    )
-    return Verified(
-        document=tcb_info,
-        windows=(certificate_window(signer, name="TCB Info signing certificate"), window),
-        signer=signer,
-    )
+    verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
+    info = verify_tcb_info_signature(collateral.tcb_info, collateral.tcb_info_signature, signer=signer)
+    windows = (certificate_window(signer, name="TCB Info signing certificate"), tcb_info_window(info))
+    return Verified(document=info, windows=windows, signer=signer)
 
 
 def verify_qe_identity(
@@ -585,27 +568,10 @@ def verify_qe_identity(
     """
     signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity", known=known)
     if signer != known_signer:
-        _verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
-    if not raw_signature_is_valid(collateral.qe_identity_signature, collateral.qe_identity, signer.public_key):
-        raise VerificationError(
-            Reason.QE_IDENTITY_SIGNATURE,
-            f"the QE identity is not signed by {signer.common_name!r}",
-            hint=_CHANGED_DOCUMENT,
-        )
-    identity = QEIdentity.parse(collateral.qe_identity)
-    window = new_window(
-        name="QE identity",
-        not_before=identity.issue_date,
-        not_after=identity.next_update,
-        too_early=Reason.QE_IDENTITY_NOT_YET_VALID,
-        too_late=Reason.QE_IDENTITY_EXPIRED,
-        is_collateral=True,
-    )
-    return Verified(
-        document=identity,
-        windows=(certificate_window(signer, name="QE identity signing certificate"), window),
-        signer=signer,
-    )
+        verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
+    identity = verify_identity_signature(collateral.qe_identity, collateral.qe_identity_signature, signer=signer)
+    windows = (certificate_window(signer, name="QE identity signing certificate"), identity_window(identity))
+    return Verified(document=identity, windows=windows, signer=signer)
 
 
 def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBFacts:
@@ -853,12 +819,7 @@ def establish_facts(
 
 def _parse_issuer_chain(pem: bytes, *, what: str, known: Known | None = None) -> tuple[Certificate, Certificate]:
     texts = split_pem_chain(pem)
-    if len(texts) != ISSUER_CHAIN_LENGTH:
-        raise VerificationError(
-            Reason.CERTIFICATE_CHAIN,
-            f"the issuer chain of the {what} has {len(texts)} certificates; signer and root make {ISSUER_CHAIN_LENGTH}",
-            hint="fetch the chain anew, with its root",
-        )
+    require_issuer_chain(len(texts), what=what)
     known = {} if known is None else known
     return _parse_certificate(texts[0], known), _parse_certificate(texts[1], known)
 
@@ -883,25 +844,8 @@ question, which every verifier asks of its own anchors."""
 def _parse_issuer(pem: bytes, *, root: Certificate, what: str, known: Known | None = None) -> Certificate:
     """Return the first certificate of an issuer chain that ends in the very root that is pinned."""
     issuer, its_root = _parse_issuer_chain(pem, what=what, known=known)
-    _require_same_root(its_root, root, what=what)
+    require_same_root(its_root, root, what=what)
     return issuer
-
-
-def _verify_issuer(issuer: Certificate, role: CertificateRole, *, root: Certificate, root_crl: CRL) -> None:
-    verify_role(issuer, role)
-    verify_issued(issuer, issuer=root)
-    verify_not_revoked(issuer, crl=root_crl)
-
-
-def _require_same_root(actual: Certificate, pinned: Certificate, *, what: str) -> None:
-    # Equal bytes, not "trusted as well": else a simulator could vouch for hardware wherever both are trusted.
-    if actual != pinned:
-        raise VerificationError(
-            Reason.ROOT_UNTRUSTED,
-            f"the chain of the {what} ends in another root, SHA-256 {actual.fingerprint.hex()}",
-            hint="quote and collateral must end in the same certificate: mix no vendor and simulator, and have a host "
-            "whose quotes carry an earlier certificate of Intel's root renew its PCK certificate chain",
-        )
 
 
 def refuse_bad_time(now: datetime, grace: timedelta) -> None:
