@@ -16,11 +16,10 @@ from eaa.pccs.options import (
     db_option,
     default_database,
     is_there,
-    json_option,
-    print_json,
     trust_anchor_option,
 )
 from eaa.program.files import read_trust_anchor
+from eaa.program.output import json_option, print_json
 
 
 @click.command()
@@ -57,7 +56,7 @@ def check(*, db: Path | str | None, trust_anchors: tuple[Path, ...], within: int
         error: dict[str, str | None] = {"reason": None, "message": None, "hint": None}
         if trouble is not None:
             error = {"reason": str(trouble.reason), "message": trouble.message, "hint": trouble.hint}
-        print_json(**as_document(found), **error)
+        print_json({**as_document(found), **error})
     else:
         for line in _lines(found):
             click.echo(line)

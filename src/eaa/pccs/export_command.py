@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from eaa.errors import Misuse, Reason
-from eaa.pccs.options import answering_errors, db_option, default_database, is_there, json_option, print_json
+from eaa.pccs.options import answering_errors, db_option, default_database, is_there
 from eaa.program.files import writing_whole
+from eaa.program.output import json_option, print_json
 
 
 @click.command("export")
@@ -55,7 +56,7 @@ def export(*, file: Path, db: Path | str | None, key: Path | None, form: str, ro
         finally:
             store.close()
     if as_json:
-        print_json(written=True, file=str(file), bytes=size, reason=None, message=None, hint=None)
+        print_json({"written": True, "file": str(file), "bytes": size, "reason": None, "message": None, "hint": None})
     else:
         click.echo(f"{file} holds {size:,} bytes")
 

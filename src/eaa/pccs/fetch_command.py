@@ -14,13 +14,12 @@ import click
 from eaa.errors import EAAError, Misuse, Reason, Unavailable
 from eaa.pccs.options import (
     answering_errors,
-    json_option,
-    print_json,
     read_token,
     trust_anchor_option,
     upstream_options,
 )
 from eaa.program.files import read_bytes, read_trust_anchor, write_whole, writing_whole
+from eaa.program.output import json_option, print_json
 
 MAX_QUOTE: Final = 1024 * 1024
 _FMSPC: Final = re.compile(r"[0-9a-fA-F]{12}")
@@ -77,7 +76,9 @@ def fetch(
             roots=frozenset(read_trust_anchor(path) for path in trust_anchors),
         )
     if as_json:
-        print_json(written=True, files=written, missing=missing, reason=None, message=None, hint=None)
+        print_json(
+            {"written": True, "files": written, "missing": missing, "reason": None, "message": None, "hint": None}
+        )
         return
     for name in written:
         click.echo(f"{name} is written")

@@ -9,8 +9,9 @@ from typing import Any, Final
 import click
 
 from eaa.errors import Misuse, Reason, VerificationError
-from eaa.pccs.options import answering_errors, db_option, default_database, json_option, print_json, trust_anchor_option
+from eaa.pccs.options import answering_errors, db_option, default_database, trust_anchor_option
 from eaa.program.files import read_bytes, read_trust_anchor
+from eaa.program.output import json_option, print_json
 
 SQLITE: Final = b"SQLite format 3\0"
 MAX_INTEL: Final = 256 * 1024 * 1024
@@ -43,7 +44,9 @@ def import_file(
     }
     if as_json:
         reason = str(Reason.COLLATERAL_MALFORMED) if carried.refused else None
-        print_json(stored=True, **answer, refused=carried.refused, reason=reason, message=None, hint=None)
+        print_json(
+            {"stored": True, **answer, "refused": carried.refused, "reason": reason, "message": None, "hint": None}
+        )
     else:
         click.echo(f"{file}: stored {carried.documents} documents and {carried.platforms} platforms")
         if carried.policies or carried.registrations:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from eaa.pccs.options import answering_errors, db_option, default_database, json_option, print_json
+from eaa.pccs.options import answering_errors, db_option, default_database
+from eaa.program.output import json_option, print_json
 
 
 @click.command()
@@ -24,6 +25,6 @@ def migrate(*, db: Path | str | None, as_json: bool) -> None:
 
         before, after = bring_up_to_date(db or default_database(os.environ))
     if as_json:
-        print_json(migrated=True, before=before, after=after, reason=None, message=None, hint=None)
+        print_json({"migrated": True, "before": before, "after": after, "reason": None, "message": None, "hint": None})
     else:
         click.echo(f"the schema was of version {before or 'none'}, and is of version {after}")

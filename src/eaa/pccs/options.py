@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ import click
 
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.program.files import read_bytes
+from eaa.program.output import print_json
 
 MAX_TOKEN: Final = 1024
 """Bytes of a token file."""
@@ -21,11 +21,6 @@ SHORT_TOKEN: Final = 16
 """Characters below which a token can be guessed over the network, and is warned of."""
 _log = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def json_option(function: Any) -> Any:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")(function)
 
 
 def trust_anchor_option(help_text: str) -> Callable[[_F], _F]:
@@ -89,11 +84,6 @@ def db_option(function: Any) -> Any:
     )(function)
 
 
-def print_json(**answer: Any) -> None:
-    """Print an answer as one JSON object."""
-    click.echo(json.dumps(answer))
-
-
 @contextmanager
 def answering_errors(*, as_json: bool, **answer: Any) -> Iterator[None]:
     """Print, with `--json`, an error of ours as one JSON object as well, then let it go on."""
@@ -101,7 +91,7 @@ def answering_errors(*, as_json: bool, **answer: Any) -> Iterator[None]:
         yield
     except EAAError as error:
         if as_json:
-            print_json(**answer, reason=str(error.reason), message=error.message, hint=error.hint)
+            print_json({**answer, "reason": str(error.reason), "message": error.message, "hint": error.hint})
         raise
 
 

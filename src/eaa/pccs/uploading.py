@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from eaa.pccs.options import answering_errors, json_option, print_json, read_token
+from eaa.pccs.options import answering_errors, read_token
 from eaa.program.files import read_bytes
+from eaa.program.output import json_option, print_json
 
 
 @click.command()
@@ -31,6 +32,6 @@ def upload(file: Path, url: str, admin_token_file: Path, ca: Path | None, as_jso
         body = read_bytes(file, what="the collateral file", maximum=MAX_UPLOAD)
         put(url, body, read_token(admin_token_file), ca_file=ca)
     if as_json:
-        print_json(stored=True, reason=None, message=f"{file} is stored at {url}", hint=None)
+        print_json({"stored": True, "reason": None, "message": f"{file} is stored at {url}", "hint": None})
     else:
         click.echo(f"{file} is stored at {url}")
