@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from eaa.aio import open_attested_connection
+from eaa.aio import AttestedStream, open_attested_connection
 from eaa.aio.counters import Limit
 from eaa.aio.net import TLS_OVERLOADED, _allow_descriptors
 from eaa.errors import EAAError, PeerMisbehaved, Reason
@@ -75,6 +75,19 @@ def hold(door: Door) -> None:
     asyncio.run(main())
 
 
+@contextlib.contextmanager
+def held(door: Door) -> Iterator[None]:
+    """Hold a session open for the duration of a block."""
+    with asyncio.Runner() as runner:
+        stream = runner.run(open_attested_connection(relay=door.at, verifier=verifier_of(door.site)))
+        yield
+        runner.run(_abort(stream))
+
+
+async def _abort(stream: AttestedStream) -> None:
+    stream.abort()
+
+
 @pytest.fixture(scope="module")
 def usual(site: Site, workload: str) -> Iterator[Door]:
     """A relay with the limits that it usually has."""
@@ -119,24 +132,53 @@ def test_an_address_that_has_its_share_is_refused_and_told_so(site: Site, worklo
         for sock in flood:
             with contextlib.suppress(OSError):
                 sock.sendall(HELLO)
+        # Where this takes longer than a second, some of the later ones have the places of earlier ones.
+        either = Limit.CONNECTIONS_PER_ADDRESS, Limit.HALF_OPEN
         door.until(
-            lambda said: said.value("eaa_refused_total", limit=Limit.CONNECTIONS_PER_ADDRESS) == 160,
+            lambda said: sum(said.value("eaa_refused_total", limit=limit) for limit in either) == 160,
             what="the refusal of most of them",
         )
         assert door.scrape().value("eaa_connections_limit") == 60
         told = 0
-        for sock in flood[40:]:
-            sock.settimeout(30)
-            with contextlib.suppress(ConnectionResetError):
+        for sock in flood:
+            sock.settimeout(0)
+            with contextlib.suppress(BlockingIOError, ConnectionResetError):
                 told += sock.recv(100) == TLS_OVERLOADED
         assert told > 150
         assert site.shelter(door.at).code == 0
         # One line for the first, and one for all others.
         assert sum("connections are refused" in line for line in door.relay.lines) == 1
-        # Once others have taken the rest, whoever comes is told in no time that there is no room.
-        for number in range(20):
-            stack.enter_context(visit(door.at, source=f"127.0.0.{100 + number}")).sendall(HELLO)
-        door.until(lambda said: said.value("eaa_connections") == 60, what="the last connection")
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_two_thousand_half_open_connections_of_many_addresses_make_room_for_a_client(site: Site, workload: str) -> None:
+    """TCP and no more, or half a ClientHello: who stalls in a handshake has no place that another one needs."""
+    room = 200
+    limits = ("--max-connections", f"{room}", "--handshake-rate", "100000", "--handshake-rate-per-address", "100000")
+    with relay_with(site, workload, *limits) as door, contextlib.ExitStack() as stack:
+        begun = time.monotonic()
+        for number in range(2000):
+            sock = stack.enter_context(visit(door.at, source=f"127.0.1.{1 + number % 100}"))
+            with contextlib.suppress(OSError):
+                sock.sendall(HELLO[: number % 2 * len(HELLO)])
+        refused = Limit.CONNECTIONS, Limit.CONNECTIONS_PER_ADDRESS, Limit.HALF_OPEN
+        door.until(
+            lambda said: sum(said.value("eaa_refused_total", limit=limit) for limit in refused) >= 2000 - room,
+            what="the refusal of most of them",
+        )
+        # None of them has been there for so long that it would have gone by itself.
+        while (done := site.shelter(door.at)).reason == Reason.OVERLOADED:
+            assert time.monotonic() - begun < 60, "nobody makes room"
+        assert done.code == 0
+        assert door.scrape().value("eaa_refused_total", limit=Limit.HALF_OPEN) >= 1
+        assert door.scrape().value("eaa_connections") <= room
+        # Those that were given up are no line each.
+        assert sum("PEER_CLOSED" in line for line in door.relay.lines) < 5
+
+
+def test_who_comes_when_all_sessions_are_taken_is_told_so_in_no_time(site: Site, workload: str) -> None:
+    with relay_with(site, workload, "--max-connections", "1") as door, contextlib.ExitStack() as stack:
+        stack.enter_context(held(door))
         begun = time.monotonic()
         done = site.shelter(door.at)
         assert (done.code, done.reason) == (4, Reason.OVERLOADED)

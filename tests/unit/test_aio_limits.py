@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from eaa.aio import limits as module
 from eaa.aio.counters import COUNTERS, Limit
-from eaa.aio.limits import UNLIMITED, Gate, Origin, QuoteQueue, ServiceLimits, origin_of, origin_of_host
+from eaa.aio.limits import UNLIMITED, Beginners, Gate, Origin, QuoteQueue, ServiceLimits, origin_of, origin_of_host
 from eaa.errors import Reason, Unavailable
 
 HERE, THERE = Origin("ipv4", "192.0.2.1"), Origin("ipv4", "192.0.2.2")
@@ -127,6 +128,82 @@ def test_what_is_remembered_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPa
         gate.leave(origin)
     assert len(gate._of_each._full_at) == 100
     assert not gate._live
+
+
+# --- handshakes that do not go on
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    made = [socket.socketpair() for _ in range(3)]
+    for ours, _ in made:
+        ours.settimeout(0)
+    yield made
+    for pair in made:
+        for sock in pair:
+            sock.close()
+
+
+def test_the_oldest_handshake_is_stalled_once_its_peer_has_said_nothing_for_a_second(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    time = Time()
+    beginners = Beginners(time)
+    first, second, third = (
+        beginners.add(ours, origin) for (ours, _), origin in zip(pairs, (HERE, THERE, HERE), strict=True)
+    )
+    assert beginners.stalled() is None
+    time.now += module.STALLED_AFTER
+    assert beginners.stalled() is first
+    assert beginners.stalled(THERE) is second
+    assert beginners.stalled(Origin("ipv4", "192.0.2.3")) is None
+    first.leave()
+    first.leave()
+    assert beginners.stalled() is second
+    assert beginners.stalled(HERE) is third
+    for one in (second, third):
+        one.leave()
+    assert beginners.stalled() is None
+    assert (len(beginners), beginners._of) == (0, {})
+
+
+def test_in_a_crowd_whose_bytes_nobody_has_read_yet_nobody_is_stalled(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    time = Time()
+    beginners = Beginners(time)
+    (ours, theirs), *_ = pairs
+    beginner = beginners.add(ours, HERE)
+    theirs.send(b"hello")
+    time.now += 3600
+    assert beginners.stalled() is None
+    ours.recv(5)
+    assert beginners.stalled() is beginner
+    theirs.close()
+    assert beginners.stalled() is beginner
+    ours.close()
+    assert beginners.stalled() is beginner
+
+
+def test_who_stalls_makes_room_before_anybody_is_refused() -> None:
+    gate = Gate(limits())
+    asked: list[Origin | None] = []
+
+    def make_room(origin: Origin | None) -> bool:
+        asked.append(origin)
+        gate.leave(HERE)
+        return True
+
+    for _ in range(6):
+        assert gate.enter(HERE, make_room=make_room) is None
+    assert asked == []
+    assert gate.enter(HERE, make_room=make_room) is None
+    assert asked == [HERE]
+    for _ in range(4):
+        assert gate.enter(THERE, make_room=make_room) is None
+    assert gate.enter(THERE, make_room=make_room) is None
+    assert asked == [HERE, None]
+    assert gate.live == 10
 
 
 def test_refusals_are_counted_by_what_they_are_for() -> None:

@@ -98,7 +98,9 @@ def test_lines_of_a_connection_say_whose_they_are(capsys: pytest.CaptureFixture[
 
     async def main() -> None:
         LOGGER.info("outside")
-        await asyncio.gather(*(net._serve(handler, socket.socket(), f"peer {number}", number) for number in (1, 2)))
+        for number in (1, 2):
+            with socket.socket() as sock:
+                await net._serve(handler, sock, f"peer {number}", number)
 
     asyncio.run(main())
     outside, *inside = records(capsys)

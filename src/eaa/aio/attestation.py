@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from eaa.aio.context import handshake_is_over
 from eaa.aio.counters import COUNTERS, Limit
 from eaa.aio.limits import MAX_REQUEST
 from eaa.aio.stream import PARTING_TIMEOUT, READ_SIZE, AttestedStream, Judgement, deadline
@@ -212,6 +213,7 @@ class Attestation:
             READ_SIZE, cancellable=cancellable, later=later
         )
         self._received += len(data)
+        handshake_is_over()
         if self._received > self._hop.max_request:
             COUNTERS.refused[Limit.REQUEST] += 1
             raise PeerMisbehaved(

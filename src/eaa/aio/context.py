@@ -1,11 +1,23 @@
-"""What is known of the connection that a task serves, for its log lines: each of them says whose it is."""
+"""What is known of the connection that a task serves: whose it is, for its log lines, and how far it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Protocol
 
+
+class Beginner(Protocol):
+    """A connection whose peer has not finished its handshake."""
+
+    has_left: bool
+    """Whether it was given up for another one."""
+
+    def leave(self) -> None:
+        """Note that it has."""
+
+
+_BEGINNER: Final[ContextVar[Beginner | None]] = ContextVar("beginner", default=None)
 _NOTHING: Final[Mapping[str, object]] = {}
 _KNOWN: Final[ContextVar[Mapping[str, object]]] = ContextVar("known", default=_NOTHING)
 
@@ -18,3 +30,20 @@ def note(**fields: object) -> None:
 def known() -> Mapping[str, object]:
     """Return what was noted."""
     return _KNOWN.get()
+
+
+def serve_beginner(beginner: Beginner) -> None:
+    """Note whose handshake this task waits for."""
+    _BEGINNER.set(beginner)
+
+
+def handshake_is_over() -> None:
+    """Note that the peer that this task serves has finished its handshake, if it serves one."""
+    if (beginner := _BEGINNER.get()) is not None:
+        beginner.leave()
+
+
+def was_given_up() -> bool:
+    """Tell whether the connection that this task serves was ended to make room for another one."""
+    beginner = _BEGINNER.get()
+    return beginner is not None and beginner.has_left

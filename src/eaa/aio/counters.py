@@ -43,6 +43,7 @@ class Limit(StrEnum):
     CONNECTIONS_PER_ADDRESS = "connections_per_address"
     HANDSHAKE_RATE = "handshake_rate"
     HANDSHAKE_RATE_PER_ADDRESS = "handshake_rate_per_address"
+    HALF_OPEN = "half_open"
     DESCRIPTORS = "descriptors"
     QUOTES = "quotes"
     QUOTES_PER_ADDRESS = "quotes_per_address"

@@ -27,6 +27,8 @@ MAX_KNOWN_HOSTS: Final = 1024
 """Addresses of which it is remembered whom they count for: one is asked after several times for each connection."""
 MAX_REQUEST: Final = 512 * 1024
 """Bytes that a peer may send before its session begins: its evidence with collateral, and what it sends ahead."""
+STALLED_AFTER: Final = 1.0
+"""Seconds for a handshake after which it makes room for another connection, where there is no other room."""
 UNLIMITED: Final = math.inf
 _DAY: Final = 86400.0
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -128,6 +130,10 @@ class _Rate:
         return True
 
 
+def _nobody_leaves(_: Origin | None) -> bool:
+    return False
+
+
 class Gate:
     """Who may connect, by one service's limits."""
 
@@ -154,9 +160,15 @@ class Gate:
         """Connections that are there."""
         return self._total
 
-    def enter(self, origin: Origin) -> Limit | None:
-        """Let somebody in, who has to `leave` again, or return what keeps them out."""
-        limit = self._refusal(origin)
+    def enter(self, origin: Origin, *, make_room: Callable[[Origin | None], bool] = _nobody_leaves) -> Limit | None:
+        """Let somebody in, who has to `leave` again, or return what keeps them out.
+
+        Args:
+            origin: who it is.
+            make_room: where an address, or the whole service for None, has as many as it may, has somebody leave who
+                is of no use there, and tells whether anybody did.
+        """
+        limit = self._refusal(origin, make_room)
         if limit is not None:
             self._refused[limit] += 1
             return limit
@@ -171,16 +183,79 @@ class Gate:
         if not self._live[origin]:
             del self._live[origin]
 
-    def _refusal(self, origin: Origin) -> Limit | None:
+    def _refusal(self, origin: Origin, make_room: Callable[[Origin | None], bool]) -> Limit | None:
         # An address that is over its own limits takes nothing of what there is for all.
-        if self._total >= self.most:
-            return Limit.CONNECTIONS
-        if self._live[origin] >= self._limits.max_connections_per_address:
+        if self._live[origin] >= self._limits.max_connections_per_address and not make_room(origin):
             return Limit.CONNECTIONS_PER_ADDRESS
+        if self._total >= self.most and not make_room(None):
+            return Limit.CONNECTIONS
         now = self._clock()
         if not self._of_each.take(origin, now):
             return Limit.HANDSHAKE_RATE_PER_ADDRESS
         return None if self._of_all.take(None, now) else Limit.HANDSHAKE_RATE
+
+
+class HalfOpen:
+    """A connection that was accepted, and whose peer has not finished its handshake."""
+
+    __slots__ = ("_among", "has_left", "origin", "since", "sock")
+
+    def __init__(self, among: Beginners, sock: socket.socket, origin: Origin, since: float) -> None:
+        self._among = among
+        self.sock = sock
+        self.origin = origin
+        self.since = since
+        self.has_left = False
+        """Whether it was given up for another one."""
+
+    def leave(self) -> None:
+        """Note that it is half open no more. Once more does no harm."""
+        self._among.remove(self)
+
+    def is_waited_for(self) -> bool:
+        """Tell whether its peer owes the next word: in a crowd it may be this side that has not come to read it."""
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # It is gone, which its handler has yet to find out.
+            return True
+
+
+class Beginners:
+    """Connections that are half open, in the order in which they came."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._all: OrderedDict[HalfOpen, None] = OrderedDict()
+        self._of: dict[Origin, OrderedDict[HalfOpen, None]] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._all)
+
+    def add(self, sock: socket.socket, origin: Origin) -> HalfOpen:
+        """Note a connection that was accepted."""
+        one = HalfOpen(self, sock, origin, self._clock())
+        self._all[one] = None
+        self._of.setdefault(origin, OrderedDict())[one] = None
+        return one
+
+    def remove(self, one: HalfOpen) -> None:
+        """Have it in here no more, if it is."""
+        if one in self._all:
+            del self._all[one]
+            del self._of[one.origin][one]
+            if not self._of[one.origin]:
+                del self._of[one.origin]
+
+    def stalled(self, origin: Origin | None = None) -> HalfOpen | None:
+        """Return the one that has taken longest, of an address or of all, if it is its peer that takes so long."""
+        oldest = next(iter(self._all if origin is None else self._of.get(origin, ())), None)
+        if oldest is None or self._clock() - oldest.since < STALLED_AFTER or not oldest.is_waited_for():
+            return None
+        return oldest
 
 
 class QuoteQueue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import logging
 import os
@@ -19,9 +20,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, unavailable_from_os_error
-from eaa.aio.context import note
+from eaa.aio.context import note, serve_beginner, was_given_up
 from eaa.aio.counters import COUNTERS, Limit
-from eaa.aio.limits import Gate, Origin, ServiceLimits, origin_of
+from eaa.aio.limits import Beginners, Gate, HalfOpen, Origin, ServiceLimits, origin_of
 from eaa.errors import EAAError, Reason, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -289,6 +290,7 @@ class Service:
         # Who serves inside somebody else's program leaves that program's limits alone.
         self._is_whole_program = limits is not None
         self._gate = Gate(self._limits, refused=COUNTERS.refused if limits is not None else Counter())
+        self._beginners = Beginners()
         self._farewell = farewell
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Task[None]] = []
@@ -431,7 +433,7 @@ class Service:
                 logger.info("accepting again", extra={"event": "accept.resumed"})
                 failing = None
             origin = origin_of(sock)
-            limit = self._gate.enter(origin)
+            limit = self._gate.enter(origin, make_room=self._make_room)
             if limit is None:
                 self._accepted += 1
                 self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted), origin)
@@ -439,15 +441,37 @@ class Service:
                 self._refuse(sock, limit, origin)
 
     def _start(self, handler: Handler, sock: socket.socket, peer: str, origin: Origin) -> None:
-        task = asyncio.create_task(_serve(handler, sock, peer, self._accepted))
+        beginner = self._beginners.add(sock, origin)
+        context = contextvars.copy_context()
+        context.run(serve_beginner, beginner)
+        task = asyncio.create_task(_serve(handler, sock, peer, self._accepted), context=context)
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._ended(task, sock, origin))
+        task.add_done_callback(lambda task: self._ended(task, beginner))
 
-    def _ended(self, task: asyncio.Task[None], sock: socket.socket, origin: Origin) -> None:
+    def _ended(self, task: asyncio.Task[None], beginner: HalfOpen) -> None:
         # Not for the task to do: one that is cancelled before its first turn does nothing at all.
-        sock.close()
+        beginner.sock.close()
+        beginner.leave()
         self._tasks.discard(task)
-        self._gate.leave(origin)
+        if not beginner.has_left:
+            self._gate.leave(beginner.origin)
+
+    def _make_room(self, origin: Origin | None) -> bool:
+        """End the connection, of an address or of all, whose peer has stalled in its handshake for longest, if any."""
+        stalled = self._beginners.stalled(origin)
+        if stalled is None:
+            return False
+        stalled.leave()
+        stalled.has_left = True
+        self._gate.leave(stalled.origin)
+        COUNTERS.refused[Limit.HALF_OPEN] += 1
+        self._refusals.add(Limit.HALF_OPEN, stalled.origin)
+        # Its handler finds the peer gone, and ends.
+        with contextlib.suppress(OSError):
+            stalled.sock.send(self._farewell)
+        with contextlib.suppress(OSError):
+            stalled.sock.shutdown(socket.SHUT_RDWR)
+        return True
 
     def _refuse(self, sock: socket.socket, limit: Limit, origin: Origin) -> None:
         self._refusals.add(limit, origin)
@@ -628,7 +652,9 @@ async def _serve(handler: Handler, sock: socket.socket, peer: str, number: int) 
         await handler(sock, peer)
     except EAAError as error:
         message = "; ".join(filter(None, (error.message, error.hint)))
-        logger.warning("%s: %s [%s]", peer, message, error.reason, extra={"event": "connection.failed"})
+        # Those that were given up are said all together.
+        level = logging.DEBUG if was_given_up() else logging.WARNING
+        logger.log(level, "%s: %s [%s]", peer, message, error.reason, extra={"event": "connection.failed"})
     except OSError as error:
         what = error.strerror or error
         logger.warning("%s: %s [%s]", peer, what, Reason.PEER_CLOSED, extra={"event": "connection.failed"})

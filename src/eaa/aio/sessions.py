@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, Unpack
 from OpenSSL import SSL
 
 from eaa.aio.attestation import Answer, Attestation, Hop, Judge
+from eaa.aio.context import handshake_is_over
 from eaa.aio.counters import COUNTERS, Layer, Side
 from eaa.aio.limits import MAX_REQUEST, Origin, QuoteQueue, origin_of
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
@@ -263,6 +264,7 @@ class Endpoint:
     async def handshake(self, sock: socket.socket) -> AttestedStream:
         """Handshake, and leave the gate closed: for peers whose certificate is all they show. See `eaa.aio.legacy`."""
         stream, _ = await self._secure(sock)
+        handshake_is_over()
         return stream
 
     async def _secure(self, sock: socket.socket) -> tuple[AttestedStream, Credentials | None]:
