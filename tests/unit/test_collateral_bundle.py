@@ -38,6 +38,34 @@ def test_a_member_of_null_is_absent() -> None:
     assert Collateral.from_json(json.dumps(document).encode()) == GOOD
 
 
+def with_signatures_inside(**changes: Any) -> dict[str, Any]:
+    """The members of Intel's own structure, whose documents are as a PCS serves them."""
+    document: dict[str, Any] = json.loads(GOOD.to_json()) | {"version": 3}
+    for name, member in (("tcb_info", "tcbInfo"), ("qe_identity", "enclaveIdentity")):
+        document[name] = f'{{"{member}":{document[name]},"signature":"{document.pop(f"{name}_signature")}"}}'
+    document |= changes
+    return document
+
+
+def test_documents_may_hold_their_signatures_as_intel_serves_them() -> None:
+    assert Collateral.from_json(json.dumps(with_signatures_inside()).encode()) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tcb_info": '{"tcbInfo":{}}'}, Reason.TCB_INFO_MALFORMED),
+        ({"qe_identity": '{"enclaveIdentity":{},"signature":"00"}'}, Reason.QE_IDENTITY_MALFORMED),
+        ({"tcb_info": '{"version":3}'}, Reason.COLLATERAL_MALFORMED),
+        ({"qe_identity": None}, Reason.COLLATERAL_MALFORMED),
+    ],
+)
+def test_a_signature_is_inside_or_beside_and_nowhere_else(changes: dict[str, Any], reason: Reason) -> None:
+    with pytest.raises(MalformedInput) as caught:
+        Collateral.from_json(json.dumps(with_signatures_inside(**changes)).encode())
+    assert caught.value.reason is reason
+
+
 MEMBERS = sorted(json.loads(GOOD.to_json()))
 
 

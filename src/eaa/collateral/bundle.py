@@ -1,7 +1,8 @@
 """One collateral as a file: everything that verifies the quotes of one platform model, still untrusted.
 
 The file format is the JSON object that dcap-qvl reads and writes: PEM chains leaf-most first, CRLs as hex DER,
-the exact signed text of TCB Info and QE identity with their raw signatures as hex r||s.
+the exact signed text of TCB Info and QE identity with their raw signatures as hex r||s. Intel's own structure
+(`sgx_ql_qve_collateral_t`) has the same members but the signatures, which are inside of its documents: read as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final
 
+from eaa.collateral.intel import SignedMember, split_signed_document
 from eaa.errors import MalformedInput, Reason
 
 MAX_COLLATERAL_SIZE: Final = 2 * 1024 * 1024
@@ -21,8 +23,12 @@ MAX_DOCUMENT_SIZE: Final = 512 * 1024
 """Bytes of one member."""
 
 _TEXT: Final = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "tcb_info", "qe_identity_issuer_chain", "qe_identity")
+_BEGINNING: Final = 64
+"""Characters of a document within which it names its first member."""
 _HEX_DIGITS: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*+")
 _HEX: Final = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
+_SIGNED: Final[dict[str, SignedMember]] = {"tcb_info": "tcbInfo", "qe_identity": "enclaveIdentity"}
+"""The documents, and the member in which Intel serves them with their signature."""
 
 
 _UPLOADED: Final = frozenset(("platforms", "collaterals"))
@@ -83,6 +89,7 @@ class Collateral:
                 hint="`eaa-pccs upload` stores it, and --pccs reads from there; "
                 "`eaa simulator collateral DIR --format file` writes a collateral file of a software TEE",
             )
+        _take_signatures_out(document)
         values: dict[str, Any] = {name: _text(document, name).encode() for name in _TEXT}
         values.update({name: _hex(document, name) for name in _HEX})
         if document.get("pck_certificate_chain") is not None:
@@ -122,6 +129,14 @@ def _load_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _malformed("the collateral file is not a JSON object")
     return document
+
+
+def _take_signatures_out(document: dict[str, Any]) -> None:
+    """Put documents that hold their signature in the form in which it stands beside them. Raises MalformedInput."""
+    for name, member in _SIGNED.items():
+        if f"{name}_signature" not in document and f'"{member}"' in _text(document, name)[:_BEGINNING]:
+            body, signature = split_signed_document(_text(document, name).encode(), member)
+            document |= {name: body.decode(), f"{name}_signature": signature.hex()}
 
 
 def _text(document: dict[str, Any], name: str) -> str:
