@@ -428,8 +428,6 @@ def _in_order(chain: list[Certificate]) -> Sequence[Certificate]:
 
     Names say where to look, as they do for Intel's verifier, and no more: who may do what is verified afterwards.
     """
-    if chain[0].issuer == chain[1].subject and chain[1].issuer == chain[2].subject:
-        return chain
     for pck, ca, root in permutations(chain):
         if pck.issuer == ca.subject and ca.issuer == root.subject == root.issuer:
             return pck, ca, root
