@@ -63,7 +63,6 @@ from eaa.pccs.bundle import read_bundle, write_bundle
 from eaa.pccs.parts import decode_part, encode_part
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.registration import Registration
-from eaa.pccs.selection import Levels, SelectionError
 from eaa.pccs.uploads import parse_upload
 from eaa.pccs.wire import Refusal
 from eaa.protocol.legacy import (
@@ -106,6 +105,7 @@ from eaa.simulator.platform import ROOT_FILE, SECRETS_FILE, Platform
 from eaa.sources.endorsements import collateral_of
 from eaa.sources.pccs import BaseURL
 from eaa.sources.qcnl import parse_qcnl
+from eaa.sources.selection import Levels, SelectionError
 from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
 from eaa.tls.leaf import read_leaf
 from eaa.verifier.stapled import parse_staple

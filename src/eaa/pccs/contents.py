@@ -14,9 +14,9 @@ from eaa.collateral.x509 import parse_pem_chain
 from eaa.pccs.engines import bytewise, snapshot
 from eaa.pccs.pem import unpacked
 from eaa.pccs.records import Document, Kind
-from eaa.pccs.selection import Candidate
 from eaa.pccs.tables import pck_certs, platform_tcbs, platforms
 from eaa.pccs.uploads import EMPTY_UPLOAD, IDENTITY, TCB_INFO, RawTCB, Upload, UploadedDocument, UploadedPlatform
+from eaa.sources.selection import Candidate
 
 if TYPE_CHECKING:
     from eaa.pccs.store import Store

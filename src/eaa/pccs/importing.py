@@ -26,7 +26,6 @@ from eaa.pccs.query import MAX_URI
 from eaa.pccs.records import Carried
 from eaa.pccs.registration import Registration, Waiting
 from eaa.pccs.schema import STORED_CERTIFICATE, STORED_PLATFORM, STORED_TCB, require
-from eaa.pccs.selection import Candidate
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import (
     EMPTY_UPLOAD,
@@ -40,6 +39,7 @@ from eaa.pccs.uploads import (
     read_chain,
 )
 from eaa.pccs.wire import Refusal, Status
+from eaa.sources.selection import Candidate
 from eaa.verifier import TrustAnchors
 
 BATCH: Final = 500

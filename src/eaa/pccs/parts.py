@@ -16,9 +16,9 @@ from eaa.collateral.x509 import parse_pem_chain
 from eaa.errors import MalformedInput, Reason
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.schema import STORED_CERTIFICATE, STORED_PLATFORM, STORED_TCB, require
-from eaa.pccs.selection import Candidate
 from eaa.pccs.uploads import RawTCB, Upload, UploadedDocument, UploadedPlatform, read_chain
 from eaa.pccs.wire import Refusal
+from eaa.sources.selection import Candidate
 
 MAX_PART: Final = 32 * 1024 * 1024
 """Bytes of one part of a bundle."""

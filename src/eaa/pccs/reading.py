@@ -22,11 +22,11 @@ from eaa.pccs import query
 from eaa.pccs.observing import Nobody, Observer
 from eaa.pccs.places import Place
 from eaa.pccs.records import Document, DocumentKey, Kind, Platform
-from eaa.pccs.selection import Candidate, Levels, SelectionError, select
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import RawTCB, UploadedDocument
 from eaa.pccs.verification import Vouched, told
 from eaa.pccs.wire import HTML, JSON, Refusal, Request, Response, Status, warning
+from eaa.sources.selection import Candidate, Levels, SelectionError, select
 from eaa.verifier import TrustAnchors
 from eaa.verifier.documents import VerifiedDocument
 

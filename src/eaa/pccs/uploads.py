@@ -20,9 +20,9 @@ from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import CRL, Certificate, parse_pem_chain
 from eaa.errors import MalformedInput
 from eaa.pccs.schema import IDENTITY_MEMBERS, UPLOAD_V3, UPLOAD_V4, violations
-from eaa.pccs.selection import TCB, Candidate, Levels, SelectionError, select
 from eaa.pccs.verbatim import as_signed, elements, members
 from eaa.pccs.wire import Refusal, Status
+from eaa.sources.selection import TCB, Candidate, Levels, SelectionError, select
 
 MAX_UPLOAD: Final = 2 * 1024 * 1024
 """Bytes of a body, as in the reference."""

@@ -16,9 +16,9 @@ from urllib.parse import unquote_to_bytes
 from eaa.collateral.x509 import Certificate, parse_pem_chain
 from eaa.errors import EAAError, MalformedInput, VerificationError
 from eaa.pccs.records import Supplement
-from eaa.pccs.selection import Candidate
 from eaa.pccs.uploads import CAS, IDENTITY, TCB_INFO, Upload, UploadedDocument
 from eaa.pccs.wire import Refusal, Status
+from eaa.sources.selection import Candidate
 from eaa.verifier import TrustAnchors
 from eaa.verifier.documents import (
     VerifiedCA,

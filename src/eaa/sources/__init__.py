@@ -103,6 +103,8 @@ def open_source(
     if pccs is not None:
         return PCCSSource(pccs, ca_file=ca_file)
     from eaa.sources.configured import ConfiguredSource  # noqa: PLC0415
+    from eaa.sources.local_cache import default_cache_folder  # noqa: PLC0415
     from eaa.sources.qcnl import default_qcnl_path, load_qcnl  # noqa: PLC0415
 
-    return ConfiguredSource(load_qcnl(default_qcnl_path(environ)), ca_file=ca_file)
+    config = load_qcnl(default_qcnl_path(environ))
+    return ConfiguredSource(config, ca_file=ca_file, cache_folder=default_cache_folder(environ))

@@ -7,7 +7,7 @@
 | `use_secure_cert`, `tcb_update_type`, `retry_times`, `retry_delay` | as they say |
 | `pccs_api_version` | 3.0 asks for CRLs in hex and the root's at `rootcacrl`; 3.1 for DER, and at `crl?uri=` |
 | `pck_cache_expire_hours`, `verify_collateral_cache_expire_hours` | how long answers are kept, in this process only |
-| `local_cache_only` | no PCK certificate is asked for over a network |
+| `local_cache_only` | PCK certificates come from the files of Intel's own tool, and from nowhere else |
 | `custom_request_options` | goes along with requests for PCK certificates |
 
 Source: QuoteGeneration/qcnl of Intel SGX DCAP.
@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from eaa.collateral.bundle import Collateral
-from eaa.errors import Reason, Unavailable
+from eaa.errors import Unavailable
 from eaa.sources import PCKName
+from eaa.sources.local_cache import default_cache_folder, read_pck_chain
 from eaa.sources.pccs import BaseURL, PCCSSource, PCKOptions
 from eaa.sources.qcnl import QCNLConfig
 
@@ -73,6 +74,7 @@ class ConfiguredSource:
         ca_file: Path | None = None,
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        cache_folder: Path | None = None,
     ) -> None:
         """Prepare it; nothing is sent yet.
 
@@ -81,6 +83,7 @@ class ConfiguredSource:
             ca_file: PEM, trusted in place of the system's CAs.
             sleep: how to wait.
             clock: monotonic, seconds.
+            cache_folder: where the files of `local_cache_only` lie.
 
         Raises:
             Misuse: a URL or the CA file cannot be used.
@@ -88,6 +91,7 @@ class ConfiguredSource:
         if not config.use_secure_cert:
             _log.warning("use_secure_cert is false in the quote provider configuration")
         self._config = config
+        self._cache_folder = default_cache_folder({}) if cache_folder is None else cache_folder
 
         def source(url: str) -> PCCSSource:
             return PCCSSource(
@@ -122,11 +126,7 @@ class ConfiguredSource:
     def fetch_pck_chain(self, name: PCKName) -> bytes:
         """Return the PCK certificate of one platform at one TCB, and its issuers: PEM. Raises Unavailable."""
         if self._config.local_cache_only:
-            raise Unavailable(
-                Reason.COLLATERAL_NOT_FOUND,
-                "the quote provider configuration says local_cache_only, so that no PCK certificate is asked for",
-                hint="let the quoting host put its PCK chain into its quotes, or set local_cache_only to false",
-            )
+            return read_pck_chain(self._cache_folder, name)
         # Of a machine only a digest is kept.
         parts = (name.qe_id, name.encrypted_ppid or b"", name.cpu_svn, name.pce_svn.to_bytes(2, "big"), name.pce_id)
         key = hashlib.sha256(b"".join(b"%d:" % len(part) + part for part in parts)).digest()

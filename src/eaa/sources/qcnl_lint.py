@@ -59,8 +59,8 @@ def oddities(text: str, config: QCNLConfig) -> Iterator[Oddity]:
             )
     if config.local_cache_only:
         yield Oddity(
-            what="local_cache_only is true: PCK certificates come from a cache that Intel's own tool filled",
-            remedy="set it to false unless this machine has no network",
+            what="local_cache_only is true: PCK certificates come from files that Intel's own tool made, or not at all",
+            remedy="set it to false unless this machine has no network; otherwise keep $HOME/.dcap-qcnl filled",
         )
 
 

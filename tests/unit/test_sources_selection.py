@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eaa.pccs.selection import TCB, Candidate, Levels, SelectionError, select
+from eaa.sources.selection import TCB, Candidate, Levels, SelectionError, select
 
 FMSPC, PCE_ID = "00606A000000", "0000"
 
