@@ -266,7 +266,7 @@ REFUSALS: Final = (
         name="bytes inside the authentication data",
         statement="the authentication data ends with its last field: what hides behind it was signed by nobody",
         reasons=frozenset({Reason.QUOTE_MALFORMED}),
-        says="after its last field",
+        says="goes on after its last field",
     ),
     Rule(
         name="outer certification data",

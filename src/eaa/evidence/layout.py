@@ -61,4 +61,4 @@ class Reader:
     def end(self) -> None:
         """Refuse bytes that are left over."""
         if self.remaining:
-            raise MalformedInput(self._reason, f"{self._what} has {self.remaining} bytes after its last field")
+            raise MalformedInput(self._reason, f"{self._what} goes on after its last field, bytes: {self.remaining}")

@@ -657,14 +657,15 @@ def verify_tdx_module(report: TDReport, tcb_info: TCBInfo) -> None:
     if report.mr_signer_seam != module.mr_signer:
         raise VerificationError(
             Reason.TDX_MODULE_MISMATCH,
-            f"the TDX module has another signer, {report.mr_signer_seam.hex()}",
+            f"the TDX module's signer is {report.mr_signer_seam.hex()}; TCB Info asks for {module.mr_signer.hex()}",
             hint=_FOREIGN_MODULE,
         )
     # Intel's verifier wants zero and what the document says; a document that says anything else fits no module.
     if any(report.seam_attributes) or report.seam_attributes != module.attributes:
         raise VerificationError(
             Reason.TDX_MODULE_MISMATCH,
-            f"the TDX module has other attributes, {report.seam_attributes.hex()}",
+            f"the TDX module's attributes are {report.seam_attributes.hex()}; none may be set, and TCB Info asks for "
+            f"{module.attributes.hex()}",
             hint=_FOREIGN_MODULE,
         )
 
@@ -695,22 +696,28 @@ def verify_qe(report: EnclaveReport, tee: TEEType, identity: QEIdentity) -> None
     """Step 7 l, m. Raises VerificationError (QE_IDENTITY_MISMATCH)."""
     wanted = "TD_QE" if tee is TEEType.TDX else "QE"
     if identity.id != wanted:
-        raise _qe_mismatch(f"the QE identity is for {identity.id}, the quote needs {wanted}")
+        raise VerificationError(
+            Reason.QE_IDENTITY_MISMATCH,
+            f"the QE identity is for {identity.id}, the quote needs {wanted}",
+            hint="fetch the QE identity for this kind of quote: SGX and TDX differ",
+        )
     misc_select = report.misc_select.to_bytes(4, "little")
     if _masked(misc_select, identity.misc_select_mask) != identity.misc_select:
-        raise _qe_mismatch(f"the quoting enclave's MISCSELECT is {misc_select.hex()}")
+        raise _qe_mismatch("MISCSELECT", misc_select.hex(), identity.misc_select.hex())
     # The mask covers DEBUG, so that a quoting enclave under debug does not pass.
     if _masked(report.attributes, identity.attributes_mask) != identity.attributes:
-        raise _qe_mismatch(f"the quoting enclave's attributes are {report.attributes.hex()}")
+        raise _qe_mismatch("set of attributes", report.attributes.hex(), identity.attributes.hex())
     if report.mr_signer != identity.mr_signer:
-        raise _qe_mismatch(f"the quoting enclave's signer is {report.mr_signer.hex()}")
+        raise _qe_mismatch("signer", report.mr_signer.hex(), identity.mr_signer.hex())
     if report.isv_prod_id != identity.isv_prod_id:
-        raise _qe_mismatch(f"the quoting enclave's product is {report.isv_prod_id}")
+        raise _qe_mismatch("product", report.isv_prod_id, identity.isv_prod_id)
 
 
-def _qe_mismatch(message: str) -> VerificationError:
+def _qe_mismatch(what: str, actual: object, expected: object) -> VerificationError:
     return VerificationError(
-        Reason.QE_IDENTITY_MISMATCH, message, hint="fetch the QE identity for this kind of quote: SGX and TDX differ"
+        Reason.QE_IDENTITY_MISMATCH,
+        f"the quoting enclave's {what} is {actual}; its identity asks for {expected}",
+        hint="this is not the quoting enclave that Intel describes: trust nothing that its quotes say",
     )
 
 

@@ -350,7 +350,9 @@ def converge(platform: TCBStatus, components: Mapping[str, TCBStatus]) -> TCBSta
     for what, status in {"platform": platform, **components}.items():
         if status is TCBStatus.REVOKED:
             raise VerificationError(
-                Reason.TCB_REVOKED, f"Intel has revoked the TCB of this {what}", hint=f"update the {what}'s firmware"
+                Reason.TCB_REVOKED,
+                f"Intel has revoked the TCB of this {what}",
+                hint=f"update the {what}; until then trust nothing that it says",
             )
     return _OUT_OF_DATE[platform] if TCBStatus.OUT_OF_DATE in components.values() else platform
 
