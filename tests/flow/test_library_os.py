@@ -68,6 +68,10 @@ def test_an_application_is_served_by_one_process_whose_threads_do_not_grow(site:
         for came_back in clients.map(lambda number: exchange(address, number), range(SESSIONS)):
             assert came_back
             counted.add(threads_of(process))
+        workload.process.send_signal(signal.SIGHUP)
+        workload.wait_for("reloaded")
+        assert exchange(address, 1)
+        counted.add(threads_of(process))
         assert counted == {from_the_start}
         assert from_the_start <= MAX_THREADS
         assert "uvloop" not in Path(f"/proc/{process}/maps").read_text()

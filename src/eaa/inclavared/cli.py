@@ -35,7 +35,6 @@ from eaa.program.limits import limits_options
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.metrics import metrics_option
 from eaa.program.options import (
-    NULL_ATTESTER,
     Attesting,
     Binding,
     Judging,
@@ -174,7 +173,7 @@ def cli(
             mutual=mutual,
             attest_clients=attest_clients,
             attesting=attesting,
-            limits=limits.share(workers),
+            limits=limits,
             workers=workers,
             log_level=log_level,
         ),
@@ -217,9 +216,7 @@ def _answer(wish: Wish, address: Address | None, *, as_json: bool) -> int:
 
 def _check(wish: Wish, *, as_json: bool) -> int:
     Opened.of(wish)
-    if wish.fixed.attesting.attester not in (None, "", NULL_ATTESTER) and wish.fixed.attesting.simulator:
-        # A TEE need not be where a configuration is checked; a software TEE is files like all others.
-        wish.fixed.attesting.open(default="sgx_ecdsa")
+    wish.fixed.attesting.check()
     print_plan(wish.plan(), as_json=as_json)
     return 0
 

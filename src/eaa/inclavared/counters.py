@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from eaa.program.reload import Reloads
+
 
 @dataclass(slots=True)
 class ChannelCounters:
@@ -39,10 +41,7 @@ class RelayCounters:
     """Verdicts on live sessions, by outcome: accepted, a reason code, or `pending` where there was none."""
     last_good_verdict: datetime | None = None
     """When a workload was last accepted, at the beginning of a channel or again later."""
-    reloads: int = 0
-    reload_failures: int = 0
-    last_reload: datetime | None = None
-    """When settings were last taken over, the start included."""
+    reloads: Reloads = field(default_factory=Reloads)
     channels: dict[str, ChannelCounters] = field(default_factory=dict)
     """By workload."""
 

@@ -14,7 +14,7 @@ from eaa.program.exposition import Labels, Metric
 
 def relay_metrics(counters: RelayCounters) -> list[Metric]:
     """Return the numbers of one relay."""
-    return [*_channel_metrics(counters), *_session_metrics(counters), *_reload_metrics(counters)]
+    return [*_channel_metrics(counters), *_session_metrics(counters), *counters.reloads.metrics()]
 
 
 def _channel_metrics(counters: RelayCounters) -> list[Metric]:
@@ -97,26 +97,6 @@ def _session_metrics(counters: RelayCounters) -> list[Metric]:
             kind="gauge",
             meaning="When a workload was last accepted; absent until then.",
             read=lambda: _timestamp(counters.last_good_verdict),
-        ),
-    ]
-
-
-def _reload_metrics(counters: RelayCounters) -> list[Metric]:
-    return [
-        Metric(
-            name="eaa_reloads_total",
-            kind="counter",
-            meaning="How often SIGHUP was answered, by result.",
-            read=lambda: {
-                (("result", "done"),): counters.reloads,
-                (("result", "refused"),): counters.reload_failures,
-            },
-        ),
-        Metric(
-            name="eaa_last_reload_timestamp_seconds",
-            kind="gauge",
-            meaning="When settings were last taken over, the start included.",
-            read=lambda: _timestamp(counters.last_reload),
         ),
     ]
 

@@ -18,6 +18,7 @@ from eaa.aio.net import TLS_OVERLOADED, Service
 from eaa.aio.relay import Limits, Relayed, Traffic, pump
 from eaa.aio.sessions import Endpoint, enter_workload, inner_endpoint, judge_by, judge_now_by
 from eaa.aio.stream import AttestedStream, deadline
+from eaa.aio.together import Board
 from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, Misuse, Reason
@@ -37,6 +38,7 @@ from eaa.program.lifecycle import live
 from eaa.program.loop import run_service
 from eaa.program.metrics import Observed, service_health, service_metrics
 from eaa.program.output import print_reply, print_verdict
+from eaa.program.reload import Reload
 from eaa.program.run import say
 from eaa.program.workers import telling, this_worker
 from eaa.protocol.exchange import Terms
@@ -69,11 +71,12 @@ class Relay:
         fixed = opened.wish.fixed
         self._opened = opened
         self._first = opened
-        self.counters = RelayCounters(last_reload=wall_clock())
+        self.counters = RelayCounters()
         self.identities = (identity,) if legacy_identity is None else (identity, legacy_identity)
         limits = fixed.limits
         # One queue: it is one platform that makes all quotes.
-        queue: Any = {"quotes": QuoteQueue.of(limits), "max_request": limits.max_request, "clock": wall_clock}
+        quotes = QuoteQueue.of(limits, board=_board())
+        queue: Any = {"quotes": quotes, "max_request": limits.max_request, "clock": wall_clock}
         self.limits = Limits(idle=limits.idle_timeout, lifetime=limits.max_lifetime)
         self.traffic = Traffic()
         self.upstream = Endpoint(identity, server_side=True, demand_client_certificate=fixed.attest_clients, **queue)
@@ -298,15 +301,21 @@ def fetch_once(relay: Relay, target: Target, *, as_json: bool) -> int:
     return verdict.exit_code
 
 
+def _board() -> Board | None:
+    """Return where the processes of this relay count together, None where it has only one."""
+    worker = this_worker()
+    return None if worker is None else worker.board
+
+
 def serve(relay: Relay, read_again: ReadAgain) -> int:
     """Serve until told to stop; return the exit code. Raises Unavailable where an address cannot be had."""
     return run_service(with_workers(_serve(relay, read_again)))
 
 
 async def _serve(relay: Relay, read_again: ReadAgain) -> int:
-    service = Service(limits=relay.opened.wish.fixed.limits, farewell=TLS_OVERLOADED)
-    doors = relay.opened.wish.fixed.doors
     worker = this_worker()
+    service = Service(limits=relay.opened.wish.fixed.limits, farewell=TLS_OVERLOADED, board=_board())
+    doors = relay.opened.wish.fixed.doors
     listen = service.listen if worker is None else worker.listening(service)
     names = [] if doors.listen is None else listen(doors.listen, Upstream(relay).handle)
     if doors.legacy is not None:
@@ -327,7 +336,11 @@ async def _serve(relay: Relay, read_again: ReadAgain) -> int:
                 service,
                 announce=worker.ready if worker is not None else functools.partial(_say_listening, names + more),
                 grace=lambda: relay.settings.grace,
-                on_reload=Reload(relay, read_again),
+                on_reload=Reload(
+                    relay.counters.reloads,
+                    read=functools.partial(_read, relay, read_again),
+                    adopt=functools.partial(_adopt, relay),
+                ),
                 on_stop=relay.channels.close,
             )
     finally:
@@ -352,47 +365,17 @@ async def _watching(relay: Relay) -> AsyncIterator[None]:
         await asyncio.gather(watch, return_exceptions=True)
 
 
-class Reload:
-    """Reads everything again when it is called. What is bad in any part changes nothing at all."""
+def _read(relay: Relay, read_again: ReadAgain) -> Opened:
+    """Return what the files say now. Raises EAAError."""
+    wish = read_again()
+    if not isinstance(wish, Wish):
+        raise Misuse(Reason.USAGE, "the command line asks for something else than before")
+    return Opened.of(wish, former=relay.opened)
 
-    def __init__(self, relay: Relay, read_again: ReadAgain) -> None:
-        self._relay = relay
-        self._read_again = read_again
 
-    async def __call__(self) -> None:
-        """Take other settings over, or say why not. Raises nothing that operators can cause."""
-        counters = self._relay.counters
-        try:
-            # Files may lie on a network; live connections must not wait for it.
-            opened = await asyncio.to_thread(self._open)
-        except BaseException as error:
-            counters.reload_failures += 1
-            if not isinstance(error, EAAError):
-                raise
-            logger.error(  # noqa: TRY400  one line, and no trace of where a file is wrong
-                "nothing is reloaded, all is as it was: %s [%s]",
-                "; ".join(filter(None, (error.message, error.hint))),
-                error.reason,
-                extra={"event": "service.reload_failed"},
-            )
-            return
-        self._relay.adopt(opened)
-        counters.reloads += 1
-        counters.last_reload = wall_clock()
-        self._announce(opened)
-
-    def _open(self) -> Opened:
-        wish = self._read_again()
-        if not isinstance(wish, Wish):
-            raise Misuse(Reason.USAGE, "the command line asks for something else than before")
-        return Opened.of(wish, former=self._relay.opened)
-
-    def _announce(self, opened: Opened) -> None:
-        logger.info(
-            "reloaded: workloads are %s",
-            ", ".join(opened.wish.workloads) or "none",
-            extra={"event": "service.reloaded"},
-        )
-        for target in opened.settings.targets.values():
-            if target.verifier is not None and not target.verifier.accepts_role(Role.WORKLOAD):
-                logger.warning("workload %s: no reference value is left, so nothing is accepted there", target)
+def _adopt(relay: Relay, opened: Opened) -> str:
+    relay.adopt(opened)
+    for target in opened.settings.targets.values():
+        if target.verifier is not None and not target.verifier.accepts_role(Role.WORKLOAD):
+            logger.warning("workload %s: no reference value is left, so nothing is accepted there", target)
+    return f"workloads are {', '.join(opened.wish.workloads) or 'none'}"

@@ -21,6 +21,7 @@ from eaa.inclavared.settings import (
 from eaa.program.address import NAME, Address, parse_address
 from eaa.program.config import ConfigTables, unknown_key
 from eaa.program.options import Attesting, Binding, Judging
+from eaa.program.reload import refuse_changes
 from eaa.verifier import TrustAnchors, Verifier
 
 FIELDS: Final = ("address", "policy", "reference_values", "warm_channels", "on_bad_verdict")
@@ -62,21 +63,13 @@ class Fixed:
     workers: int
     log_level: str
 
-    def difference(self, other: Fixed) -> str | None:
-        """Return the name of the first option that differs, or None."""
-        names = {
-            "doors": "listen, legacy-listen or metrics",
-            "attesting": "the attester or its enclave",
-            "limits": "a limit",
-        }
-        return next(
-            (
-                names.get(name, name.replace("_", "-"))
-                for name in self.__dataclass_fields__
-                if getattr(self, name) != getattr(other, name)
-            ),
-            None,
-        )
+
+_NAMES: Final = {
+    "doors": "listen, legacy-listen or metrics",
+    "attesting": "the attester or its enclave",
+    "limits": "a limit",
+}
+"""What operators know the fields of `Fixed` by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,12 +252,8 @@ class Opened:
             Misuse: a file cannot be read or does not say what it should.
             Unavailable: a file is locked by another program.
         """
-        if former is not None and (difference := former.wish.fixed.difference(wish.fixed)):
-            raise Misuse(
-                Reason.CONFIG_INVALID,
-                f"{difference} cannot change while the relay runs",
-                hint="restart it, or take the change back",
-            )
+        if former is not None:
+            refuse_changes(former.wish.fixed, wish.fixed, names=_NAMES)
         judging = wish.judging
         judging.require_known_verifier()
         if judging.judges_nobody:

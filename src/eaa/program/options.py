@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +39,15 @@ _OFFERED_LEVELS: Final = (BindingLevel.CERT, BindingLevel.SESSION, BindingLevel.
 DEFAULT_EPOCH: Final = timedelta(seconds=300)
 _EPOCHS: Final = click.IntRange(10, 3600)
 """Seconds of an epoch: a quote takes some, and a key that lives for hours may as well be a certificate's."""
+
+
+@contextlib.contextmanager
+def _naming_file(path: Path | None) -> Iterator[None]:
+    """Say in which file something is wrong: there may be one for each workload."""
+    try:
+        yield
+    except Misuse as error:
+        raise Misuse(error.reason, f"{path}: {error.message}", hint=error.hint) from error
 
 
 def default_reference_values() -> Path:
@@ -169,7 +179,8 @@ class Judging:
     def policy_file(self, role: Role | None) -> PolicyFile:
         """Return the policy file with the flags laid over it; identity flags apply to the judged role only."""
         text = None if self.policy is None else read_text(self.policy, what="the policy file")
-        policy = PolicyFile() if text is None else PolicyFile.parse(text)
+        with _naming_file(self.policy):
+            policy = PolicyFile() if text is None else PolicyFile.parse(text)
         policy = policy.also_accept(self.also_accept).override(self.all_roles)
         return policy.override(self.judged_role, roles=(role,)) if role else policy
 
@@ -193,7 +204,9 @@ class Judging:
         """Return the recorded values; a default file that is not there holds none, a named one must be there."""
         path = self.reference_values or default_reference_values()
         read = read_text_if_there if self.reference_values is None else read_text
-        return ReferenceValues.parse(read(path, what="the reference-value file") or "")
+        text = read(path, what="the reference-value file") or ""
+        with _naming_file(path):
+            return ReferenceValues.parse(text)
 
     @property
     def names_a_source(self) -> bool:
@@ -483,6 +496,15 @@ class Attesting:
             own_quote.append(quote)
             stapled_by.prefetch_for(quote)
         return identity
+
+    def check(self) -> None:
+        """Open a software TEE, which is files like all others; a real one need not be where options are checked.
+
+        Raises:
+            Misuse: it cannot be read.
+        """
+        if self.attester not in (None, "", NULL_ATTESTER) and self.simulator:
+            self.open(default="sgx_ecdsa")
 
     def open(self, *, default: str) -> Attester | None:
         """Return the attester; None for nullattester. Raises Misuse or Unavailable (TEE_NOT_FOUND)."""

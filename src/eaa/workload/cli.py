@@ -11,7 +11,7 @@ from eaa.aio.limits import ServiceLimits
 from eaa.aio.relay import Limits
 from eaa.appraise.result import Role
 from eaa.program.address import ADDRESS, Address, TCPAddress
-from eaa.program.config import ConfiguredCommand, check_config_option, print_plan
+from eaa.program.config import ConfiguredCommand, check_config_option, is_reading_again, print_plan, reader_again
 from eaa.program.lifecycle import grace_option
 from eaa.program.limits import limits_options
 from eaa.program.logs import log_level_option, set_up_logging
@@ -36,7 +36,8 @@ from eaa.workload.legacy import (
     refuse_options_of_the_other,
     serve_legacy,
 )
-from eaa.workload.service import Serving, serve
+from eaa.workload.service import serve
+from eaa.workload.wish import Fixed, Opened, Source, Wish
 
 PROGRAM = "enclave-tls-server"
 
@@ -71,6 +72,7 @@ PROGRAM = "enclave-tls-server"
 @metrics_option
 @log_level_option("info", "-l", "--log-level")
 @check_config_option
+@click.option("--json", "as_json", is_flag=True, help="With --check-config: print one JSON object.")
 def cli(
     *,
     ip: str,
@@ -93,15 +95,17 @@ def cli(
     metrics: Address | None,
     log_level: str,
     check_config: bool,
-) -> int:
+    as_json: bool,
+) -> int | Wish:
     """Serve an application behind attested TLS, with this enclave's own evidence.
 
     The application is any server in the same TEE, unmodified (--app). It is sent nothing before a client has accepted
     this workload. Every client gets evidence bound to its own session. With --mutual only a relay is served whose
-    evidence the reference values of role relay accept.
+    evidence the reference values of role relay accept. SIGHUP reads files again, SIGTERM drains.
     """
     del product_enclave
-    set_up_logging(PROGRAM, log_level)
+    if not is_reading_again():
+        set_up_logging(PROGRAM, log_level)
     reference_engine(tls, crypto)
     refuse_debug_enclave(asked=debug_enclave)
     refuse_options_of_the_other(legacy=legacy)
@@ -112,25 +116,36 @@ def cli(
         side = _legacy_side(judging, attesting, legacy_certificate, mutual=mutual, endorsements=endorsements)
         return serve_legacy(address, side)
     refuse_endorsements(asked=endorsements)
-    judges = mutual and not judging.judges_nobody
-    verifier = judging.open(Role.RELAY, flags_for=Role.RELAY, level=binding.level) if judges else None
-    _warn_of_idle_options(judging, mutual=mutual)
-    # Who judges nobody may still have been told where the collateral is that clients will want.
-    stapled_by = verifier or (judging.stapler() if judging.names_a_source else None)
-    identity = attesting.identity(attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
-    serving = Serving(
-        address=address,
-        metrics=metrics,
+    wish = Wish(
+        fixed=Fixed(
+            address=address,
+            app=app,
+            metrics=metrics,
+            mutual=mutual,
+            attesting=attesting,
+            limits=limits,
+            log_level=log_level,
+            source=Source.of(judging),
+        ),
+        judging=judging,
         binding=binding,
-        application=_application(app, limits),
-        limits=limits,
         grace=grace,
     )
-    if check_config:
-        named = "the reference greeting" if app is None else str(app)
-        print_plan({"listen": str(address), "app": named, "judges relays": judges}, as_json=False)
+    return wish if is_reading_again() else _run(wish, checks_only=check_config, as_json=as_json)
+
+
+def _run(wish: Wish, *, checks_only: bool, as_json: bool) -> int:
+    fixed, judging = wish.fixed, wish.judging
+    _warn_of_idle_options(judging, mutual=fixed.mutual)
+    opened = Opened.of(wish)
+    if checks_only:
+        fixed.attesting.check()
+        print_plan(wish.plan(), as_json=as_json)
         return 0
-    return serve(serving, identity=identity, verifier=verifier)
+    # Who judges nobody may still have been told where the collateral is that clients will want.
+    stapled_by = opened.verifier or (judging.stapler() if judging.names_a_source else None)
+    identity = fixed.attesting.identity(fixed.attesting.open(default="sgx_ecdsa"), stapled_by=stapled_by)
+    return serve(opened, _application(fixed.app, fixed.limits), identity=identity, read_again=reader_again())
 
 
 def _warn_of_idle_options(judging: Judging, *, mutual: bool) -> None:
