@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import shutil
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +17,8 @@ import pytest
 
 from eaa.pccs.reading import WARN_BEFORE
 from eaa.pccs.service import Service
+from eaa.pccs.survey import survey
+from eaa.pccs.tables import chains, documents, pck_certs, platform_tcbs, platforms
 from eaa.pccs.wire import Response
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
@@ -23,6 +27,7 @@ from support.pccs import (
     NOW,
     TDX,
     V4,
+    anchors,
     encode,
     get,
     pckcert_query,
@@ -296,6 +301,10 @@ def kept(kind: str) -> str:
         (f"UPDATE documents SET document = ({kept('PCK_CRL')}) WHERE kind = 'ROOT_CRL'", f"{V4}/rootcacrl"),
         (f"UPDATE documents SET document = ({kept('PCK_CRL')}) WHERE kind = 'ROOT_CRL'", "CRL"),
         ("UPDATE pck_certs SET certificate = CAST(substr(certificate, 1, 999) || x'00' AS BLOB)", "PCK"),
+        # As whoever types it at SQLite's prompt would have it: the value is text then, and no longer bytes.
+        ("UPDATE documents SET document = replace(document, 'UpToDate', 'OutOfDate') WHERE kind = 'TCB_INFO'", TCB),
+        ("UPDATE pck_certs SET certificate = 'no certificate'", "PCK"),
+        ("UPDATE platforms SET fmspc = 'FFFFFFFFFFFF'", "PCK"),
     ],
 )
 def test_what_was_changed_in_the_database_is_not_served(tmp_path: Path, statement: str, target: str) -> None:
@@ -306,6 +315,35 @@ def test_what_was_changed_in_the_database_is_not_served(tmp_path: Path, statemen
     with service(tmp_path, uploads=(upload_body(),)) as served:
         tamper(tmp_path, statement)
         assert get(served, target).status == 404
+
+
+ODD_VALUES = ("NULL", "'text'")
+
+
+def test_no_value_in_any_column_is_an_error_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Attack: whoever can write the database writes nonsense. It costs what it stands for, and nothing else."""
+    with service(tmp_path, uploads=(upload_body(),)):
+        pass
+    whole = tmp_path / "whole"
+    (tmp_path / "pccs.sqlite").rename(whole)
+    targets = (*READS, f"{V4}/rootcacrl", f"{V4}/pckcert?{pckcert_query(upload_document())}")
+    tables = (chains, documents, pck_certs, platform_tcbs, platforms)
+    changes = [(table.name, column.name, value) for table in tables for column in table.c for value in ODD_VALUES]
+    for table, column, value in changes:
+        shutil.copy(whole, tmp_path / "pccs.sqlite")
+        with contextlib.suppress(sqlite3.IntegrityError):
+            tamper(tmp_path, f"UPDATE {table} SET {column} = {value}")
+        with service(tmp_path, token=None) as served:
+            found = {get(served, target).status for target in targets}
+            assert found <= {200, 404, 461}, (table, column, value)
+            store = served._store
+            survey(store, trust_anchors=anchors(), now=NOW)
+            store.fleet()
+            for pki in store.pkis():
+                list(store.contents(pki.root))
+        for path in tmp_path.glob("pccs.sqlite*"):
+            path.unlink()
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_what_was_stored_under_a_root_that_is_no_longer_trusted_is_not_served(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ class Admin:
             except SQLAlchemyError as error:
                 self._is_ready = False
                 _log.error("the database fails: %s", getattr(error, "orig", error))
+            except Exception:  # noqa: BLE001  a bug of ours costs this look and not all that follow
+                _log.exception("an error of ours")
             await asyncio.sleep(LOOK_INTERVAL)
 
     def _take_survey(self, *, is_changed: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,9 @@ import sqlalchemy as sa
 
 from eaa.collateral.intel import PCKCertificate
 from eaa.collateral.x509 import parse_pem_chain
+from eaa.errors import MalformedInput
 from eaa.pccs.engines import bytewise, snapshot
-from eaa.pccs.pem import unpacked
+from eaa.pccs.pem import as_bytes, unpacked
 from eaa.pccs.records import Document, Kind
 from eaa.pccs.tables import pck_certs, platform_tcbs, platforms
 from eaa.pccs.uploads import EMPTY_UPLOAD, IDENTITY, TCB_INFO, RawTCB, Upload, UploadedDocument, UploadedPlatform
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from eaa.pccs.store import Store
 
 _Name = tuple[str, str]
+_Levels = dict[str, dict[str, Any]]
+_log = logging.getLogger(__name__)
 _CHAIN_NAMES = {Kind.TCB_INFO: TCB_INFO, Kind.IDENTITY: IDENTITY}
 
 
@@ -39,9 +44,7 @@ def contents(engine: sa.Engine, store: Store, root: str, *, batch: int) -> Itera
         for rows in connection.execute(query).mappings().partitions(batch):
             known = [row for row in rows if row["fmspc"] in levels]
             certificates, tcbs = (_rows_of(connection, table, root, known) for table in (pck_certs, platform_tcbs))
-            # One without a certificate is of no use to anybody, and would be refused where it is taken in.
-            whole = (row for row in known if (row["qe_id"], row["pce_id"]) in certificates)
-            found = tuple(_platform(row, certificates, tcbs, levels) for row in whole)
+            found = tuple(_readable(known, certificates, tcbs, levels))
             if found:
                 yield replace(EMPTY_UPLOAD, root=root, platforms=found)
 
@@ -75,14 +78,16 @@ def _document_uploads(documents: tuple[Document, ...], store: Store, root: str) 
         yield replace(EMPTY_UPLOAD, root=root, api_version=key.api_version, **own)
 
 
-def _levels(documents: tuple[Document, ...]) -> dict[str, dict[str, Any]]:
+def _levels(documents: tuple[Document, ...]) -> _Levels:
     """Return by FMSPC the SGX TCB Info by which certificates are chosen, the early one where there is one."""
-    found: dict[str, dict[str, Any]] = {}
+    found: _Levels = {}
     for update in ("STANDARD", "EARLY"):
         for document in documents:
             key = document.key
             if (key.kind, key.tee, key.api_version, key.update_type) == (Kind.TCB_INFO, "SGX", 4, update):
-                found[key.name] = json.loads(document.body)["tcbInfo"]
+                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                    # What somebody has changed is refused where it is taken in, and is nothing to choose by.
+                    found[key.name] = json.loads(document.body)["tcbInfo"]
     return found
 
 
@@ -95,8 +100,19 @@ def _rows_of(connection: sa.Connection, table: sa.Table, root: str, named: Seque
     return found
 
 
+def _readable(
+    rows: Sequence[Any], certificates: dict[_Name, list[Any]], tcbs: dict[_Name, list[Any]], levels: _Levels
+) -> Iterator[UploadedPlatform]:
+    """Yield platforms, but those without a certificate: they are of no use, and would spoil a part for its reader."""
+    for row in rows:
+        try:
+            yield _platform(row, certificates, tcbs, levels)
+        except (KeyError, MalformedInput):
+            _log.warning("a platform of FMSPC %s is left out: it has no certificate that can be read", row["fmspc"])
+
+
 def _platform(
-    row: Any, certificates: dict[_Name, list[Any]], tcbs: dict[_Name, list[Any]], levels: dict[str, dict[str, Any]]
+    row: Any, certificates: dict[_Name, list[Any]], tcbs: dict[_Name, list[Any]], levels: _Levels
 ) -> UploadedPlatform:
     name = (row["qe_id"], row["pce_id"])
     return UploadedPlatform(
@@ -104,8 +120,8 @@ def _platform(
         pce_id=row["pce_id"],
         fmspc=row["fmspc"],
         ca=row["ca"],
-        enc_ppid=row["enc_ppid"].hex().upper(),
-        platform_manifest=row["platform_manifest"].hex().upper(),
+        enc_ppid=as_bytes(row["enc_ppid"]).hex().upper(),
+        platform_manifest=as_bytes(row["platform_manifest"]).hex().upper(),
         is_listed=True,
         raw_tcbs=tuple(RawTCB(cpu_svn=each.cpu_svn, pce_svn=each.pce_svn) for each in tcbs.get(name, ())),
         certificates=tuple(_candidate(each.tcbm, unpacked(each.certificate)) for each in certificates[name]),

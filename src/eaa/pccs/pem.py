@@ -18,5 +18,11 @@ def packed(pem: str) -> bytes:
 
 
 def unpacked(kept: bytes) -> str:
-    """Return the PEM again."""
-    return ssl.DER_cert_to_PEM_cert(kept) if kept.startswith(_DER) else kept.decode()
+    """Return the PEM again; of bytes that are neither, text that is none."""
+    raw = as_bytes(kept)
+    return ssl.DER_cert_to_PEM_cert(raw) if raw.startswith(_DER) else raw.decode("ascii", "replace")
+
+
+def as_bytes(kept: object) -> bytes:
+    """Return bytes that are kept; where somebody else has written text, or a number, those of its text."""
+    return bytes(kept) if isinstance(kept, bytes | bytearray | memoryview) else str(kept).encode("utf-8", "replace")

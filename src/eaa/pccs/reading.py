@@ -112,6 +112,9 @@ class Reader:
         )
 
         def verify(vouched: Vouched) -> VerifiedDocument:
+            own = candidate.certificate.fmspc.hex().upper()
+            if own != platform.fmspc:
+                raise Refusal(Status.NO_CACHE_DATA, f"it is of FMSPC {own}")
             verified = vouched.pck(candidate, ca=vouched.ca(platform.ca))
             if is_new:
                 self._remember(platform, raw, candidate.tcbm)

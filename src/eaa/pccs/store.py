@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from eaa.pccs import migrations
 from eaa.pccs.engines import Where, open_engine, upsert, writing
 from eaa.pccs.freshness import Freshness
-from eaa.pccs.pem import unpacked
+from eaa.pccs.pem import as_bytes, unpacked
 from eaa.pccs.policies import AppraisalPolicy
 from eaa.pccs.records import PKI, Document, DocumentKey, FleetEntry, Kind, Platform, Stored, Supplement
 from eaa.pccs.registration import QUEUE_ORDER, Registration, Waiting
@@ -47,6 +48,7 @@ MAX_TCBS: Final = 16
 """Raw TCBs of one platform that are remembered because somebody asked: anybody may ask."""
 _SALT: Final = "pseudonym-salt"
 _PSEUDONYM: Final = 16
+_log = logging.getLogger(__name__)
 _CHAIN_NAMES: Final = {Kind.TCB_INFO: TCB_INFO, Kind.IDENTITY: IDENTITY}
 
 
@@ -113,8 +115,9 @@ class Store:
             .order_by(*_PREFERENCE, documents.c.kind, documents.c.name)
         )
         with self._engine.connect() as connection:
-            found = tuple(_document(row) for row in connection.execute(query).mappings())
-        return tuple(each for each in found if each.chain is not None or each.key.kind is Kind.ROOT_CRL)
+            rows = connection.execute(query).mappings().all()
+        found = (_document(row) for row in rows)
+        return tuple(each for each in found if each and (each.chain is not None or each.key.kind is Kind.ROOT_CRL))
 
     def crls_at(self, uri: str, *, ca: str | None = None, scope: str = "") -> tuple[Document, ...]:
         """Return the CRLs, of the roots or of a PCK CA, that were uploaded or fetched as what lies at this address."""
@@ -139,9 +142,9 @@ class Store:
                 )
             ).all()
             return Supplement(
-                chains={row.name: row.chain for row in known},
-                pck_crls={row.name: row.document for row in crls if row.kind == Kind.PCK_CRL},
-                root_crl=next((row.document for row in crls if row.kind == Kind.ROOT_CRL), None),
+                chains={row.name: as_bytes(row.chain).decode("ascii", "replace") for row in known},
+                pck_crls={row.name: as_bytes(row.document) for row in crls if row.kind == Kind.PCK_CRL},
+                root_crl=next((as_bytes(row.document) for row in crls if row.kind == Kind.ROOT_CRL), None),
             )
 
     def chain(self, *, name: str, root: str) -> str | None:
@@ -396,21 +399,26 @@ def default_query() -> sa.Select[Any]:
 _PREFERENCE: Final = (pkis.c.preferred.desc(), pkis.c.uploads.desc())
 
 
-def _document(row: Any) -> Document:
-    moments = {name: datetime.fromtimestamp(row[name], UTC) for name in ("issued", "expires")}
-    return Document(
-        key=DocumentKey(
-            kind=Kind(row["kind"]),
-            name=row["name"],
-            tee=row["tee"],
-            api_version=row["api_version"],
-            update_type=row["update_type"],
-        ),
-        root=row["root"],
-        body=bytes(row["document"]),
-        chain=row["chain"],
-        freshness=Freshness(number=int(row["number"]), **moments),
-    )
+def _document(row: Any) -> Document | None:
+    """Read a row; None for one that nobody of us wrote: whoever changed the database must not take the rest with it."""
+    try:
+        moments = {name: datetime.fromtimestamp(row[name], UTC) for name in ("issued", "expires")}
+        return Document(
+            key=DocumentKey(
+                kind=Kind(row["kind"]),
+                name=row["name"],
+                tee=row["tee"],
+                api_version=int(row["api_version"]),
+                update_type=row["update_type"],
+            ),
+            root=row["root"],
+            body=as_bytes(row["document"]),
+            chain=None if row["chain"] is None else as_bytes(row["chain"]).decode("ascii", "replace"),
+            freshness=Freshness(number=int(row["number"]), **moments),
+        )
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        _log.warning("a row with a %s of %s cannot be read: %s", row["kind"], row["name"], error)
+        return None
 
 
 def _pseudonym(salt: bytes, qe_id: str, pce_id: str) -> str:

@@ -102,8 +102,12 @@ class _Writer:
         row = self.connection.execute(query.where(*same, documents.c.root == self.root)).first()
         if row is None:
             return None
-        moments = {name: datetime.fromtimestamp(getattr(row, name), UTC) for name in ("issued", "expires")}
-        return Freshness(number=int(row.number), **moments)
+        try:
+            moments = {name: datetime.fromtimestamp(getattr(row, name), UTC) for name in ("issued", "expires")}
+            return Freshness(number=int(row.number), **moments)
+        except (TypeError, ValueError, OverflowError, OSError):
+            # Somebody has changed the row: whatever comes is better.
+            return None
 
     def platforms(self, uploaded: tuple[UploadedPlatform, ...]) -> None:
         """Put platforms' certificates in place of those that were there, and choose anew for every known TCB."""
