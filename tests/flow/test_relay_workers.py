@@ -13,11 +13,12 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from eaa.aio.net import TLS_OVERLOADED
 from support.system import Running, Site, run
 
 PATIENCE = 30.0
@@ -114,6 +115,54 @@ def test_two_workers_share_what_comes_and_survive_the_death_of_one(site: Site) -
         assert before[1] in children_of(relay)
         assert relay.stop() == 128 + signal.SIGTERM
         assert not any(is_running(pid) for pid in before)
+
+
+def test_limits_are_those_of_the_service_and_not_of_each_worker(site: Site) -> None:
+    """Twenty places are twenty, whichever worker has them; what a worker had that was killed is free again."""
+    places, extra = 20, 30
+    limits = ("--max-connections", str(places), "--max-connections-per-address", str(places))
+    rates = ("--handshake-rate", "100000", "--handshake-rate-per-address", "100000")
+    with served(site, *limits, *rates, "--metrics", METRICS) as relay, ExitStack() as stack:
+        listening, metrics = metrics_of(relay)
+        until(lambda: is_ready(metrics), "all workers to be ready")
+        for _ in range(places):
+            stack.enter_context(connected(listening))
+        until(lambda: sum(sample(metrics, "eaa_connections").values()) == places, "all places to be taken")
+        assert sum(sample(metrics, "eaa_connections_limit").values()) == places
+        # What has said nothing for a second makes room in the worker that has it; nobody else does.
+        refused = sum(is_refused(listening) for _ in range(extra))
+        made_room = sum(sample(metrics, "eaa_refused_total", limit="half_open").values())
+        assert made_room <= extra - refused
+        assert sum(sample(metrics, "eaa_connections").values()) <= places
+        victim = children_of(relay)[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: len(set(children_of(relay)) - {victim}) == 2, "another worker")
+        until(lambda: is_ready(metrics), "all workers to be ready again")
+        assert sum(sample(metrics, "eaa_connections").values()) < places
+        assert site.shelter(listening).code == 0
+
+
+def connected(listening: str) -> socket.socket:
+    host, _, port = listening.removeprefix("tcp://").rpartition(":")
+    return socket.create_connection((host, int(port)), PATIENCE)
+
+
+def is_refused(listening: str) -> bool:
+    """Whether whoever comes hears at once that there is no room."""
+    with connected(listening) as sock:
+        sock.settimeout(PATIENCE)
+        # No TLS at all, so that who is let in is not there for long.
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return sock.recv(100) == TLS_OVERLOADED
+
+
+def sample(metrics: str, name: str, **labels: str) -> dict[str, float]:
+    """One number of each worker."""
+    with urllib.request.urlopen(f"{metrics}/metrics", timeout=PATIENCE) as answer:
+        text = answer.read().decode()
+    found = re.findall(rf"^{name}\{{([^}}]*)\}} (\S+)$", text, re.MULTILINE)
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return {written: float(value) for written, value in found if all(part in written for part in wanted)}
 
 
 def test_each_worker_has_a_key_and_evidence_of_its_own(site: Site) -> None:

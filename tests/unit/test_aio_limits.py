@@ -7,12 +7,11 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from eaa.aio import limits as module
 from eaa.aio.counters import COUNTERS, Limit
-from eaa.aio.limits import UNLIMITED, Beginners, Gate, Origin, QuoteQueue, ServiceLimits, origin_of, origin_of_host
+from eaa.aio.limits import UNLIMITED, Beginners, Gate, QuoteQueue, ServiceLimits, origin_of, origin_of_host
+from eaa.aio.together import Origin
 from eaa.errors import Reason, Unavailable
 
 HERE, THERE = Origin("ipv4", "192.0.2.1"), Origin("ipv4", "192.0.2.2")
@@ -126,8 +125,10 @@ def test_what_is_remembered_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPa
         origin = Origin("ipv4", str(number))
         assert gate.enter(origin) is None
         gate.leave(origin)
-    assert len(gate._of_each._full_at) == 100
-    assert not gate._live
+    remembered = gate._of_each
+    assert isinstance(remembered, module._OwnRate)
+    assert len(remembered._full_at) == 100
+    assert gate._there.total == 0
 
 
 # --- handshakes that do not go on
@@ -213,16 +214,6 @@ def test_refusals_are_counted_by_what_they_are_for() -> None:
     assert COUNTERS.refused[Limit.CONNECTIONS] == before + 1
 
 
-@given(st.integers(1, 64), st.integers(1, 10_000), st.integers(1, 10_000))
-def test_workers_together_allow_at_least_what_one_would_and_hardly_more(workers: int, most: int, each: int) -> None:
-    whole = limits(max_connections=most, max_connections_per_address=each, max_quotes=most)
-    share = whole.share(workers)
-    for name in ("max_connections", "max_connections_per_address", "max_quotes"):
-        together, wanted = workers * getattr(share, name), getattr(whole, name)
-        assert wanted <= together < wanted + workers
-    assert share.handshake_rate * workers == pytest.approx(whole.handshake_rate)
-
-
 # --- quotes
 
 
@@ -241,7 +232,6 @@ def test_one_address_never_has_the_whole_queue_for_quotes() -> None:
         with queue.place(THERE):
             assert queue.waiting == 3
     assert queue.waiting == 0
-    assert not queue._waiting
 
 
 def test_who_gives_up_leaves_the_queue() -> None:

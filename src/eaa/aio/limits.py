@@ -15,10 +15,11 @@ import struct
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Final, Self
 
 from eaa.aio.counters import COUNTERS, Limit
+from eaa.aio.together import Board, Origin, OwnTally, Rate
 from eaa.errors import Reason, Unavailable
 
 MAX_ORIGINS: Final = 16384
@@ -33,13 +34,6 @@ UNLIMITED: Final = math.inf
 _DAY: Final = 86400.0
 _CREDENTIALS: Final = struct.Struct("iII")
 """Linux's struct ucred: process, user, group."""
-
-
-class Origin(NamedTuple):
-    """Whom limits for one address are for: an IPv4 address, an IPv6 network of 64 bits, or a user of this machine."""
-
-    kind: str
-    value: str
 
 
 def origin_of(sock: socket.socket) -> Origin:
@@ -97,20 +91,8 @@ class ServiceLimits:
             handshake_rate_per_address=UNLIMITED,
         )
 
-    def share(self, workers: int) -> Self:
-        """Return what one of several processes allows that serve together; the system spreads connections evenly."""
-        return replace(
-            self,
-            max_connections=-(-self.max_connections // workers),
-            max_connections_per_address=-(-self.max_connections_per_address // workers),
-            handshake_rate=self.handshake_rate / workers,
-            handshake_rate_per_address=self.handshake_rate_per_address / workers,
-            max_quotes=-(-self.max_quotes // workers),
-            max_quotes_per_address=-(-self.max_quotes_per_address // workers),
-        )
 
-
-class _Rate:
+class _OwnRate:
     """A token bucket for each origin, kept as the one moment at which it would be full again."""
 
     def __init__(self, per_second: float, burst: int) -> None:
@@ -143,22 +125,34 @@ class Gate:
         *,
         refused: Counter[Limit] = COUNTERS.refused,
         clock: Callable[[], float] = time.monotonic,
+        board: Board | None = None,
     ) -> None:
-        """Make one that counts in `refused` whom it keeps out; `clock` is monotonic, seconds."""
+        """Make one.
+
+        Args:
+            limits: of the service, however many processes it has.
+            refused: where those are counted that are kept out.
+            clock: monotonic, seconds.
+            board: where several processes count together; None where this is the only one.
+        """
         self._limits = limits
         self._refused = refused
         self._clock = clock
-        self._live: Counter[Origin] = Counter()
-        self._total = 0
-        self._of_all = _Rate(limits.handshake_rate, limits.max_connections)
-        self._of_each = _Rate(limits.handshake_rate_per_address, limits.max_connections_per_address)
-        self.most = limits.max_connections
-        """Connections at once; less than the limit where the system allows too few descriptors."""
+        self._processes = 1 if board is None else board.count
+        self._there = OwnTally() if board is None else board.connections()
+        rate, burst = limits.handshake_rate, limits.max_connections
+        self._of_all: Rate = _OwnRate(rate, burst) if board is None else board.rate_of_all(rate, burst)
+        rate, burst = limits.handshake_rate_per_address, limits.max_connections_per_address
+        self._of_each: Rate = _OwnRate(rate, burst) if board is None else board.rate_of_each(rate, burst)
+        self.live = 0
+        """Connections of this process."""
+        self.room = limits.max_connections
+        """Connections that this process may have at once: as many as all, or fewer for want of descriptors."""
 
     @property
-    def live(self) -> int:
-        """Connections that are there."""
-        return self._total
+    def most(self) -> int:
+        """This process's share of how many connections there may be at once."""
+        return min(self.room, -(-self._limits.max_connections // self._processes))
 
     def enter(self, origin: Origin, *, make_room: Callable[[Origin | None], bool] = _nobody_leaves) -> Limit | None:
         """Let somebody in, who has to `leave` again, or return what keeps them out.
@@ -168,26 +162,26 @@ class Gate:
             make_room: where an address, or the whole service for None, has as many as it may, has somebody leave who
                 is of no use there, and tells whether anybody did.
         """
+        # First counted and then looked at: so of two processes that have the last place to give, each sees the other.
+        self.live += 1
+        self._there.add(origin)
         limit = self._refusal(origin, make_room)
         if limit is not None:
+            self.leave(origin)
             self._refused[limit] += 1
-            return limit
-        self._total += 1
-        self._live[origin] += 1
-        return None
+        return limit
 
     def leave(self, origin: Origin) -> None:
         """Note that a connection has ended."""
-        self._total -= 1
-        self._live[origin] -= 1
-        if not self._live[origin]:
-            del self._live[origin]
+        self.live -= 1
+        self._there.remove(origin)
 
     def _refusal(self, origin: Origin, make_room: Callable[[Origin | None], bool]) -> Limit | None:
         # An address that is over its own limits takes nothing of what there is for all.
-        if self._live[origin] >= self._limits.max_connections_per_address and not make_room(origin):
+        if self._there.of(origin) > self._limits.max_connections_per_address and not make_room(origin):
             return Limit.CONNECTIONS_PER_ADDRESS
-        if self._total >= self.most and not make_room(None):
+        is_full = self.live > self.room or self._there.total > self._limits.max_connections
+        if is_full and not make_room(None):
             return Limit.CONNECTIONS
         now = self._clock()
         if not self._of_each.take(origin, now):
@@ -261,36 +255,36 @@ class Beginners:
 class QuoteQueue:
     """Who waits for a quote of one platform, which makes one at a time."""
 
-    def __init__(self, *, most: int, most_per_address: int) -> None:
+    def __init__(self, *, most: int, most_per_address: int, board: Board | None = None) -> None:
         self._most = most
         self._most_per_address = most_per_address
-        self._waiting: Counter[Origin] = Counter()
-        self.waiting = 0
-        """Peers in it."""
+        self._there = OwnTally() if board is None else board.quotes()
 
     @classmethod
-    def of(cls, limits: ServiceLimits) -> Self:
-        """Return the queue of a service with these limits."""
-        return cls(most=limits.max_quotes, most_per_address=limits.max_quotes_per_address)
+    def of(cls, limits: ServiceLimits, *, board: Board | None = None) -> Self:
+        """Return the queue of a service with these limits, which several processes share where there is a board."""
+        return cls(most=limits.max_quotes, most_per_address=limits.max_quotes_per_address, board=board)
+
+    @property
+    def waiting(self) -> int:
+        """Peers in it."""
+        return self._there.total
 
     @contextlib.contextmanager
     def place(self, origin: Origin) -> Iterator[None]:
         """Have a place in it for the duration of a block. Raises Unavailable (OVERLOADED) at once where it is full."""
-        if self.waiting >= self._most:
-            raise _full(Limit.QUOTES, f"{self.waiting} quotes are being waited for")
-        if self._waiting[origin] >= self._most_per_address:
-            raise _full(
-                Limit.QUOTES_PER_ADDRESS, f"one address waits for {self._waiting[origin]} quotes, which is what it may"
-            )
-        self.waiting += 1
-        self._waiting[origin] += 1
+        self._there.add(origin)
         try:
+            if self.waiting > self._most:
+                raise _full(Limit.QUOTES, f"{self._most} quotes are being waited for, which is what may be")
+            if self._there.of(origin) > self._most_per_address:
+                raise _full(
+                    Limit.QUOTES_PER_ADDRESS,
+                    f"one address waits for {self._most_per_address} quotes, which is its part",
+                )
             yield
         finally:
-            self.waiting -= 1
-            self._waiting[origin] -= 1
-            if not self._waiting[origin]:
-                del self._waiting[origin]
+            self._there.remove(origin)
 
 
 def _full(limit: Limit, message: str) -> Unavailable:

@@ -22,7 +22,8 @@ from typing import Any, Final, TypeVar
 from eaa.aio.address import Address, TCPAddress, UnixAddress, unavailable_from_os_error
 from eaa.aio.context import note, serve_beginner, was_given_up
 from eaa.aio.counters import COUNTERS, Limit
-from eaa.aio.limits import Beginners, Gate, HalfOpen, Origin, ServiceLimits, origin_of
+from eaa.aio.limits import Beginners, Gate, HalfOpen, ServiceLimits, origin_of
+from eaa.aio.together import Board, Origin
 from eaa.errors import EAAError, Reason, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -277,6 +278,7 @@ class Service:
         limits: ServiceLimits | None = None,
         max_connections: int | None = None,
         farewell: bytes = b"",
+        board: Board | None = None,
     ) -> None:
         """Make one that listens nowhere yet.
 
@@ -284,12 +286,14 @@ class Service:
             limits: what strangers may have of it.
             max_connections: in place of limits, how many may be there at once, MAX_CONNECTIONS where both are left out.
             farewell: what is sent to who is refused, a few bytes, TLS_OVERLOADED for instance.
+            board: where several processes count together that share these limits.
         """
         most = MAX_CONNECTIONS if max_connections is None else max_connections
         self._limits = ServiceLimits.of_connections(most) if limits is None else limits
         # Who serves inside somebody else's program leaves that program's limits alone.
         self._is_whole_program = limits is not None
-        self._gate = Gate(self._limits, refused=COUNTERS.refused if limits is not None else Counter())
+        refused: Counter[Limit] = COUNTERS.refused if limits is not None else Counter()
+        self._gate = Gate(self._limits, refused=refused, board=board)
         self._beginners = Beginners()
         self._farewell = farewell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -528,7 +532,7 @@ class Service:
         allowed = _allow_descriptors(DESCRIPTORS_EACH * self._limits.max_connections + DESCRIPTORS_KEPT)
         room = max(1, (allowed - DESCRIPTORS_KEPT) // DESCRIPTORS_EACH)
         if room < self._limits.max_connections:
-            self._gate.most = room
+            self._gate.room = room
             logger.warning(
                 "this system allows %d open files, which is enough for %d connections at once and not for %d",
                 allowed,

@@ -14,8 +14,9 @@ from OpenSSL import SSL
 from eaa.aio.attestation import Answer, Attestation, Hop, Judge
 from eaa.aio.context import handshake_is_over
 from eaa.aio.counters import COUNTERS, Layer, Side
-from eaa.aio.limits import MAX_REQUEST, Origin, QuoteQueue, origin_of
+from eaa.aio.limits import MAX_REQUEST, QuoteQueue, origin_of
 from eaa.aio.stream import AttestedStream, Judgement, secure, secure_inside
+from eaa.aio.together import Origin
 from eaa.aio.workers import Workers
 from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role

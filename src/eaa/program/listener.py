@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from eaa.aio.address import Address
-from eaa.aio.limits import Origin, origin_of
+from eaa.aio.limits import origin_of
 from eaa.aio.net import Service
+from eaa.aio.together import Origin
 from eaa.program.exposition import Metric, exposition
 from eaa.program.health import EVENT_LOOP, Health, Heartbeat
 

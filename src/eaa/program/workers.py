@@ -37,6 +37,7 @@ import click
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, parse_address, unavailable_from_os_error
 from eaa.aio.net import Handler, Service, bind, bound_name
+from eaa.aio.together import Board, new_board
 from eaa.program.exposition import Metric, exposition, merge_expositions
 from eaa.program.health import Health, Heartbeat
 from eaa.program.listener import health_metrics, serving_metrics
@@ -84,8 +85,12 @@ def workers_option(function: Any) -> Any:
 class Worker:
     """What a worker knows of its supervisor."""
 
-    def __init__(self, number: int, count: int, control: socket.socket, addresses: Mapping[str, Any]) -> None:
+    def __init__(
+        self, number: int, count: int, control: socket.socket, addresses: Mapping[str, Any], board: Board | None = None
+    ) -> None:
         """Take what the supervisor has said; see `this_worker`."""
+        self.board = board
+        """Where all workers count whom they serve: limits are those of the service."""
         self.number = number
         """From 1."""
         self.count = count
@@ -162,7 +167,9 @@ def this_worker() -> Worker | None:
     said = json.loads(told)
     control = socket.socket(fileno=said["control"])
     os.set_inheritable(control.fileno(), False)  # noqa: FBT003  the standard library's signature
-    return Worker(said["number"], said["count"], control, said["addresses"])
+    board = Board(said["board"], number=said["number"], count=said["count"])
+    os.close(said["board"])
+    return Worker(said["number"], said["count"], control, said["addresses"], board)
 
 
 @contextlib.asynccontextmanager
@@ -309,6 +316,8 @@ class Supervisor:
         self._command = list(command)
         self._grace = grace
         self._places = [_Place(number) for number in range(1, count + 1)]
+        self._board_memory = new_board(count)
+        self._board = Board(self._board_memory, number=0, count=count)
         self._notifier = Notifier()
         self._was_ready = False
         self._failed: int | None = None
@@ -334,6 +343,7 @@ class Supervisor:
                 if place.process is not None:
                     place.process.kill()
                     self._bury(place)
+            os.close(self._board_memory)
         return self._failed if self._failed is not None else 128 + self._stopping
 
     async def _serve(self, more: Sequence[str]) -> None:
@@ -391,12 +401,13 @@ class Supervisor:
             "count": len(self._places),
             "control": theirs.fileno(),
             "addresses": self._ports.told,
+            "board": self._board_memory,
         }
         try:
             place.process = subprocess.Popen(  # noqa: S603  our own command line
                 self._command,
                 env={**_environment(), VARIABLE: json.dumps(told)},
-                pass_fds=(theirs.fileno(), *self._ports.inherited),
+                pass_fds=(theirs.fileno(), self._board_memory, *self._ports.inherited),
                 # A terminal's ^C goes to the supervisor alone, which passes it on once.
                 process_group=0,
             )
@@ -463,6 +474,7 @@ class Supervisor:
             asyncio.get_running_loop().remove_reader(place.control.fileno())
             place.control.close()
         code = place.process.wait()
+        self._board.clear(place.number)
         place.process = place.control = None
         place.is_ready = False
         if place.answer is not None and not place.answer.done():
