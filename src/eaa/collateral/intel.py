@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
+from eaa.collateral.as_issued import COMPONENTS, IssuedSGXExtension, read_sgx_extension
 from eaa.collateral.x509 import (
     CRL,
     SGX_EXTENSION_OID,
@@ -35,6 +36,7 @@ from eaa.errors import MalformedInput, Reason
 from eaa.records import quick
 
 __all__ = [
+    "COMPONENTS",
     "CRL",
     "Certificate",
     "CertifiedPlatform",
@@ -63,8 +65,6 @@ MAX_LEVELS: Final = 256
 MAX_MODULE_IDENTITIES: Final = 64
 MAX_ADVISORIES: Final = 256
 """Advisories of one level."""
-COMPONENTS: Final = 16
-"""SVN components of a CPU, and of a TDX module."""
 MAX_COMPONENT_KIND: Final = 64
 """Characters of the category or type of a component; Intel's have under 30."""
 MAX_LOADED_PCKS: Final = 256
@@ -92,26 +92,6 @@ _SGX_FIELD_NAMES: Final = {
     for arcs in [(arc,) for arc in range(1, 8)] + [(2, arc) for arc in range(1, 19)] + [(7, arc) for arc in range(1, 4)]
 }
 """The fields that are specified, by their OID in DER: a certificate has thirty of them."""
-
-
-def _tcb_as_issued() -> re.Pattern[bytes]:
-    """Return what the TCB of every PCK certificate looks like that Intel has issued so far; to be read in one go.
-
-    Each of the 16 components, PCESVN and CPUSVN, in this order, is a SEQUENCE of an OID and a value: a byte in an
-    INTEGER of one byte of content or, from 128 on, of two; PCESVN in one; CPUSVN in an OCTET STRING.
-    """
-
-    def oid(number: int) -> bytes:
-        return re.escape(bytes((der.OBJECT_IDENTIFIER, len(_SGX_ARC) + 2)) + _SGX_ARC + bytes((2, number)))
-
-    component = rb"(?:\x30\x10%b\x02\x01(?=[\x00-\x7f])|\x30\x11%b\x02\x02\x00(?=[\x80-\xff]))(.)"
-    components = b"".join(component % (oid(number), oid(number)) for number in range(1, COMPONENTS + 1))
-    pce_svn = rb"\x30\x10%b\x02\x01([\x00-\x7f])" % oid(COMPONENTS + 1)
-    cpu_svn = rb"\x30\x1f%b\x04\x10(.{16})" % oid(COMPONENTS + 2)
-    return re.compile(components + pce_svn + cpu_svn, re.DOTALL)
-
-
-_TCB_AS_ISSUED: Final = _tcb_as_issued()
 _NO_KINDS: Final = ("",) * COMPONENTS
 _SPACE: Final = r"[ \t\r\n]*+"
 _SIGNATURE_MEMBER: Final = re.compile(
@@ -127,6 +107,7 @@ _TCB_INFO_IDS: Final[dict[str, Literal["SGX", "TDX"]]] = {"SGX": "SGX", "TDX": "
 _IDENTITY_IDS: Final[dict[str, Literal["QE", "TD_QE", "QVE"]]] = {"QE": "QE", "TD_QE": "TD_QE", "QVE": "QVE"}
 _SVN: Final = itemgetter("svn")
 _ONLY_INT: Final = {int}
+_ONLY_STR: Final = {str}
 _NO_STRUCTURE: Final = bytes(octet for octet in range(256) if octet not in b'[]{}"\\')
 # Joined by commas, which are in none.
 _ADVISORIES: Final = re.compile(r"[A-Za-z0-9._-]{1,64}(?:,[A-Za-z0-9._-]{1,64})*")
@@ -211,6 +192,10 @@ class TDXModuleIdentity(TDXModule):
     """In the document's order."""
 
 
+_new_module: Final = quick(TDXModule)
+_new_module_identity: Final = quick(TDXModuleIdentity)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TCBInfo:
     """TCB Info of one platform model: version 2 (SGX only) or 3."""
@@ -251,7 +236,7 @@ class TCBInfo:
         if tcb_type != 0:
             raise members.bad(f"has tcbType {tcb_type}; only 0 is defined")
         levels = members.children("tcbLevels", maximum=MAX_LEVELS)
-        return cls(
+        return _new_tcb_info(
             body=body,
             id=kind,
             version=version,
@@ -260,7 +245,7 @@ class TCBInfo:
             fmspc=members.hex("fmspc", length=6),
             pce_id=members.hex("pceId", length=2),
             tcb_evaluation_data_number=members.uint("tcbEvaluationDataNumber", maximum=0xFFFFFFFF),
-            tdx_module=TDXModule(**_module_fields(members.child("tdxModule"))) if kind == "TDX" else None,
+            tdx_module=_new_module(**_module_fields(members.child("tdxModule"))) if kind == "TDX" else None,
             tdx_module_identities=_module_identities(members) if kind == "TDX" else (),
             tcb_levels=_platform_levels(members, levels, version=version, kind=kind),
             sgx_component_kinds=_component_kinds(levels, "sgxtcbcomponents") if version == 3 else _NO_KINDS,
@@ -307,7 +292,7 @@ class QEIdentity:
         levels = _svn_levels(members)
         if not {level.tcb_status for level in levels} <= _ENCLAVE_STATUSES:
             raise members.bad("gives a level a status that enclaves do not have")
-        return cls(
+        return _new_qe_identity(
             body=body,
             id=kind,
             version=version,
@@ -322,6 +307,10 @@ class QEIdentity:
             isv_prod_id=members.uint("isvprodid", maximum=0xFFFF),
             tcb_levels=levels,
         )
+
+
+_new_tcb_info: Final = quick(TCBInfo)
+_new_qe_identity: Final = quick(QEIdentity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,28 +392,29 @@ class PCKCertificate(CertifiedPlatform):
         """
         if certificate.sgx_extension is None:
             raise _bad_extension("the certificate carries no SGX extension, so it is no PCK certificate")
-        whole = der.read_only(certificate.sgx_extension, tag=der.SEQUENCE, what="the SGX extension")
-        extension = _SGXFields.read(whole.content)
-        components, pce_svn, cpu_svn = _read_tcb(extension.content("2", der.SEQUENCE))
+        said = read_sgx_extension(certificate.sgx_extension) or _walk_through_extension(certificate.sgx_extension)
         # Intel issues both with the same value; a certificate where they differ would have two TCBs.
-        if components != cpu_svn:
+        if said.components != said.cpu_svn:
             raise _bad_extension("the SVN components of the SGX extension differ from its CPUSVN")
-        configuration = _SGXFields.read(extension.content("7", der.SEQUENCE) if "7" in extension else b"")
-        return cls(
+        dynamic, cached, smt = said.flags
+        return _new_pck(
             record=certificate,
             spki=certificate.spki,
             ca=_kind_of_ca(certificate.issuer_common_name),
-            ppid=extension.octets("1", 16),
-            pce_svn=pce_svn,
-            cpu_svn=cpu_svn,
-            pce_id=extension.octets("3", 2),
-            fmspc=extension.octets("4", 6),
-            sgx_type=extension.uint("5", maximum=2, tag=der.ENUMERATED),
-            platform_instance_id=extension.octets("6", 16) if "6" in extension else None,
-            dynamic_platform=configuration.flag("7.1"),
-            cached_keys=configuration.flag("7.2"),
-            smt_enabled=configuration.flag("7.3"),
+            ppid=said.ppid,
+            pce_svn=said.pce_svn,
+            cpu_svn=said.cpu_svn,
+            pce_id=said.pce_id,
+            fmspc=said.fmspc,
+            sgx_type=said.sgx_type,
+            platform_instance_id=said.platform_instance_id,
+            dynamic_platform=dynamic,
+            cached_keys=cached,
+            smt_enabled=smt,
         )
+
+
+_new_pck: Final = quick(PCKCertificate)
 
 
 def pck_certificate_of(certification_data: bytes, *, certification_data_type: int = PCK_CHAIN_DATA) -> PCKCertificate:
@@ -645,20 +635,23 @@ def _sgx_name(oid: bytes, content: bytes) -> str:
     return name
 
 
-def _read_tcb(content: bytes) -> tuple[bytes, int, bytes]:
-    """Return the SVN components, PCESVN and CPUSVN of the SGX extension."""
-    spelled = _TCB_AS_ISSUED.fullmatch(content)
-    if spelled is None:
-        return _walk_through_tcb(content)
-    *components, pce_svn, cpu_svn = spelled.groups()
-    return b"".join(components), pce_svn[0], cpu_svn
-
-
-def _walk_through_tcb(content: bytes) -> tuple[bytes, int, bytes]:
-    """Do what `_read_tcb` does in whatever order and spelling the fields come."""
-    tcb = _SGXFields.read(content)
-    components = bytes([tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1)])
-    return components, tcb.uint("2.17", maximum=0xFFFF), tcb.octets("2.18", COMPONENTS)
+def _walk_through_extension(raw: bytes) -> IssuedSGXExtension:
+    """Do what `read_sgx_extension` does in whatever order and spelling the fields come, or say what is wrong."""
+    whole = der.read_only(raw, tag=der.SEQUENCE, what="the SGX extension")
+    extension = _SGXFields.read(whole.content)
+    tcb = _SGXFields.read(extension.content("2", der.SEQUENCE))
+    configuration = _SGXFields.read(extension.content("7", der.SEQUENCE) if "7" in extension else b"")
+    return IssuedSGXExtension(
+        components=bytes([tcb.uint(f"2.{index}", maximum=0xFF) for index in range(1, COMPONENTS + 1)]),
+        pce_svn=tcb.uint("2.17", maximum=0xFFFF),
+        cpu_svn=tcb.octets("2.18", COMPONENTS),
+        ppid=extension.octets("1", 16),
+        pce_id=extension.octets("3", 2),
+        fmspc=extension.octets("4", 6),
+        sgx_type=extension.uint("5", maximum=2, tag=der.ENUMERATED),
+        platform_instance_id=extension.octets("6", 16) if "6" in extension else None,
+        flags=tuple([configuration.flag(name) for name in ("7.1", "7.2", "7.3")]),
+    )
 
 
 def _decode(raw: bytes, *, what: str, reason: Reason) -> str:
@@ -794,15 +787,13 @@ def _component_kinds(levels: list[_Members], name: str) -> tuple[str, ...]:
     components = tcb.items(name, maximum=COMPONENTS)
     if max(map(len, components)) == 1:
         return _NO_KINDS
-    return tuple([_component_kind(component, tcb) for component in components])
-
-
-def _component_kind(component: dict[str, Any], tcb: _Members) -> str:
-    words = [component[name] for name in ("category", "type") if name in component]
-    for word in words:
-        if type(word) is not str or len(word) > MAX_COMPONENT_KIND or not word.isprintable():
-            raise tcb.bad("has a component of a kind that is no text, cannot be printed, or is too long")
-    return ", ".join([word for word in words if word])
+    words = [component.get(name, "") for component in components for name in ("category", "type")]
+    if {type(word) for word in words} != _ONLY_STR or max(map(len, words)) > MAX_COMPONENT_KIND:
+        raise tcb.bad("has a component of a kind that is no text, or too long")
+    if not "".join(words).isprintable():
+        raise tcb.bad("has a component of a kind that cannot be printed")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return tuple([f"{category}, {kind}" if category and kind else category or kind for category, kind in pairs])
 
 
 def _components_v2(tcb: _Members) -> tuple[int, ...]:
@@ -836,7 +827,7 @@ def _module_identities(members: _Members) -> tuple[TDXModuleIdentity, ...]:
     if "tdxModuleIdentities" not in members:
         return ()
     identities = tuple(
-        TDXModuleIdentity(id=item.text("id").upper(), tcb_levels=_svn_levels(item), **_module_fields(item))
+        _new_module_identity(id=item.text("id").upper(), tcb_levels=_svn_levels(item), **_module_fields(item))
         for item in members.children("tdxModuleIdentities", maximum=MAX_MODULE_IDENTITIES)
     )
     if len({identity.id for identity in identities}) != len(identities):

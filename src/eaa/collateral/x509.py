@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
+from eaa.collateral.as_issued import IssuedCertificate, read_certificate
 from eaa.errors import MalformedInput, Reason
 from eaa.records import quick
 
@@ -92,6 +93,8 @@ _CA: Final = bytes.fromhex("30030101ff")
 _CA_WITH_PATH: Final = bytes.fromhex("30060101ff0201")
 _KEY_IDENTIFIER: Final = 0x80
 # X.509 counts bits from the left.
+_SIGNS: Final = frozenset({"digitalSignature"})
+_SIGNS_CERTIFICATES: Final = frozenset({"keyCertSign", "cRLSign"})
 _USAGES: Final = ((0x80, "digitalSignature"), (0x04, "keyCertSign"), (0x02, "cRLSign"))
 # An entry as Intel spells it: the serial in 20 bytes, or in 21 for the sign, a date, and a reason that is not critical.
 _ENTRY_AS_ISSUED: Final = re.compile(
@@ -191,6 +194,18 @@ class Certificate:
         Raises:
             MalformedInput: CERTIFICATE_MALFORMED or DER_MALFORMED; `raw` is not one certificate of Intel's profile.
         """
+        parts = read_certificate(raw)
+        if parts is not None:
+            try:
+                return _put_together(raw, parts)
+            except (MalformedInput, ValueError):
+                # What is wrong, and what is wrong first, is found on the way through all of its elements.
+                pass
+        return cls._walk(raw)
+
+    @classmethod
+    def _walk(cls, raw: bytes) -> Certificate:
+        """Parse one in whatever spelling its elements come."""
         kind = _A_CERTIFICATE
         _limit(raw, maximum=MAX_CERTIFICATE_SIZE, kind=kind)
         tbs, signature = _read_signed(raw, kind)
@@ -290,6 +305,40 @@ class CRL:
 
 _new_certificate: Final = quick(Certificate)
 _new_crl: Final = quick(CRL)
+
+
+def _put_together(raw: bytes, parts: IssuedCertificate) -> Certificate:
+    """Return the certificate of these parts. Raises MalformedInput or ValueError where it is to be read otherwise."""
+    oid, is_critical, points = _read_extension(parts.distribution_points)
+    if oid != _DISTRIBUTION_POINTS or is_critical or not _is_plain_uri(points):
+        raise ValueError("distribution points that the library has to read")
+    return _new_certificate(
+        der=raw,
+        fingerprint=hashlib.sha256(raw).digest(),
+        common_name=_common_name(parts.subject),
+        issuer_common_name=_common_name(parts.issuer),
+        subject=parts.subject,
+        issuer=parts.issuer,
+        serial_number=int.from_bytes(parts.serial, "big"),
+        not_before=_date_of(parts.not_before),
+        not_after=_date_of(parts.not_after),
+        public_key=_load_key(parts.spki),
+        spki=parts.spki,
+        subject_key_id=parts.subject_key_id,
+        authority_key_id=parts.authority_key_id,
+        is_ca=parts.path_length is not None,
+        path_length=parts.path_length,
+        key_usage=_SIGNS_CERTIFICATES if parts.signs_certificates else _SIGNS,
+        sgx_extension=parts.sgx_extension,
+        tbs_bytes=parts.tbs_bytes,
+        signature=parts.signature,
+    )
+
+
+def _date_of(digits: bytes) -> datetime:
+    """Return the date of a UTCTime, without its Z, whose hour is known to be one. Raises ValueError."""
+    century = "20" if digits < b"5" else "19"
+    return datetime.fromisoformat(f"{century}{digits[:6].decode()}T{digits[6:].decode()}Z")
 
 
 def parse_pem_chain(pem: bytes, *, maximum: int = MAX_CHAIN_LENGTH) -> tuple[bytes, ...]:
