@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from eaa.attesters import Attester
 from eaa.errors import EAAError, MalformedInput, Reason, Unavailable
 from eaa.evidence.epoch import EpochClaims, encode_session_key, sign_statement
-from eaa.evidence.quote import Quote
+from eaa.evidence.quote import read_report_data
 from eaa.evidence.tagged import (
     QUOTE_TAG,
     Endorsements,
@@ -494,14 +494,14 @@ def _ask(attester: Attester, report_data: bytes) -> bytes:
 def _checked(quote: bytes, report_data: bytes) -> bytes:
     """Refuse a stale or foreign quote: some drivers drop a request silently and serve the one before."""
     try:
-        parsed = Quote.parse(quote)
+        quoted = read_report_data(quote)
     except MalformedInput as error:
         raise Unavailable(
             Reason.QUOTE_UNAVAILABLE,
             f"the attester returned something that is no quote: {error.message}",
             hint="check the platform's quoting service",
         ) from error
-    if parsed.body.report_data != report_data:
+    if quoted != report_data:
         raise Unavailable(
             Reason.QUOTE_UNAVAILABLE,
             "the attester returned a quote for other report data than it was asked for",

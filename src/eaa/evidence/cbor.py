@@ -38,7 +38,7 @@ def encode(value: object) -> bytes:
 def byte_string(content: bytes) -> bytes:
     """Return the deterministic encoding of a byte string."""
     size = len(content)
-    return (_SHORT_HEADS[size] if size < len(_SHORT_HEADS) else _head(_BYTES, size)) + content
+    return (_SHORT_HEADS[size] if size < _LONG else _head(_BYTES, size)) + content
 
 
 def map_of_byte_strings(values: Mapping[str, bytes]) -> bytes:
@@ -47,7 +47,7 @@ def map_of_byte_strings(values: Mapping[str, bytes]) -> bytes:
     for name, key in _in_order(tuple(values)):
         content = values[name]
         size = len(content)
-        pieces += (key, _SHORT_HEADS[size] if size < len(_SHORT_HEADS) else _head(_BYTES, size), content)
+        pieces += (key, _SHORT_HEADS[size] if size < _LONG else _head(_BYTES, size), content)
     return b"".join(pieces) or _head(_MAP, 0)
 
 
@@ -68,7 +68,8 @@ def _head(major: int, argument: int) -> bytes:
     raise _malformed(f"a CBOR item of {argument} bytes or members was to be written")
 
 
-_SHORT_HEADS: Final = tuple(_head(_BYTES, size) for size in range(256))
+_LONG: Final = 256
+_SHORT_HEADS: Final = tuple(_head(_BYTES, size) for size in range(_LONG))
 """Heads of byte strings of up to 255 bytes: nearly all that a claim is."""
 
 

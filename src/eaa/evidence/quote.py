@@ -189,13 +189,7 @@ class Quote:
     @classmethod
     def parse_prefix(cls, raw: bytes) -> tuple[Quote, bytes]:
         """Parse the quote at the start of `raw`; return it and every byte that follows it, unjudged."""
-        if len(raw) > MAX_QUOTE_SIZE:
-            raise MalformedInput(
-                Reason.QUOTE_MALFORMED, f"{len(raw)} bytes are too many for a quote, the limit is {MAX_QUOTE_SIZE}"
-            )
-        header = QuoteHeader.parse(raw[:HEADER_SIZE])
-        reader = Reader(raw[HEADER_SIZE:], what="the quote", reason=Reason.QUOTE_MALFORMED)
-        body = _parse_body(reader, header)
+        header, body, reader = _parse_signed_part(raw)
         signed = raw[: len(raw) - reader.remaining]
         auth = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
         trailing = reader.take(reader.remaining, "what follows")
@@ -229,6 +223,28 @@ class Quote:
 
 
 _new_quote: Final = quick(Quote)
+
+
+def read_report_data(raw: bytes) -> bytes:
+    """Return the 64 bytes of report data of a quote that is all there; its authentication data stays unread.
+
+    Raises:
+        MalformedInput: `raw` is no quote, or was cut off.
+    """
+    _, body, reader = _parse_signed_part(raw)
+    reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
+    return body.report_data
+
+
+def _parse_signed_part(raw: bytes) -> tuple[QuoteHeader, Body, Reader]:
+    """Return header and body, and what reads on from there."""
+    if len(raw) > MAX_QUOTE_SIZE:
+        raise MalformedInput(
+            Reason.QUOTE_MALFORMED, f"{len(raw)} bytes are too many for a quote, the limit is {MAX_QUOTE_SIZE}"
+        )
+    header = QuoteHeader.parse(raw[:HEADER_SIZE])
+    reader = Reader(raw[HEADER_SIZE:], what="the quote", reason=Reason.QUOTE_MALFORMED)
+    return header, _parse_body(reader, header), reader
 
 
 def _parse_body(reader: Reader, header: QuoteHeader) -> Body:

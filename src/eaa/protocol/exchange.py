@@ -73,9 +73,12 @@ class EvidenceWanted:
     """
 
     claims: bytes
-    report_data: bytes
-    """64 bytes."""
     level: BindingLevel
+
+    @property
+    def report_data(self) -> bytes:
+        """64 bytes that a quote of these claims has to contain."""
+        return claims_report_data(self.claims)
 
     def statement(self, epoch_evidence_digest: bytes) -> bytes:
         """Return what the key of an epoch signs at level `session`; the digest is SHA-256 of its tagged evidence."""
@@ -201,12 +204,16 @@ class Exchange:
         events: list[Event] = []
         if not self._peer_has_finished:
             self._reader.push(data)
-            while not self._peer_has_finished and (message := self._reader.pull()) is not None:
+            data = b""
+            while (message := self._reader.pull()) is not None:
                 event = self._on_message(message)
                 if event is not None:
                     events.append(event)
-            data = self._reader.take_rest() if self._peer_has_finished else b""
-        self._keep(data)
+                if self._peer_has_finished:
+                    data = self._reader.take_rest()
+                    break
+        if data:
+            self._keep(data)
         return events
 
     def data_to_send(self) -> bytes:
@@ -377,9 +384,7 @@ class Exchange:
         claims = self._claims(message.level, nonce=message.nonce, role=self._terms.own_role, own=True)
         self._pending_claims = encode_claims(claims)
         self._epoch_wanted = message.level is BindingLevel.SESSION
-        return EvidenceWanted(
-            claims=self._pending_claims, report_data=claims_report_data(self._pending_claims), level=message.level
-        )
+        return EvidenceWanted(claims=self._pending_claims, level=message.level)
 
     def _on_evidence(self, message: messages.Evidence) -> Event:
         self._in_turn(self._terms.judges and not self._evidence_received, message)
@@ -468,7 +473,7 @@ class Exchange:
 
     def _keep(self, data: bytes) -> None:
         """Keep raw bytes that came too soon to be used, within bounds."""
-        if data and not self.finished and self._terms.ending is Ending.ACCEPT:
+        if not self.finished and self._terms.ending is Ending.ACCEPT:
             raise PeerMisbehaved(
                 Reason.MESSAGE_UNEXPECTED, f"the {self._terms.peer_role} goes on before this side has given its verdict"
             )

@@ -88,6 +88,7 @@ class _Leaf:
         self.certificate: RATLSCertificate | None = None
         self.refusal: EAAError | None = None
         self.offered: tuple[bytes, ...] = ()
+        self.agreed = b""
 
     def judge(self, certificate: crypto.X509, error: int, depth: int) -> bool:
         """Say whether the handshake goes on. OpenSSL asks to forgive error 18, then errors of dates, and at the end.
@@ -200,17 +201,18 @@ _OWN_KEYS: Final[weakref.WeakKeyDictionary[SSL.Context, bytes]] = weakref.WeakKe
 
 def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
     leaf: _Leaf = ssl.get_app_data()
-    if leaf.der is None and not (leaf.names_protocols and ssl.get_alpn_proto_negotiated()):
+    if leaf.der is None and not (leaf.names_protocols and (leaf.agreed or ssl.get_alpn_proto_negotiated())):
         # Where a name had to be agreed on the peer will be refused for what it is, and not for its clock.
         leaf.early = LEGACY_CLOCK_TOLERANCE
     return leaf.judge(certificate, error, depth)
 
 
 def _select_alpn(spoken: tuple[bytes, ...], ssl: SSL.Connection, offered: list[bytes]) -> bytes:
+    leaf: _Leaf = ssl.get_app_data()
     for name in spoken:
         if name in offered:
+            leaf.agreed = name
             return name
-    leaf: _Leaf = ssl.get_app_data()
     leaf.offered = tuple(offered)
     # pyOpenSSL turns what is raised here into the fatal alert no_application_protocol, and raises it again later.
     raise _no_protocol(spoken, leaf.offered)
@@ -440,7 +442,7 @@ class Connection:
 
     def _conclude_handshake(self) -> None:
         """Check what OpenSSL leaves to us: the agreed protocol, and that the peer sent one certificate only."""
-        agreed = self._ssl.get_alpn_proto_negotiated() if self._alpn else b""
+        agreed = (self._leaf.agreed or self._ssl.get_alpn_proto_negotiated()) if self._alpn else b""
         chain = self._ssl.get_peer_cert_chain(as_cryptography=False) or []
         failure: EAAError | None = None
         if self._alpn and agreed not in self._alpn:
