@@ -14,12 +14,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from eaa.collateral.bundle import Collateral
+from eaa.collateral.x509 import parse_pem_chain
 from eaa.evidence.quote import Quote
 from eaa.simulator.entropy import sign_raw
 from eaa.simulator.images import create_signer_key, sample_image
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
-from eaa.verify.chain import INTEL_ROOTS
 
 VECTORS: Final = Path(os.environ.get("EAA_VECTORS", Path(__file__).resolve().parents[2] / "shared" / "vectors"))
 _HEADER: Final = 48
@@ -42,7 +42,7 @@ class Subject:
     @property
     def fingerprint(self) -> bytes:
         """SHA-256 of the root under which it is verified."""
-        return next(iter(INTEL_ROOTS)) if self.root is None else hashlib.sha256(self.root).digest()
+        return hashlib.sha256(self.root or parse_pem_chain(self.collateral.pck_crl_issuer_chain)[-1]).digest()
 
 
 def real_subjects(*, passes: Callable[[Subject], bool]) -> Iterator[Subject]:
