@@ -97,6 +97,7 @@ from eaa.shelter.inspect.quotes import inspect_quote
 from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspect.tagged import inspect_tagged
 from eaa.shelter.inspect.uploads import inspect_upload
+from eaa.shelter.inspect.wire import inspect_messages, inspect_qcnl
 from eaa.shelter.inspection import inspect
 from eaa.simulator.cpu import LocalReport, TargetInfo
 from eaa.simulator.model import PlatformModel
@@ -800,6 +801,7 @@ def _files_of_all_kinds() -> list[bytes]:
 @target(
     *(inspect, inspect_image, inspect_sigstruct, inspect_snp_report, inspect_crl, inspect_document),
     *(inspect_event_log, inspect_tagged, inspect_quote, inspect_certificate, from_base64, from_hex, pem_blocks),
+    *(inspect_messages, inspect_qcnl),
     seeds=_files_of_all_kinds,
 )
 def _inspect(data: bytes) -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from eaa.appraise.result import BindingLevel
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import join_signed_document
 from eaa.errors import MalformedInput, Misuse, Reason
@@ -26,6 +27,7 @@ from eaa.evidence.tdx import TDReport
 from eaa.identity import Identity
 from eaa.measure.sgx import measure_sgxs
 from eaa.measure.sigstruct import SIGSTRUCT
+from eaa.protocol.messages import Accept, Attest, Evidence, Open, encode
 from eaa.shelter.inspect.pem import quote_from_text
 from eaa.shelter.inspect.result import printable
 from eaa.shelter.inspection import inspect
@@ -712,3 +714,54 @@ def test_what_spells_no_quote_stays_as_it_is() -> None:
     text = raw.hex().encode()
     for other in (b"", raw, text[2:], text[1:], text * 20, b"0" * 9999, base64.b64encode(raw)[1:], b"word " * 100):
         assert quote_from_text(other) == other
+
+
+# --- what passes between programs, and what configures Intel's
+
+
+def test_messages_of_the_exchange_are_told_one_by_one() -> None:
+    raw = encode(Attest(nonce=bytes(32), level=BindingLevel.FRESH)) + encode(Evidence(evidence=b"x" * 900))
+    found = inspect(raw + encode(Accept())[:-1])
+    asked, shown = found.facts["messages"]
+    assert (found.format, asked["type"], asked["level"], shown["evidence"]) == (
+        "messages",
+        "attest",
+        "fresh",
+        "900 bytes",
+    )
+    assert found.facts["bytes_behind"] == len(encode(Accept())) - 1
+
+
+def test_a_message_that_cannot_be_read_ends_what_is_told() -> None:
+    good = encode(Open(workload="default"))
+    found = inspect(good + good.replace(b"default", b"-efault"))
+    assert [message["workload"] for message in found.facts["messages"]] == ["default"]
+    assert found.problem is not None
+    assert found.problem.reason is Reason.MESSAGE_MALFORMED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{\n  // where from\n  "pccs_url": "https://pccs.example:8081/sgx/certification/v4/"\n}\n',
+        "# where from\nPCCS_URL=https://pccs.example:8081/sgx/certification/v4/\nUSE_SECURE_CERT=FALSE\n",
+    ],
+)
+def test_intels_configuration_is_told(text: str) -> None:
+    found = inspect(text.encode())
+    assert (found.format, found.problem) == ("qcnl", None)
+    assert found.facts["pccs_url"] == "https://pccs.example:8081/sgx/certification/v4/"
+
+
+def test_keys_in_intels_configuration_are_not_shown() -> None:
+    options = {"get_cert": {"headers": {"X-Key": "very secret"}, "params": {"token": "secret too"}}}
+    found = inspect(json.dumps({"pccs_url": "https://pccs.example/", "custom_request_options": options}).encode())
+    assert "secret" not in json.dumps(found.facts)
+    assert (found.facts["get_cert_headers"], found.facts["get_cert_params"]) == (["X-Key"], ["token"])
+
+
+def test_a_configuration_with_a_mistake_is_known_as_one() -> None:
+    found = inspect(b'{"pccs_url": "https://pccs.example/" "retry_times": 6}')
+    assert found.format == "qcnl"
+    assert found.problem is not None
+    assert found.problem.reason is Reason.QCNL_INVALID

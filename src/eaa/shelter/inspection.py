@@ -21,11 +21,13 @@ from eaa.shelter.inspect.ratls import inspect_certificate
 from eaa.shelter.inspect.result import Inspection, Inspector, printable
 from eaa.shelter.inspect.tagged import inspect_tagged
 from eaa.shelter.inspect.uploads import inspect_upload
+from eaa.shelter.inspect.wire import inspect_messages, inspect_qcnl
 
 NOTHING_WAS_JUDGED: Final = "nothing was judged: this is what the file says, whoever wrote it"
 _JUDGES: Final = {
     "quote": "`shelter verify` judges a quote",
     "event-log": "`shelter verify QUOTE --event-log FILE` compares it with the registers of a quote",
+    "qcnl": "`shelter doctor` tries it",
     "sigstruct": "`shelter mrverify` compares it with an image",
 }
 # From what is recognised by a long constant to what is recognised by less.
@@ -39,6 +41,8 @@ _INSPECTORS: Final[tuple[Inspector, ...]] = (
     inspect_upload,
     inspect_certificate,
     inspect_crl,
+    inspect_messages,
+    inspect_qcnl,
     inspect_image,
 )
 
@@ -50,7 +54,8 @@ def inspect_command(*, file: Path, as_json: bool) -> int:
     """Explain a FILE without judging it; - reads standard input.
 
     Quotes, RA-TLS and other certificates, the evidence and endorsements inside them, collateral, Intel's
-    platform_collaterals.json, TCB Info, QE identities, CRLs, event logs, SIGSTRUCTs and enclave images.
+    platform_collaterals.json, TCB Info, QE identities, CRLs, event logs, SIGSTRUCTs and enclave images; messages of the
+    exchange, and sgx_default_qcnl.conf.
     """
     try:
         inspection = inspect(_read(file))
