@@ -25,7 +25,7 @@ from eaa.evidence.tagged import TaggedEvidence
 from eaa.program.address import TCPAddress
 from eaa.protocol.exchange import ALPN
 from eaa.protocol.legacy import GREETING
-from eaa.tls.certificate import EVIDENCE_OID, LEGACY_QUOTE_OID, Format, legacy_report_data
+from eaa.tls.certificate import Format, legacy_report_data
 from eaa.workload.legacy import LegacySide, visit_legacy
 from support import odd_certificates as odd
 from support.peers import Observed, attester_of, observed
@@ -39,47 +39,6 @@ HELLO: Final = GREETING.encode()
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def compressed() -> bytes:
-    return odd.changed(odd.plain(KEY, now=now()), KEY, odd.compressed_point(KEY))
-
-
-def of_two_enclaves() -> bytes:
-    return odd.two_formats(KEY, now=now(), mr_enclave=bytes(32))
-
-
-def for_two_keys() -> bytes:
-    return odd.two_formats(KEY, now=now(), speaks_for=ec.generate_private_key(ec.SECP256R1()))
-
-
-def critical() -> bytes:
-    unknown = odd.extension("1.2.3.4", b"x", critical=True)
-    return odd.changed(odd.plain(KEY, now=now()), KEY, odd.with_extensions(unknown))
-
-
-ROWS: Final[dict[str, tuple[Callable[[], bytes], Reason]]] = {
-    "an-extension-of-60000-bytes": (lambda: odd.padded(KEY, 60_000, now=now()), Reason.CERTIFICATE_MALFORMED),
-    "evidence-of-60000-bytes": (
-        lambda: odd.padded(KEY, 60_000, now=now(), oid=EVIDENCE_OID),
-        Reason.CERTIFICATE_MALFORMED,
-    ),
-    "a-quote-of-2021-of-60000-bytes": (
-        lambda: odd.padded(KEY, 60_000, now=now(), oid=LEGACY_QUOTE_OID),
-        Reason.CERTIFICATE_MALFORMED,
-    ),
-    "five-thousand-extensions": (lambda: odd.crowded(KEY, 5000, now=now()), Reason.DER_MALFORMED),
-    "evidence-twice": (lambda: odd.duplicated(KEY, now=now()), Reason.CERTIFICATE_MALFORMED),
-    "an-identifier-twice": (lambda: odd.duplicated(KEY, now=now(), oid="1.2.3.4"), Reason.CERTIFICATE_MALFORMED),
-    "read-in-two-ways": (compressed, Reason.CERTIFICATE_AMBIGUOUS),
-    "two-formats-two-enclaves": (of_two_enclaves, Reason.EVIDENCE_AMBIGUOUS),
-    "two-formats-two-keys": (for_two_keys, Reason.EVIDENCE_AMBIGUOUS),
-    "critical-and-unknown": (critical, Reason.CERTIFICATE_MALFORMED),
-    **{
-        f"bomb-{name}": (lambda content=content: odd.bombed(KEY, content, now=now()), Reason.EVIDENCE_MALFORMED)  # type: ignore[misc]
-        for name, content in odd.BOMBS.items()
-    },
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +94,10 @@ def legacy(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doo
         yield Door(server=server, alpn=None, good=good, folder=tmp_path_factory.mktemp("legacy"))
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", odd.ODD)
 def test_a_relay_with_an_odd_certificate_is_refused_by_a_workload_of_today(today: Door, name: str) -> None:
-    make, reason = ROWS[name]
-    who, answer = today.visit(make())
+    make, reason = odd.ODD[name]
+    who, answer = today.visit(make(KEY, now()))
     assert answer == b""
     assert today.server.reason(who) is reason
     _, answer = today.visit(today.good())
@@ -147,10 +106,10 @@ def test_a_relay_with_an_odd_certificate_is_refused_by_a_workload_of_today(today
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", odd.ODD)
 def test_a_c_program_with_an_odd_certificate_is_refused(legacy: Door, name: str, version: ssl.TLSVersion) -> None:
-    make, reason = ROWS[name]
-    who, answer = legacy.visit(make(), version=version)
+    make, reason = odd.ODD[name]
+    who, answer = legacy.visit(make(KEY, now()), version=version)
     assert answer == b""
     assert legacy.server.reason(who) is reason
     _, answer = legacy.visit(legacy.good(), version=version)
@@ -161,12 +120,14 @@ def test_a_c_program_with_an_odd_certificate_is_refused(legacy: Door, name: str,
 # --- servers with odd certificates, towards our client
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", odd.ODD)
 def test_a_server_with_an_odd_certificate_is_not_greeted(name: str, tmp_path: Path) -> None:
     """Not even by a client that judges nobody."""
-    make, reason = ROWS[name]
+    make, reason = odd.ODD[name]
     nobody = LegacySide(identity=None, judge=None, demands_certificate=False, dangerous_accept_no_evidence=True)
-    server = ServerOnce(tmp_path, lambda stream: stream.sendall(stream.recv(255)), certificate=make(), key=KEY)
+    server = ServerOnce(
+        tmp_path, lambda stream: stream.sendall(stream.recv(255)), certificate=make(KEY, now()), key=KEY
+    )
     with server.serving(), pytest.raises(EAAError) as caught:
         asyncio.run(with_workers(visit_legacy(TCPAddress("127.0.0.1", server.port), nobody)))
     assert caught.value.reason is reason

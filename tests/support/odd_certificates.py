@@ -6,15 +6,23 @@ import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from eaa import der
+from eaa.errors import Reason
 from eaa.evidence.tagged import PUBKEY_HASH, TaggedEvidence, claims_report_data, encode_claims, pubkey_hash_claim
-from eaa.tls.certificate import EVIDENCE_OID, Format, PrivateKey, create_certificate, legacy_report_data
+from eaa.tls.certificate import (
+    EVIDENCE_OID,
+    LEGACY_QUOTE_OID,
+    Format,
+    PrivateKey,
+    create_certificate,
+    legacy_report_data,
+)
 from support.dcap_world import World
 from support.tls_world import HOUR, NOW, spki_of
 
@@ -158,3 +166,40 @@ def crowded(key: PrivateKey, count: int, *, now: datetime = NOW) -> bytes:
 def padded(key: PrivateKey, size: int, *, now: datetime = NOW, oid: str = "1.2.3.4") -> bytes:
     """One large extension."""
     return bombed(key, bytes(size), now=now, oid=oid)
+
+
+def critical(key: PrivateKey, *, now: datetime = NOW) -> bytes:
+    """A critical extension that nobody knows."""
+    return changed(plain(key, now=now), key, with_extensions(extension("1.2.3.4", b"x", critical=True)))
+
+
+def compressed(key: ec.EllipticCurvePrivateKey, *, now: datetime = NOW) -> bytes:
+    """A key that is hashed in two ways."""
+    return changed(plain(key, now=now), key, compressed_point(key))
+
+
+def _for_two_keys(key: PrivateKey, *, now: datetime) -> bytes:
+    return two_formats(key, now=now, speaks_for=ec.generate_private_key(ec.SECP256R1()))
+
+
+Make = Callable[[ec.EllipticCurvePrivateKey, datetime], bytes]
+
+
+def _made(make: Callable[..., bytes], *arguments: Any, **options: Any) -> Make:
+    return lambda key, now: make(key, *arguments, now=now, **options)
+
+
+ODD: Final[dict[str, tuple[Make, Reason]]] = {
+    "an-extension-of-60000-bytes": (_made(padded, 60_000), Reason.CERTIFICATE_MALFORMED),
+    "evidence-of-60000-bytes": (_made(padded, 60_000, oid=EVIDENCE_OID), Reason.CERTIFICATE_MALFORMED),
+    "a-quote-of-2021-of-60000-bytes": (_made(padded, 60_000, oid=LEGACY_QUOTE_OID), Reason.CERTIFICATE_MALFORMED),
+    "five-thousand-extensions": (_made(crowded, 5000), Reason.DER_MALFORMED),
+    "evidence-twice": (_made(duplicated), Reason.CERTIFICATE_MALFORMED),
+    "an-identifier-twice": (_made(duplicated, oid="1.2.3.4"), Reason.CERTIFICATE_MALFORMED),
+    "read-in-two-ways": (_made(compressed), Reason.CERTIFICATE_AMBIGUOUS),
+    "two-formats-two-enclaves": (_made(two_formats, mr_enclave=bytes(32)), Reason.EVIDENCE_AMBIGUOUS),
+    "two-formats-two-keys": (_made(_for_two_keys), Reason.EVIDENCE_AMBIGUOUS),
+    "critical-and-unknown": (_made(critical), Reason.CERTIFICATE_MALFORMED),
+    **{f"bomb-{name}": (_made(bombed, content), Reason.EVIDENCE_MALFORMED) for name, content in BOMBS.items()},
+}
+"""Certificates that every server of ours refuses in a handshake, and why."""

@@ -149,8 +149,10 @@ class AttestedContext(ssl.SSLContext):
     def _wrap_socket(self, *args: Any, owner: Any = None, **options: Any) -> Any:
         return self._begin(super()._wrap_socket(*args, owner=owner, **options), owner)  # type: ignore[misc]
 
-    def _wrap_bio(self, *args: Any, owner: Any = None, **options: Any) -> Any:
-        return self._begin(super()._wrap_bio(*args, owner=owner, **options), owner)  # type: ignore[misc]
+    def _wrap_bio(self, incoming: Any, outgoing: Any, *args: Any, owner: Any = None, **options: Any) -> Any:
+        ssl_object = super()._wrap_bio(incoming, outgoing, *args, owner=owner, **options)  # type: ignore[misc]
+        owner._outgoing = outgoing  # noqa: SLF001  one room
+        return self._begin(ssl_object, owner)
 
     def _begin(self, ssl_object: Any, owner: Any) -> Any:
         """Move a new connection from this context, which lets nobody in, to where its handshake is judged."""
@@ -227,7 +229,10 @@ class AttestedContext(ssl.SSLContext):
 
 
 def _log_refusal(refusal: EAAError) -> None:
-    _log.warning("refused a client: %s", refusal)
+    if refusal.reason is Reason.PEER_REJECTED_US:
+        _log.warning("refused by a client: %s", refusal)
+    else:
+        _log.warning("refused a client: %s", refusal)
 
 
 def _renew_again_and_again(reference: weakref.ref[AttestedContext], stop: threading.Event) -> None:

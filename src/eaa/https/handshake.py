@@ -49,7 +49,8 @@ class Handshake:
         """Begin.
 
         Args:
-            tells_peer: whether a refused peer is to get its alert even from an event loop that drops it; for servers.
+            tells_peer: whether a refused peer is to get its alert even from an event loop that drops it, and whatever
+                fails is a refusal; for servers, whose handshakes nobody has called who would hear of them.
             judge: who judges the peer; None where nobody is asked for evidence.
             trust: returns a context that trusts this leaf.
             note: is told of a refusal, once.
@@ -119,7 +120,12 @@ class Handshake:
                     hint="its evidence is good; the peer has to make its certificate in another way",
                 )
             )
-        return self.failure() if self.refusal is not None else _explained(error)
+        if self.refusal is None:
+            explained = _explained(error)
+            if not self.tells_peer:
+                return explained
+            self._refuse(explained.error if isinstance(explained, AttestationFailed) else _broken_off(error))
+        return self.failure()
 
     def _refuse(self, refusal: EAAError) -> None:
         self.refusal, self.peer = refusal, None
@@ -220,6 +226,8 @@ class AttestedObject(_Attested, ssl.SSLObject):
     """A connection without a socket: asyncio, uvloop, aiohttp and anyio use this one."""
 
     _parting: AttestationFailed | None = None
+    _outgoing: ssl.MemoryBIO | None = None
+    """Where OpenSSL writes to; None where Python's own TLS object was not made as we expect it."""
 
     def do_handshake(self) -> None:
         """Go on with the handshake. Raises AttestationFailed, ssl.SSLError, ssl.SSLWantReadError."""
@@ -228,12 +236,16 @@ class AttestedObject(_Attested, ssl.SSLObject):
         try:
             self._shake_hands(super().do_handshake)
         except AttestationFailed as failure:
-            if self._handshake is None or not self._handshake.tells_peer:
+            if self._handshake is None or not self._handshake.tells_peer or not self._has_last_words:
                 raise
             # Event loops drop the alert that OpenSSL has written when a handshake fails, and the client would never
             # know why. They send it where a connection wants to read on; what comes then ends the handshake.
             self._parting = failure
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "a refused peer is being told") from None
+
+    @property
+    def _has_last_words(self) -> bool:
+        return self._outgoing is not None and self._outgoing.pending > 0
 
     context = property(lambda self: self._sslobj.context, _forbidden)
     session = property(lambda _self: None, _forbidden)
@@ -285,6 +297,20 @@ def _explained(error: ssl.SSLError) -> ssl.SSLError:
     return AttestationFailed(
         Rejection(Reason.PEER_REJECTED_US, f"the peer {said} ({error.reason})", hint="the peer's log says why")
     )
+
+
+def _broken_off(error: ssl.SSLError) -> PeerMisbehaved:
+    """Return what a server has to say of a handshake that came to no verdict."""
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        refusal = PeerMisbehaved(Reason.PEER_CLOSED, "the client closed the connection before the handshake was over")
+    else:
+        refusal = PeerMisbehaved(
+            Reason.TLS_HANDSHAKE,
+            f"the TLS handshake failed: {error.reason or error}",
+            hint="the client has to speak TLS 1.3 to this port, through nothing that ends TLS",
+        )
+    refusal.__cause__ = error
+    return refusal
 
 
 def _malformed() -> MalformedInput:
