@@ -74,6 +74,7 @@ def serve(
     *,
     tls: TLSFiles | None,
     ready: Callable[[str], None],
+    leaving: Callable[[], None] = lambda: None,
     beside: Background | None = None,
 ) -> signal.Signals:
     """Serve until SIGTERM or SIGINT, let requests in progress finish, and return which signal it was.
@@ -83,6 +84,7 @@ def serve(
         listener: bound and listening.
         tls: serve https with these, or plain http.
         ready: called with the base URL once a request has been answered there.
+        leaving: called when it begins to end.
         beside: runs for as long; what it raises before it is entered ends the service.
 
     Raises:
@@ -90,7 +92,7 @@ def serve(
     """
     if tls is not None:
         tls.require_usable()
-    return run_service(_serve(service, listener, tls, ready, beside))
+    return run_service(_serve(service, listener, tls, ready, leaving, beside))
 
 
 async def _serve(
@@ -98,6 +100,7 @@ async def _serve(
     listener: socket.socket,
     tls: TLSFiles | None,
     ready: Callable[[str], None],
+    leaving: Callable[[], None],
     beside: Background | None,
 ) -> signal.Signals:
     loop = asyncio.get_running_loop()
@@ -129,6 +132,7 @@ async def _serve(
             looking.cancel()
         finally:
             starting.cancel()
+            leaving()
             listener.close()
             await serving.drain()
             fetching.shutdown(wait=False, cancel_futures=True)

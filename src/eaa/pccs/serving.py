@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,10 @@ from eaa.aio.address import unavailable_from_os_error
 from eaa.errors import Misuse, Reason
 from eaa.pccs.options import data_folder, db_option, default_database, read_token, trust_anchor_option, upstream_options
 from eaa.program.address import ADDRESS, Address, TCPAddress
-from eaa.program.config import ConfiguredCommand
+from eaa.program.config import ConfiguredCommand, check_config_option, print_plan
 from eaa.program.files import read_trust_anchor
 from eaa.program.logs import log_level_option, set_up_logging, speaks_json
+from eaa.program.notify import Notifier
 from eaa.program.run import EXIT_INTERRUPTED, EXIT_TERMINATED, say
 
 _LOOPBACK: Final = ("127.", "::1", "localhost")
@@ -102,6 +104,8 @@ _log = logging.getLogger(__name__)
     help="Serve a status page, metrics and health here, over plain HTTP, to be read only. Off by default.",
 )
 @log_level_option("info")
+@check_config_option
+@click.option("--json", "as_json", is_flag=True, help="With --check-config: print one JSON object.")
 def serve(
     *,
     listen: Address,
@@ -117,6 +121,8 @@ def serve(
     admin: Address | None,
     crl_hosts: tuple[str, ...],
     log_level: str,
+    check_config: bool,
+    as_json: bool,
     **filling: Any,
 ) -> int:
     """Serve what was uploaded, and in the modes REQ and LAZY what the upstream has.
@@ -131,19 +137,22 @@ def serve(
     tls = _TLS(cert=tls_cert, key=tls_key, folder=tls_dir, names=tls_names, plain=plain_http)
     tls.require_sense()
     _require_packages()
-    return _serve(
-        _Plan(
-            listen=listen,
-            database=db or default_database(os.environ),
-            tls=tls,
-            token=None if admin_token_file is None else read_token(admin_token_file),
-            user_token=None if user_token_file is None else read_token(user_token_file, of="user"),
-            roots=frozenset(read_trust_anchor(path) for path in trust_anchors),
-            filling=_Filling(**filling),
-            admin=admin,
-            crl_hosts=frozenset(host.lower() for host in crl_hosts),
-        )
+    plan = _Plan(
+        listen=listen,
+        database=db or default_database(os.environ),
+        tls=tls,
+        token=None if admin_token_file is None else read_token(admin_token_file),
+        user_token=None if user_token_file is None else read_token(user_token_file, of="user"),
+        roots=frozenset(read_trust_anchor(path) for path in trust_anchors),
+        filling=_Filling(**filling),
+        admin=admin,
+        crl_hosts=frozenset(host.lower() for host in crl_hosts),
     )
+    if check_config:
+        plan.check()
+        print_plan(plan.told(), as_json=as_json)
+        return 0
+    return _serve(plan)
 
 
 def _require_packages() -> None:
@@ -179,6 +188,22 @@ class _TLS:
         if self.plain and (self.cert or self.folder or self.names):
             raise Misuse(Reason.USAGE, "--plain-http serves without a certificate, and others options name one")
 
+    def check(self) -> None:
+        """Raise Misuse where a given certificate cannot be served. One of our own is made when it is needed."""
+        from eaa.pccs.http_engine import TLSFiles  # noqa: PLC0415
+
+        if self.cert is not None and self.key is not None:
+            TLSFiles(certificate=self.cert, key=self.key).require_usable()
+
+    def told(self, environ: Mapping[str, str]) -> str:
+        """Return where the certificate is, for people."""
+        if self.plain:
+            return "none, plain http"
+        return str(self.cert or self._folder(environ))
+
+    def _folder(self, environ: Mapping[str, str]) -> Path:
+        return self.folder or data_folder(environ) / "pccs-tls"
+
     def open(self, host: str) -> Any:
         """Return the certificate to serve, made where it is missing; None for plain http."""
         from eaa.pccs.rotation import GivenCertificate, OwnCertificate  # noqa: PLC0415
@@ -190,8 +215,7 @@ class _TLS:
             return GivenCertificate(certificate=self.cert, key=self.key)
         own_host = (host,) if host not in _EVERYWHERE else ()
         names = tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", *self.names, *own_host)))
-        folder = self.folder or data_folder(os.environ) / "pccs-tls"
-        return OwnCertificate(folder=folder, names=names, clock=wall_clock)
+        return OwnCertificate(folder=self._folder(os.environ), names=names, clock=wall_clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,16 +236,24 @@ class _Filling:
         text = self.refresh_schedule or (f"{self.refresh_hours}h" if self.refresh_hours else "")
         return Schedule.parse(text) if text else None
 
-    def open(self, store: Any, trust_anchors: Any, observer: Any) -> Any:
-        """Return a filler of this store; None in OFFLINE mode."""
-        from eaa.pccs.filling import Filler, Mode  # noqa: PLC0415
+    def source(self) -> Any:
+        """Return the upstream; None in OFFLINE mode. Raises Misuse."""
+        from eaa.pccs.filling import Mode  # noqa: PLC0415
         from eaa.pccs.upstream import Upstream  # noqa: PLC0415
-        from eaa.verifier import wall_clock  # noqa: PLC0415
 
         if self.mode == Mode.OFFLINE:
             return None
         key = None if self.api_key_file is None else read_token(self.api_key_file, of="subscription")
-        upstream = Upstream(self.upstream, api_key=key, ca_file=self.upstream_ca)
+        return Upstream(self.upstream, api_key=key, ca_file=self.upstream_ca)
+
+    def open(self, store: Any, trust_anchors: Any, observer: Any) -> Any:
+        """Return a filler of this store; None in OFFLINE mode."""
+        from eaa.pccs.filling import Filler  # noqa: PLC0415
+        from eaa.verifier import wall_clock  # noqa: PLC0415
+
+        upstream = self.source()
+        if upstream is None:
+            return None
         return Filler(upstream, store, trust_anchors=trust_anchors, clock=wall_clock, observer=observer)
 
 
@@ -239,10 +271,37 @@ class _Plan:
     admin: Address | None
     crl_hosts: frozenset[str]
 
+    def check(self) -> None:
+        """Read what no option's type has read yet. Raises Misuse."""
+        self.tls.check()
+        self.filling.schedule()
+        self.filling.source()
+
+    def told(self) -> dict[str, Any]:
+        """Return what would run, for `--check-config`; of secrets, whether there are any."""
+        from eaa.pccs.engines import shown  # noqa: PLC0415
+
+        filling, is_filled = self.filling, self.filling.mode != "OFFLINE"
+        every = filling.refresh_schedule or f"{filling.refresh_hours}h"
+        return {
+            "listen": str(self.listen),
+            "db": shown(self.database),
+            "tls": self.tls.told(os.environ),
+            "admin": None if self.admin is None else str(self.admin),
+            "admin-token": self.token is not None,
+            "user-token": self.user_token is not None,
+            "trust-anchors": len(self.roots),
+            "mode": filling.mode,
+            "upstream": filling.upstream if is_filled else None,
+            "refresh": every if is_filled else None,
+            "crl-hosts": sorted(self.crl_hosts),
+        }
+
 
 def _serve(plan: _Plan) -> int:
     from eaa.pccs import server  # noqa: PLC0415
 
+    notifier = Notifier()
     try:
         listener = server.bind(plan.listen.host, plan.listen.port)
     except OSError as error:
@@ -255,8 +314,9 @@ def _serve(plan: _Plan) -> int:
             service,
             listener,
             tls=None if certificate is None else certificate.files,
-            ready=_announce,
-            beside=lambda serving: _beside(serving, certificate, admin, plan.admin),
+            ready=functools.partial(_announce, notifier),
+            leaving=notifier.stopping,
+            beside=lambda serving: _beside(serving, certificate, admin, plan.admin, notifier),
         )
     code = EXIT_TERMINATED if stopped_by is signal.SIGTERM else EXIT_INTERRUPTED
     server.leave_if_engine_lingers(code)
@@ -264,11 +324,14 @@ def _serve(plan: _Plan) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _beside(serving: Any, certificate: Any, admin: Any, address: Address | None) -> AsyncIterator[None]:
+async def _beside(
+    serving: Any, certificate: Any, admin: Any, address: Address | None, notifier: Notifier
+) -> AsyncIterator[None]:
     """Watch the certificate, and tell operators what they ask, for the duration of a block."""
     from eaa.pccs.rotation import watching  # noqa: PLC0415
+    from eaa.program.lifecycle import showing_life  # noqa: PLC0415  an event loop is no use to --help
 
-    async with watching(serving, certificate):
+    async with watching(serving, certificate), showing_life(notifier):
         if admin is None:
             yield
             return
@@ -312,12 +375,13 @@ def _open_service(plan: _Plan, stack: contextlib.ExitStack) -> tuple[Any, Any]:
     return service, Admin(store, trust_anchors=anchors, observer=observer, clock=wall_clock)
 
 
-def _announce(url: str) -> None:
+def _announce(notifier: Notifier, url: str) -> None:
     # Not a log line: whoever started us waits for it, whatever the log level is.
     if speaks_json():
         say("eaa-pccs", f"listening on {url}", kind="info", event="service.listening", addresses=[url])
     else:
         click.echo(f"eaa-pccs: listening on {url}", err=True)
+    notifier.ready("Serving")
 
 
 def _say_what_is_open(listen: TCPAddress, token: str | None, *, is_tls: bool) -> None:

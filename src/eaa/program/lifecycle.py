@@ -76,7 +76,7 @@ async def live(
     service.start()
     try:
         # Whoever is told that it serves may have it reload at once.
-        async with _reloading(on_reload, notifier), _showing_life(notifier):
+        async with _reloading(on_reload, notifier), showing_life(notifier):
             announce()
             notifier.ready("Serving")
             return await service.serve_until(stopped)
@@ -144,7 +144,7 @@ class _Reloads:
 
 
 @contextlib.asynccontextmanager
-async def _showing_life(notifier: Notifier) -> AsyncIterator[None]:
+async def showing_life(notifier: Notifier) -> AsyncIterator[None]:
     """Tell a manager that asks for it, for the duration of a block, that the event loop turns."""
     interval = notifier.watchdog_interval
     if interval is None:

@@ -20,6 +20,8 @@ from eaa.aio.workers import with_workers
 from eaa.appraise.result import Role
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.program.address import ADDRESS, Address
+from eaa.program.config import ConfiguredCommand, check_config_option, print_plan
+from eaa.program.lifecycle import grace_option, live
 from eaa.program.logs import log_level_option, set_up_logging
 from eaa.program.loop import run_service
 from eaa.program.options import (
@@ -46,7 +48,7 @@ _NO_RESET: Final = struct.pack("ii", 0, 0)
 logger = logging.getLogger(__name__)
 
 
-@click.command("connect")
+@click.command("connect", cls=ConfiguredCommand)
 @click.option(
     "--listen",
     type=ADDRESS,
@@ -80,7 +82,9 @@ logger = logging.getLogger(__name__)
     is_flag=True,
     help="Let --listen name an address that other machines reach. What they send there is not protected on its way.",
 )
+@grace_option
 @log_level_option("info")
+@check_config_option
 @json_option
 def connect_command(
     *,
@@ -94,7 +98,9 @@ def connect_command(
     mutual: bool,
     attesting: Attesting,
     dangerous_listen_beyond_this_machine: bool,
+    grace: float,
     log_level: str,
+    check_config: bool,
     as_json: bool,
 ) -> int:
     """Give any client a local port that leads to an application inside a TEE.
@@ -105,6 +111,10 @@ def connect_command(
     """
     set_up_logging("shelter", log_level)
     verifier = judging.open(Role.RELAY, Role.WORKLOAD, flags_for=Role.WORKLOAD, level=binding.level)
+    if check_config:
+        attesting.check()
+        print_plan({"listen": str(listen), "addr": str(addr), "workload": workload, "mutual": mutual}, as_json=as_json)
+        return 0
     attester = attesting.open(default="sgx_ecdsa" if mutual else NULL_ATTESTER)
     identity = attesting.identity(attester) if mutual else None
     visitor = Visitor(Visit(address=addr, workload=workload, binding=binding), verifier, identity)
@@ -117,7 +127,7 @@ def connect_command(
             _refuse_other_machines(service.sockets)
         return names
 
-    return run_service(with_workers(_serve(service, bind, verifier)))
+    return run_service(with_workers(_serve(service, bind, verifier, grace)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +199,12 @@ def _refuse_other_machines(sockets: Iterable[socket.socket]) -> None:
             )
 
 
-async def _serve(service: Service, bind: Callable[[], list[str]], verifier: Verifier) -> int:
+async def _serve(service: Service, bind: Callable[[], list[str]], verifier: Verifier, grace: float) -> int:
     try:
         names = bind()
-        return await service.run(lambda: say("shelter", f"listening on {', '.join(names)}", kind="info"))
+        return await live(
+            service, announce=lambda: say("shelter", f"listening on {', '.join(names)}", kind="info"), grace=grace
+        )
     finally:
         service.close()
         verifier.close(timeout=0)
