@@ -435,6 +435,30 @@ def test_who_comes_while_a_service_stops_waits_for_nobody(farewell: bytes, kind:
         gc.enable()
 
 
+@pytest.mark.parametrize("kind", LOOPS)
+def test_a_crowd_that_comes_at_once_leaves_others_their_turn(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(net, "ACCEPTS_IN_A_ROW", 4)
+
+    async def main() -> None:
+        service = Service()
+        (name,) = service.listen(LOOPBACK, echo)
+        address = parse_address(name)
+        assert isinstance(address, TCPAddress)
+        with contextlib.ExitStack() as stack:
+            for _ in range(32):
+                stack.enter_context(socket.create_connection((address.host, address.port)))
+            service.start()
+            most = before = 0
+            while service.accepted < 32:
+                await asyncio.sleep(0)
+                most, before = max(most, service.accepted - before), service.accepted
+            assert most <= 4
+        await service.stop(grace=0)
+
+    with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
+        runner.run(main())
+
+
 def test_connections_that_end_soon_are_let_finish() -> None:
     finished = []
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import itertools
 import logging
 import os
 import resource
@@ -44,6 +45,8 @@ ACCEPT_PAUSE: Final = 0.1
 """Seconds after which accepting is tried again where the system has nothing left to accept with."""
 ACCEPT_PATIENCE: Final = 1.0
 """Seconds of that after which those who wait to be accepted are refused: it will not pass in a moment."""
+ACCEPTS_IN_A_ROW: Final = 16
+"""Connections that are accepted before those that are served have their turn, however many come at once."""
 REFUSALS_IN_A_ROW: Final = 64
 """Connections that are refused so between two pauses."""
 REFUSALS_SAID_EVERY: Final = 10.0
@@ -412,8 +415,10 @@ class Service:
 
     async def _accept(self, listener: _Listener) -> None:
         failing: float | None = None
-        while True:
+        for number in itertools.count(1):
             try:
+                if number % ACCEPTS_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
                 sock, peer = await _accepted(listener.sock)
             except ConnectionAbortedError:
                 # It was gone before it was accepted.
