@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -57,3 +59,11 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         own_certificate(tmp_path, names=NAMES, now=NOW)
     assert caught.value.reason is Reason.FILE_UNREADABLE
     assert (tmp_path / "server.pem").read_text() == "something else"
+
+
+def test_processes_that_start_together_make_one(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: own_certificate(tmp_path / "tls", names=("localhost",), now=NOW), range(8)))
+    assert [each.made for each in made].count(True) == 1
+    context = ssl.create_default_context(cafile=str(made[0].ca))
+    context.load_cert_chain(made[0].certificate, made[0].key)

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from eaa.errors import Misuse, Reason
+from eaa.program.files import locked
 
 CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca.key"
@@ -53,20 +54,34 @@ def own_certificate(folder: Path, *, names: Sequence[str], now: datetime) -> Own
 
     Raises:
         Misuse: FILE_UNREADABLE, the folder cannot be used.
+        Unavailable: FILE_LOCKED, PERMISSION_DENIED.
     """
-    files = [folder / name for name in (CERTIFICATE_FILE, KEY_FILE, CA_FILE, CA_KEY_FILE)]
+    files = [folder / name for name in (CERTIFICATE_FILE, KEY_FILE, CA_FILE)]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        is_due = not all(file.exists() for file in files) or _is_due(folder, names, now)
-        if is_due:
-            _issue(folder, names, now)
+        made = _is_wanting(folder, names, now) and _issue_once(folder, names, now)
     except (OSError, ValueError, TypeError) as error:
         raise Misuse(
             Reason.FILE_UNREADABLE,
             f"the certificate in {folder} can neither be used nor made: {error}",
             hint="name a folder of your own; removed files are made anew, and clients then need the new ca.pem",
         ) from error
-    return OwnFiles(certificate=files[0], key=files[1], ca=files[2], made=is_due)
+    return OwnFiles(certificate=files[0], key=files[1], ca=files[2], made=made)
+
+
+def _is_wanting(folder: Path, names: Sequence[str], now: datetime) -> bool:
+    """Whether there is no certificate, or its time has come."""
+    there = all((folder / name).exists() for name in (CERTIFICATE_FILE, KEY_FILE, CA_FILE, CA_KEY_FILE))
+    return not there or _is_due(folder, names, now)
+
+
+def _issue_once(folder: Path, names: Sequence[str], now: datetime) -> bool:
+    """Make one, unless another process has done so by now: each would make a CA, of which clients trust one."""
+    with locked(folder / CERTIFICATE_FILE):
+        is_wanting = _is_wanting(folder, names, now)
+        if is_wanting:
+            _issue(folder, names, now)
+    return is_wanting
 
 
 def _is_due(folder: Path, names: Sequence[str], now: datetime) -> bool:
