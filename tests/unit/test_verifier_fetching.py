@@ -430,8 +430,10 @@ def test_what_nobody_could_renew_is_used_on_for_a_day_and_no_longer(
     for ago in (COLLATERAL_LIFETIME, 2 * COLLATERAL_LIFETIME, OUTAGE - MOMENT):
         world.clock.now = NOW + ago
         assert ask() == "a1"
+        assert world.cache.counters.borne == 1
     assert sum("is used on" in line and "PCCS_UNREACHABLE" in line for line in caplog.messages) == 1
     world.clock.now = NOW + OUTAGE
+    assert world.cache.counters.borne == 0
     with pytest.raises(Unavailable):
         ask()
     world.source.failure = None
@@ -618,9 +620,9 @@ def test_counters_tell_what_happened(world: World) -> None:
 
 
 def test_counters_of_two_caches_are_added() -> None:
-    later = FetchCounters(fetches=2, failures=1, misses=3, pending=4, kept=5, last_success=NOW + SECOND)
+    later = FetchCounters(fetches=2, failures=1, misses=3, pending=4, kept=5, borne=6, last_success=NOW + SECOND)
     assert FetchCounters(fetches=1, last_success=NOW) + later == FetchCounters(
-        fetches=3, failures=1, misses=3, pending=4, kept=5, last_success=NOW + SECOND
+        fetches=3, failures=1, misses=3, pending=4, kept=5, borne=6, last_success=NOW + SECOND
     )
     assert (FetchCounters() + FetchCounters()).last_success is None
 

@@ -179,6 +179,12 @@ def _collateral_metrics(verifiers: Callable[[], Sequence[Verifier]]) -> list[Met
         ),
         ("models", "gauge", "Platform models and platforms whose documents are kept.", lambda c: c.kept),
         ("pending_models", "gauge", "Those that are waited for.", lambda c: c.pending),
+        (
+            "outage_models",
+            "gauge",
+            "Those that are used past their hour because nobody answers who could renew them.",
+            lambda c: c.borne,
+        ),
     )
     return [
         *(

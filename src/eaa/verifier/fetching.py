@@ -72,6 +72,8 @@ class FetchCounters:
     pending: int = 0
     """Things that are waited for just now."""
     kept: int = 0
+    borne: int = 0
+    """Those of them that are past their hour, and used for want of an answer."""
     last_success: datetime | None = None
 
     def __add__(self, other: FetchCounters) -> FetchCounters:
@@ -83,6 +85,7 @@ class FetchCounters:
             misses=self.misses + other.misses,
             pending=self.pending + other.pending,
             kept=self.kept + other.kept,
+            borne=self.borne + other.borne,
             last_success=max(moments, default=None),
         )
 
@@ -196,6 +199,7 @@ class FetchCache(Generic[Key, Value]):
     @property
     def counters(self) -> FetchCounters:
         """What was done so far."""
+        now = self._clock()
         with self._guard:
             there = sum(entry.kept is not None for entry in self._entries.values())
             return FetchCounters(
@@ -204,6 +208,7 @@ class FetchCache(Generic[Key, Value]):
                 misses=self._misses,
                 pending=len(self._entries) - there,
                 kept=there,
+                borne=sum(entry.borne and entry.usable(now) is not None for entry in self._entries.values()),
                 last_success=self._last_success,
             )
 
