@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eaa.appraise.appraisal import identity_of, registers_of, surroundings_of
 from eaa.appraise.result import Accepted, Check, Rejected
 from eaa.errors import EAAError, Rejection
 from eaa.program.verdict import ACCEPTED, REJECTED, VERIFIED, Verdict, verdict_of_error
-from eaa.verifier import Judgement, Step, VerifiedQuote
+from eaa.verifier import Judgement, VerifiedQuote
+
+if TYPE_CHECKING:
+    from eaa.verifier import Step
 
 
 def verdict_of_judgement(judgement: Judgement) -> Verdict:

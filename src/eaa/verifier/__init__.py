@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
 from eaa.appraise.floor import FloorKeeper, evaluation_numbers
@@ -32,7 +32,10 @@ from eaa.verifier.supply import MAX_CACHED_CHAINS, MAX_CACHED_COLLATERAL, Patien
 from eaa.verify.cache import VerificationCache, at_another_time
 from eaa.verify.chain import INTEL, TrustAnchors
 from eaa.verify.dcap import VerifiedCollateral, VerifiedQuote
-from eaa.verify.steps import Step, explain_failure, explain_verification
+
+if TYPE_CHECKING:
+    # Few ask for an explanation, and everybody waits for what is imported.
+    from eaa.verify.steps import Step as Step
 
 MAX_JUDGED: Final = 512
 """Judgements that are remembered: as many peers as come back with the evidence of a certificate, or of an epoch."""
@@ -49,7 +52,6 @@ __all__ = [
     "FetchCounters",
     "Judgement",
     "Model",
-    "Step",
     "TrustAnchors",
     "VerifiedQuote",
     "Verifier",
@@ -230,6 +232,8 @@ class Verifier:
             evidence: the quote as received.
             role: the role in which it appeared; its policy may have a grace.
         """
+        from eaa.verify.steps import explain_failure, explain_verification  # noqa: PLC0415  as above
+
         now, quote = self._clock(), None
         try:
             quote = Quote.parse(evidence)
