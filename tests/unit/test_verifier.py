@@ -220,6 +220,34 @@ def test_the_grace_of_the_role_counts(source: Source, evidence: bytes, role: Rol
         assert caught.value.reason in (Reason.TCB_INFO_EXPIRED, Reason.CRL_EXPIRED, Reason.QE_IDENTITY_EXPIRED)
 
 
+# --- explaining
+
+
+def failures(verifier: Verifier, evidence: bytes, **options: Any) -> list[tuple[str, Reason | None]]:
+    steps = verifier.explain(evidence, **options)
+    assert steps[0].name == "quote"
+    return [(step.name, step.reason) for step in steps if step.reason]
+
+
+def test_an_explanation_ends_where_verification_does(source: Source, evidence: bytes) -> None:
+    verifier = verifier_of(source)
+    assert failures(verifier, evidence) == []
+    changed = bytearray(evidence)
+    changed[100] ^= 1
+    assert failures(verifier, bytes(changed)) == [("quote_signature", Reason.QUOTE_SIGNATURE)]
+    assert failures(verifier, b"junk") == [("quote", Reason.QUOTE_VERSION_UNSUPPORTED)]
+    assert failures(Verifier(source, clock=Clock()), evidence) == [("trust_anchor", Reason.ROOT_UNTRUSTED)]
+    source.failure = Unavailable(Reason.PCCS_UNREACHABLE, "nobody is there")
+    assert failures(verifier_of(source), evidence) == [("collateral", Reason.PCCS_UNREACHABLE)]
+
+
+def test_an_explanation_has_the_grace_of_its_role(source: Source, evidence: bytes) -> None:
+    policy = PolicyFile(by_role={Role.RELAY: Policy(collateral_grace=timedelta(days=2))})
+    verifier = verifier_of(source, clock=Clock(NOW + timedelta(days=31)), policy=policy)
+    assert failures(verifier, evidence, role=Role.RELAY) == []
+    assert len(failures(verifier, evidence, role=Role.WORKLOAD)) == 1
+
+
 def test_the_wall_clock_is_aware() -> None:
     assert abs(wall_clock() - datetime.now(UTC)) < timedelta(seconds=10)
 
