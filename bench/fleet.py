@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from eaa.simulator.entropy import sign_raw
 from eaa.simulator.images import create_signer_key, sample_image
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
+from eaa.verify.chain import INTEL, TrustAnchors
 
 VECTORS: Final = Path(os.environ.get("EAA_VECTORS", Path(__file__).resolve().parents[2] / "shared" / "vectors"))
 _HEADER: Final = 48
@@ -43,6 +45,14 @@ class Subject:
     def fingerprint(self) -> bytes:
         """SHA-256 of the root under which it is verified."""
         return hashlib.sha256(self.root or parse_pem_chain(self.collateral.pck_crl_issuer_chain)[-1]).digest()
+
+    @property
+    def trust_anchors(self) -> TrustAnchors:
+        """What its verifier believes: Intel, or the file that names the simulated root."""
+        if self.root is None:
+            return INTEL
+        body = base64.encodebytes(self.root).decode()
+        return TrustAnchors.from_pem(f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode())
 
 
 def real_subjects(*, passes: Callable[[Subject], bool]) -> Iterator[Subject]:

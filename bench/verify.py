@@ -39,7 +39,7 @@ from eaa.collateral.intel import TCBStatus
 from eaa.errors import EAAError
 from eaa.evidence.quote import Quote
 from eaa.evidence.sgx import EnclaveReport
-from eaa.verifier import TrustAnchors, Verifier
+from eaa.verifier import Verifier
 
 try:
     import dcap_qvl
@@ -90,7 +90,7 @@ def verifier_of(subject: Subject) -> Verifier:
     return Verifier(
         # Another record of the same bytes: that its digest is known would be a start.
         Source(replace(subject.collateral)),
-        trust_anchors=TrustAnchors(frozenset({subject.fingerprint})),
+        trust_anchors=subject.trust_anchors,
         policy=PolicyFile(default=Policy(allowed_tcb_statuses=statuses)),
         reference_values=ReferenceValues((value,)),
         clock=lambda: subject.now,

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from eaa.collateral.x509 import CRL, Certificate
 from eaa.errors import EAAError, Misuse, Reason, VerificationError
+from eaa.verify import documents
 from eaa.verify.chain import (
     INTEL,
     INTEL_ROOTS,
@@ -31,6 +32,7 @@ from eaa.verify.chain import (
     verify_role,
     verify_root,
 )
+from eaa.verify.dcap import verify_collateral, verify_quote
 from support.dcap_world import NOW, SGXExtension, World, key, pem, raw_sign
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -65,6 +67,28 @@ def test_an_anchor_is_read_from_pem(world: World) -> None:
     assert anchors.fingerprints == {root.fingerprint}
     assert anchors.trusts(root)
     pin_root(root, anchors)
+
+
+def test_a_root_that_was_read_as_an_anchor_is_verified_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is named, and never again; a root that only its fingerprint names is verified with each collateral."""
+    named, by_fingerprint = TrustAnchors.from_pem(pem(world.root.der())), world.trust_anchors
+    assert named == by_fingerprint
+    verified: list[Certificate] = []
+    monkeypatch.setattr(documents, "verify_root", verified.append)
+    for anchors, roots in ((named, 0), (by_fingerprint, 1)):
+        verified.clear()
+        verify_collateral(world.collateral(), trust_anchors=anchors, now=world.now)
+        verify_quote(world.quote(), world.collateral(), trust_anchors=anchors, now=world.now)
+        assert len(verified) == 2 * roots
+
+
+def test_a_root_beside_one_that_was_read_is_not_trusted(world: World) -> None:
+    """Another certificate of the same name and key is another root."""
+    anchors = TrustAnchors.from_pem(pem(world.root.der()))
+    world.root.serial += 1
+    with pytest.raises(VerificationError) as caught:
+        verify_collateral(world.collateral(), trust_anchors=anchors, now=world.now)
+    assert caught.value.reason is Reason.ROOT_UNTRUSTED
 
 
 @pytest.mark.parametrize("name", ["pck", "pck_ca", "tcb_signer"])

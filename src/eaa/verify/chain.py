@@ -7,7 +7,7 @@ bytes, never by issuer and serial, because Intel has issued different certificat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -45,6 +45,8 @@ class TrustAnchors:
     """The roots that a verifier believes, by the SHA-256 of their DER."""
 
     fingerprints: frozenset[bytes]
+    roots: tuple[Certificate, ...] = field(default=(), init=False, compare=False, repr=False)
+    """Those of them that were read, and verified to be roots, when they were named; `from_pem` does so."""
 
     def __post_init__(self) -> None:
         if not self.fingerprints:
@@ -65,7 +67,9 @@ class TrustAnchors:
                 f"the trust anchor is no root certificate: {error.message}",
                 hint="name the root.pem of a simulator directory, or the vendor's root certificate in PEM",
             ) from error
-        return cls(frozenset(root.fingerprint for root in roots))
+        anchors = cls(frozenset(root.fingerprint for root in roots))
+        object.__setattr__(anchors, "roots", tuple(roots))
+        return anchors
 
     def trusts(self, root: Certificate) -> bool:
         """Whether `root` is one of these anchors."""

@@ -113,7 +113,9 @@ _FOREIGN_MODULE: Final = "this is no TDX module of Intel's: trust nothing that t
 Origin = Literal["quote", "collateral"]
 """Where a PCK certificate chain came from."""
 Known = dict[bytes, Certificate]
-"""Certificates that were parsed before, by their PEM text, still untrusted. Chains repeat what other chains hold."""
+"""Certificates that were parsed before, by their PEM text, still untrusted. Chains repeat what other chains hold.
+
+By its DER, which no text is, stands a root that was verified to be one when it was named as a trust anchor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +315,7 @@ def verify_quote(
         Misuse: `now` is naive or `grace` is negative.
     """
     refuse_bad_time(now, grace)
-    known: Known = {}
+    known = _roots_of(trust_anchors)
     # 1.
     chain = parse_pck_chain(quote, pck_certificate_chain=collateral.pck_certificate_chain, known=known)
     # 2.
@@ -349,6 +351,7 @@ def verify_collateral(
     """
     refuse_bad_time(now, grace)
     known = {} if known is None else known
+    known.update(_roots_of(trust_anchors))
     _, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL", known=known)
     pin_root(root, trust_anchors)
     lists = verify_revocation_lists(collateral, root=root, known=known)
@@ -448,7 +451,8 @@ def verify_revocation_lists(
         MalformedInput, VerificationError: as `verify_quote`.
     """
     pck_ca = _parse_issuer(collateral.pck_crl_issuer_chain, root=root, what="PCK CRL", known=known)
-    root_crl = verify_root_crl(collateral.root_ca_crl, root=root)
+    is_anchor = known is not None and known.get(root.der) is root
+    root_crl = verify_root_crl(collateral.root_ca_crl, root=root, is_verified=is_anchor)
     verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
     pck_crl = verify_pck_crl(collateral.pck_crl, ca=pck_ca)
     return _new_lists(
@@ -822,6 +826,10 @@ def establish_facts(
     )
 
 
+def _roots_of(trust_anchors: TrustAnchors) -> Known:
+    return {root.der: root for root in trust_anchors.roots}
+
+
 def _parse_issuer_chain(pem: bytes, *, what: str, known: Known | None = None) -> tuple[Certificate, Certificate]:
     texts = split_pem_chain(pem)
     require_issuer_chain(len(texts), what=what)
@@ -833,7 +841,8 @@ def _parse_certificate(text: bytes, known: Known) -> Certificate:
     """Parse the certificate of a PEM text, unless it was parsed before."""
     certificate = known.get(text) or _vendor_roots.get(text)
     if certificate is None:
-        certificate = Certificate.parse(decode_pem_text(text))
+        raw = decode_pem_text(text)
+        certificate = known.get(raw) or Certificate.parse(raw)
         if certificate.fingerprint in INTEL_ROOTS and len(_vendor_roots) < _MAX_VENDOR_ROOTS:
             _vendor_roots[text] = certificate
     known[text] = certificate

@@ -27,14 +27,20 @@ ISSUER_CHAIN_LENGTH: Final = 2
 _CHANGED_DOCUMENT: Final = "it was changed after it was signed: fetch it anew, from a PCCS that hands on exact bytes"
 
 
-def verify_root_crl(root_crl: bytes, *, root: Certificate) -> CRL:
+def verify_root_crl(root_crl: bytes, *, root: Certificate, is_verified: bool = False) -> CRL:
     """Return the CRL (DER) of a root that the caller has pinned, and that did not revoke itself.
+
+    Args:
+        root_crl: DER.
+        root: the root.
+        is_verified: whether the root was verified to be one before, when it was named as a trust anchor.
 
     Raises:
         MalformedInput: CRL_MALFORMED.
         VerificationError: CERTIFICATE_ROLE, CERTIFICATE_REVOKED, CRL_ISSUER, CRL_SIGNATURE; of the root too.
     """
-    verify_root(root)
+    if not is_verified:
+        verify_root(root)
     crl = CRL.parse(root_crl)
     verify_crl(crl, issuer=root, name="root CRL")
     # Intel's verifier does not look for the root in its own list. A root that revoked itself is over all the same.
