@@ -361,7 +361,7 @@ def test_peers_that_stall_are_refused_in_time_and_hold_up_nobody(impatient: Targ
 # --- renegotiation: TLS 1.2 is spoken on the address for peers of 2021 only ------------------------------------------
 
 
-def test_a_client_of_2021_that_renegotiates_is_refused(site: Site) -> None:
+def test_who_renegotiates_in_tls_1_2_is_refused(site: Site) -> None:
     with site.workload() as workload:
         hops = ("--legacy-listen", "127.0.0.1:0", "--xfer", workload.address(), "--mutual")
         with observed("inclavared", *hops, *site.attested("relay"), *site.judging) as relay:

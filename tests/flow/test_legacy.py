@@ -1,4 +1,8 @@
-"""Peers of 2021: served on an address of their own with verified values, and never taken for peers of today."""
+"""Peers of 2021: served on an address of their own with verified values, and never taken for peers of today.
+
+The programs of 2021 themselves are run elsewhere; docs/manual/interoperability.md says what was measured. Here plain
+TLS holds the bytes that the specification gives, and stands for nobody.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,10 @@ ENCLAVE_INFO: Final = b'{"type":"GETENCLAVEINFO"}'
 OTHER_REPLY: Final = b"hello from inclavared!\n"
 NO_WORKLOAD_REPLY: Final = b"reply from inclavared!\n"
 GREETING: Final = "Hello and welcome to Enclave TLS!\n"
-ANY_TLS: Final = VERSIONS[1]
 
 
-def client_of_2021(address: str, request: bytes, *, version: ssl.TLSVersion = ANY_TLS) -> bytes:
-    """Send one request as shelter of 2021 does, and return every byte of the answer."""
+def answer_to(request: bytes, address: str, *, version: ssl.TLSVersion = VERSIONS[1]) -> bytes:
+    """Every byte that comes back for one request."""
     return ask(address, request, version=version)[0]
 
 
@@ -67,11 +70,11 @@ def node(site: Site) -> Iterator[Node]:
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
-def test_a_client_of_2021_gets_its_answer_byte_for_byte(site: Site, node: Node, version: ssl.TLSVersion) -> None:
+def test_the_request_of_2021_gets_its_answer_byte_for_byte(site: Site, node: Node, version: ssl.TLSVersion) -> None:
     sigstruct = (site.tee / "workload.sigstruct").read_bytes()
     mr_enclave, mr_signer = sigstruct[960:992].hex(), hashlib.sha256(sigstruct[128:512]).hexdigest()
     assert (
-        client_of_2021(node.legacy, ENCLAVE_INFO, version=version)
+        answer_to(ENCLAVE_INFO, node.legacy, version=version)
         == (
             '{"id":"123456","message":"Hello and welcome to Enclave TLS!\\n",'
             f'"mrenclave":"{mr_enclave}","mrsigner":"{mr_signer}","msgtype":"ENCLAVEINFO","version":1}}'
@@ -85,7 +88,7 @@ def test_a_client_of_2021_gets_its_answer_byte_for_byte(site: Site, node: Node, 
     ids=bytes.decode,
 )
 def test_other_json_is_greeted(node: Node, request_bytes: bytes) -> None:
-    assert client_of_2021(node.legacy, request_bytes) == OTHER_REPLY
+    assert answer_to(request_bytes, node.legacy) == OTHER_REPLY
 
 
 @pytest.mark.parametrize(
@@ -95,17 +98,17 @@ def test_other_json_is_greeted(node: Node, request_bytes: bytes) -> None:
 )
 def test_what_is_no_json_is_dropped(node: Node, request_bytes: bytes) -> None:
     """And the next client is served as if nothing had been."""
-    assert client_of_2021(node.legacy, request_bytes) == b""
-    assert client_of_2021(node.legacy, b"{}") == OTHER_REPLY
+    assert answer_to(request_bytes, node.legacy) == b""
+    assert answer_to(b"{}", node.legacy) == OTHER_REPLY
 
 
 def test_without_a_workload_there_is_another_text(site: Site) -> None:
     with legacy_node(site) as node:
-        assert client_of_2021(node.legacy, ENCLAVE_INFO) == NO_WORKLOAD_REPLY
+        assert answer_to(ENCLAVE_INFO, node.legacy) == NO_WORKLOAD_REPLY
 
 
 def test_each_answer_is_logged_as_legacy(node: Node) -> None:
-    client_of_2021(node.legacy, ENCLAVE_INFO)
+    answer_to(ENCLAVE_INFO, node.legacy)
     node.relay.wait_for("warning: .*legacy")
 
 
@@ -120,7 +123,7 @@ def test_a_workload_that_is_not_accepted_gives_no_values(site: Site, enclave: st
         running("enclave-tls-server", "--port", "0", *attested) as workload,
         legacy_node(site, "--xfer", workload.address()) as node,
     ):
-        assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+        assert answer_to(ENCLAVE_INFO, node.legacy) == b""
         node.relay.wait_for(reason)
 
 
@@ -129,12 +132,12 @@ def test_values_are_those_of_the_workload_that_is_there_now(site: Site) -> None:
     with site.workload() as workload:
         address = workload.address()
         with legacy_node(site, "--xfer", address) as node:
-            assert json.loads(client_of_2021(node.legacy, ENCLAVE_INFO))["mrenclave"] == site.mr_enclaves["workload"]
+            assert json.loads(answer_to(ENCLAVE_INFO, node.legacy))["mrenclave"] == site.mr_enclaves["workload"]
             workload.stop()
-            assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+            assert answer_to(ENCLAVE_INFO, node.legacy) == b""
             with site.workload(enclave="impostor", listen=address) as impostor:
                 impostor.address()
-                assert client_of_2021(node.legacy, ENCLAVE_INFO) == b""
+                assert answer_to(ENCLAVE_INFO, node.legacy) == b""
 
 
 def test_the_certificate_at_that_address_is_one_of_2021(node: Node) -> None:
@@ -154,11 +157,11 @@ def test_the_certificate_at_that_address_is_one_of_2021(node: Node) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
 @pytest.mark.parametrize("request_bytes", [ENCLAVE_INFO, GREETING.encode()], ids=["relay", "sample"])
-def test_a_client_of_2021_gets_nothing_at_the_main_address(
+def test_the_exchange_of_2021_is_not_spoken_at_the_main_address(
     site: Site, node: Node, version: ssl.TLSVersion, request_bytes: bytes
 ) -> None:
     try:
-        answer = client_of_2021(node.main, request_bytes, version=version)
+        answer = answer_to(request_bytes, node.main, version=version)
     except (ssl.SSLError, ConnectionError):
         answer = b""
     assert answer == b""
