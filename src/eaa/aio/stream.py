@@ -66,75 +66,63 @@ class _Readiness:
         self._number = sock.fileno()
         self._watch = watch
         self._unwatch = unwatch
-        self._waiting: list[asyncio.Future[Any]] = []
+        self._is_watched = False
+        self._waiting: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
 
     async def wait(self) -> None:
-        if self._socket.fileno() < 0:
-            raise _closed_here()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not self._waiting:
-            self._watch(self._number, self._wake)
-        self._waiting.append(future)
-        try:
-            await future
-        finally:
-            self._leave(future)
+        await self.attempt(lambda: None)
 
     async def attempt(self, operation: Callable[[], _T | Want]) -> _T | Want:
-        """Repeat an operation whenever there is something to read, until it wants anything else; return what it says.
+        """Repeat an operation whenever the socket is ready, until it wants no more of that; return what it says.
 
-        Nobody's turn is waited for between two attempts, nor is the socket let go of and watched anew.
+        Nobody's turn is waited for between two attempts.
         """
         if self._socket.fileno() < 0:
             raise _closed_here()
         future: asyncio.Future[_T | Want] = asyncio.get_running_loop().create_future()
-
-        def look() -> None:
-            if future.done():
-                return
-            try:
-                outcome = operation()
-            except Exception as error:  # noqa: BLE001  it is raised where the future is awaited
-                self._leave(future)
-                future.set_exception(error)
-            else:
-                if outcome is not Want.READ:
-                    self._leave(future)
-                    future.set_result(outcome)
-
-        self._watch(self._number, look)
-        self._waiting.append(future)
+        waiter = future, operation
+        if not self._is_watched:
+            self._watch(self._number, self._look)
+            self._is_watched = True
+        self._waiting.append(waiter)
         try:
             return await future
         finally:
-            self._leave(future)
+            self._leave(waiter)
 
-    def _leave(self, future: asyncio.Future[Any]) -> None:
-        if future in self._waiting:
-            self._waiting.remove(future)
-            self._rest()
+    def _look(self) -> None:
+        for waiter in tuple(self._waiting):
+            future, operation = waiter
+            if future.done():
+                continue
+            try:
+                outcome = operation()
+            except Exception as error:  # noqa: BLE001  it is raised where the future is awaited
+                self._leave(waiter)
+                future.set_exception(error)
+            else:
+                if outcome is not Want.READ:
+                    self._leave(waiter)
+                    future.set_result(outcome)
+
+    def _leave(self, waiter: tuple[asyncio.Future[Any], Callable[[], Any]]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+            if not self._waiting:
+                self.release()
 
     def close(self) -> None:
         """Wake who waits with an error. Comes before the socket is closed: its number may be reused at once."""
-        for future in self._take():
-            future.set_exception(_closed_here())
+        self.release()
+        waiting, self._waiting = self._waiting, []
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(_closed_here())
 
     def release(self) -> None:
-        """Let somebody else watch the socket. Nobody waits here now; who does so later watches it again."""
-        self._unwatch(self._number)
-
-    def _wake(self) -> None:
-        for future in self._take():
-            future.set_result(None)
-
-    def _take(self) -> list[asyncio.Future[Any]]:
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._rest()
-        return [future for future in waiting if not future.done()]
-
-    def _rest(self) -> None:
-        if not self._waiting:
+        """Let somebody else watch the socket. Who waits here later watches it again."""
+        if self._is_watched:
+            self._is_watched = False
             self._unwatch(self._number)
 
 

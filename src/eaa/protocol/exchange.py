@@ -204,14 +204,11 @@ class Exchange:
         events: list[Event] = []
         if not self._peer_has_finished:
             self._reader.push(data)
-            data = b""
-            while (message := self._reader.pull()) is not None:
+            while not self._peer_has_finished and (message := self._reader.pull()) is not None:
                 event = self._on_message(message)
                 if event is not None:
                     events.append(event)
-                if self._peer_has_finished:
-                    data = self._reader.take_rest()
-                    break
+            data = self._reader.take_rest() if self._peer_has_finished else b""
         if data:
             self._keep(data)
         return events
@@ -313,10 +310,14 @@ class Exchange:
             raise _our_bug("open was sent where no open is due")
         if not self.may_open:
             raise _our_bug("open was sent to a relay that has not given its verdict")
-        if not messages.is_workload_name(workload) or len(early) > MAX_EARLY_BYTES:
+        if len(early) > MAX_EARLY_BYTES:
+            raise Misuse(
+                Reason.USAGE, f"{len(early)} early bytes are too many", hint=f"at most {MAX_EARLY_BYTES} go with `open`"
+            )
+        if not messages.is_workload_name(workload):
             raise Misuse(
                 Reason.USAGE,
-                f"{ascii(workload)[:40]} is no workload name, or {len(early)} early bytes are too many",
+                f"{ascii(workload)[:40]} is no workload name",
                 hint="a workload name is letters, digits and `.`, `_`, `:`, `/`, `-`, a letter or digit first",
             )
         self._open_sent = True
@@ -448,8 +449,8 @@ class Exchange:
         if reason_class is RejectClass.UNAVAILABLE:
             return Unavailable(
                 Reason.WORKLOAD_UNAVAILABLE,
-                f"the {who} cannot serve this side now",
-                hint=f"try again; the log of the {who} says what is missing",
+                f"the {who} cannot serve this side now, or has no such workload",
+                hint=f"check --workload, and try again; the log of the {who} says what is missing",
             )
         return Rejection(
             Reason.PEER_REJECTED_US,
