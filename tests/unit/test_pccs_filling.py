@@ -149,6 +149,21 @@ def test_a_cold_cache_asks_once_for_the_root_s_crl(tmp_path: Path, target: str) 
         assert paths(script) == [f"{V4}/qe/identity", f"{V4}/rootcacrl"]
 
 
+def test_the_root_s_crl_may_be_published_elsewhere(tmp_path: Path) -> None:
+    replies = upstream_of(platform())
+    der = bytes.fromhex(replies.pop(f"{V4}/rootcacrl")[0].body.decode())
+    replies["/IntelSGXRootCA.der"] = [Reply(body=der)]
+    store = Store.open(tmp_path / "pccs.sqlite")
+    try:
+        with scripted(replies) as script:
+            upstream = Upstream(script.url, root_crl_url=f"{script.url}/IntelSGXRootCA.der")
+            filler = Filler(upstream, store, trust_anchors=anchors(), clock=Clock())
+            filler.tcb_info(tee="SGX", fmspc=FMSPC, update="STANDARD")
+            assert paths(script) == ["/IntelSGXRootCA.der", f"{V4}/tcb"]
+    finally:
+        store.close()
+
+
 def test_who_had_a_certificate_fetched_gets_it_with_a_charset(tmp_path: Path) -> None:
     """The reference's own: it sends what it fetched as text, and what it has stored as bytes."""
     with filled(tmp_path, upstream_of(platform())) as (served, _):

@@ -51,6 +51,7 @@ def fetch(
     key: Path | None,
     upstream: str,
     upstream_ca: Path | None,
+    upstream_root_crl: str | None,
     api_key_file: Path | None,
     trust_anchors: tuple[Path, ...],
     as_json: bool,
@@ -61,6 +62,8 @@ def fetch(
     for each model, TEE and CA, for `shelter --collateral`. Everything is verified before it is written. A quote that
     names its platform and carries no PCK certificate has the platform's certificates fetched as well.
     """
+    from eaa.pccs.upstream import Upstream  # noqa: PLC0415  --help has no use for an HTTP client
+
     with answering_errors(as_json=as_json, written=False):
         if not fmspcs and not quotes:
             raise Misuse(Reason.USAGE, "which models are wanted is not said", hint="--fmspc HEX or --from-quote FILE")
@@ -70,9 +73,12 @@ def fetch(
             tuple(each for each in named if not isinstance(each, str)),
             output,
             key=key,
-            upstream=upstream,
-            ca_file=upstream_ca,
-            api_key=None if api_key_file is None else read_token(api_key_file, of="subscription"),
+            upstream=Upstream(
+                upstream,
+                api_key=None if api_key_file is None else read_token(api_key_file, of="subscription"),
+                ca_file=upstream_ca,
+                root_crl_url=upstream_root_crl,
+            ),
             roots=frozenset(read_trust_anchor(path) for path in trust_anchors),
         )
     if as_json:
@@ -127,24 +133,19 @@ def _fetch(
     output: Path,
     *,
     key: Path | None,
-    upstream: str,
-    ca_file: Path | None,
-    api_key: str | None,
+    upstream: Any,
     roots: frozenset[bytes],
 ) -> tuple[list[str], list[str]]:
     """Fetch into a database of a moment, which verifies; write from there. Return what was written, and was missing."""
     from eaa.pccs.filling import Filler  # noqa: PLC0415
     from eaa.pccs.store import Store  # noqa: PLC0415
-    from eaa.pccs.upstream import Upstream  # noqa: PLC0415
     from eaa.verifier import INTEL, TrustAnchors, wall_clock  # noqa: PLC0415
 
     anchors = TrustAnchors(INTEL.fingerprints | roots)
     with tempfile.TemporaryDirectory(prefix="eaa-pccs-") as folder:
         store = Store.open(Path(folder) / "pccs.sqlite")
         try:
-            filler = Filler(
-                Upstream(upstream, api_key=api_key, ca_file=ca_file), store, trust_anchors=anchors, clock=wall_clock
-            )
+            filler = Filler(upstream, store, trust_anchors=anchors, clock=wall_clock)
             for platform in platforms:
                 _fetched("a platform's PCK certificate", partial(filler.platform, platform), is_needed=True)
             known = {fmspc for _, fmspc in store.fleet_size()}

@@ -36,7 +36,7 @@ def trust_anchor_option(help_text: str) -> Callable[[_F], _F]:
 
 
 def upstream_options(help_text: str) -> Callable[[_F], _F]:
-    """Return `--upstream`, `--upstream-ca` and `--api-key-file`: where documents come from, and what it asks for."""
+    """Return `--upstream`, `--upstream-ca`, `--upstream-root-crl` and `--api-key-file`: where documents come from."""
 
     def add(function: _F) -> _F:
         function = click.option(
@@ -47,6 +47,11 @@ def upstream_options(help_text: str) -> Callable[[_F], _F]:
         )(function)
         function = click.option(
             "--upstream-ca", type=click.Path(path_type=Path), metavar="FILE", help="The CA (PEM) of the upstream."
+        )(function)
+        function = click.option(
+            "--upstream-root-crl",
+            metavar="URL",
+            help="Where the root's CRL is published. Default: the upstream's route rootcacrl, or Intel's.",
         )(function)
         return click.option(
             "--upstream",

@@ -225,6 +225,7 @@ class _Filling:
     mode: str
     upstream: str
     upstream_ca: Path | None
+    upstream_root_crl: str | None
     api_key_file: Path | None
     refresh_hours: int
     refresh_schedule: str | None
@@ -244,7 +245,7 @@ class _Filling:
         if self.mode == Mode.OFFLINE:
             return None
         key = None if self.api_key_file is None else read_token(self.api_key_file, of="subscription")
-        return Upstream(self.upstream, api_key=key, ca_file=self.upstream_ca)
+        return Upstream(self.upstream, api_key=key, ca_file=self.upstream_ca, root_crl_url=self.upstream_root_crl)
 
     def open(self, store: Any, trust_anchors: Any, observer: Any) -> Any:
         """Return a filler of this store; None in OFFLINE mode."""

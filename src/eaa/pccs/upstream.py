@@ -78,12 +78,16 @@ class Upstream:
         *,
         api_key: str | None = None,
         ca_file: Path | None = None,
+        root_crl_url: str | None = None,
         timeout: float = TIMEOUT,
         sleep: Callable[[float], object] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a client; nothing is sent yet. Raises Misuse (ADDRESS_INVALID, FILE_UNREADABLE)."""
         self._base = BaseURL.parse(base_url)
+        if root_crl_url is not None:
+            BaseURL.parse(root_crl_url)
+        self._root_crl_url = root_crl_url
         self._api_key = api_key
         self._timeout = timeout
         self._sleep = sleep
@@ -115,12 +119,13 @@ class Upstream:
 
         What stands before Intel's service under another name has that route no more than Intel's.
         """
-        if self._base.is_intel_pcs:
-            return self._request("GET", INTEL_ROOT_CRL_URL).body
-        try:
-            body = self._request("GET", f"{self._base.of('sgx')}rootcacrl").body
-        except Absent:
-            return self._request("GET", INTEL_ROOT_CRL_URL).body
+        if self._root_crl_url is not None or self._base.is_intel_pcs:
+            body = self._request("GET", self._root_crl_url or INTEL_ROOT_CRL_URL).body
+        else:
+            try:
+                body = self._request("GET", f"{self._base.of('sgx')}rootcacrl").body
+            except Absent:
+                body = self._request("GET", INTEL_ROOT_CRL_URL).body
         try:
             return bytes.fromhex(body.decode("ascii"))
         except ValueError:
