@@ -424,15 +424,18 @@ def test_who_comes_while_a_service_stops_waits_for_nobody(farewell: bytes, kind:
                 assert sock.recv(100) in (b"", farewell)
 
     async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
         for turns in range(8):
             await stop_after(turns)
 
+    troubles: list[dict[str, Any]] = []
     gc.disable()
     try:
         with asyncio.Runner(loop_factory=LOOPS[kind]) as runner:
             runner.run(main())
     finally:
         gc.enable()
+    assert troubles == []
 
 
 @pytest.mark.parametrize("kind", LOOPS)

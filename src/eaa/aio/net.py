@@ -617,7 +617,7 @@ async def _accepted(listening: socket.socket) -> tuple[socket.socket, Any]:
             sock.setblocking(False)  # noqa: FBT003  the standard library's signature
             return sock, peer
         ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(listening, ready.set_result, None)
+        loop.add_reader(listening, _settle, ready, None)
         try:
             await ready
         finally:
@@ -687,6 +687,6 @@ def _peer_name(sock: socket.socket, peer: object, number: int) -> str:
     return f"unix peer {number}"
 
 
-def _settle(future: asyncio.Future[int], code: int) -> None:
+def _settle(future: asyncio.Future[_T], result: _T) -> None:
     if not future.done():
-        future.set_result(code)
+        future.set_result(result)
