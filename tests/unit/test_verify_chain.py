@@ -52,13 +52,26 @@ def parsed(world: World, name: str) -> Certificate:
 
 
 def test_intels_root_is_pinned_by_its_published_fingerprint() -> None:
-    assert {root.hex() for root in INTEL_ROOTS} == {
-        "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3",
-        "fc64f8076d79a4fee9d1d473d74c89eb8d8fd55c5abafeabeba7366d20429404",
-    }
+    assert {root.hex() for root in INTEL_ROOTS} == {"44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"}
     assert INTEL.fingerprints == INTEL_ROOTS
     assert all(TrustAnchors.is_vendor(root) for root in INTEL_ROOTS)
     assert not TrustAnchors.is_vendor(bytes(32))
+
+
+def test_an_earlier_certificate_of_intels_root_is_no_anchor_and_is_told_apart(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same key signed both; two anchors for one key would have two floors, and a choice between them."""
+    root = Certificate.parse(world.root.der())
+    with pytest.raises(VerificationError) as stranger:
+        pin_root(root, INTEL)
+    monkeypatch.setattr("eaa.verify.chain._EARLIER_INTEL_ROOT", root.fingerprint)
+    with pytest.raises(VerificationError) as earlier:
+        pin_root(root, INTEL)
+    assert stranger.value.reason is earlier.value.reason is Reason.ROOT_UNTRUSTED
+    assert stranger.value.hint is not None
+    assert earlier.value.hint is not None
+    assert ("simulated" in stranger.value.hint, "renew" in earlier.value.hint) == (True, True)
 
 
 def test_an_anchor_is_read_from_pem(world: World) -> None:

@@ -21,14 +21,15 @@ from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
 from eaa.records import quick
 
 INTEL_ROOTS: Final = frozenset(
-    {
-        # Intel SGX Root CA, 2018 to 2049.
-        bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"),
-        # Its first certificate: the same key, name and serial, but until 2033. Platforms of 2018 to 2020 carry it.
-        bytes.fromhex("fc64f8076d79a4fee9d1d473d74c89eb8d8fd55c5abafeabeba7366d20429404"),
-    }
+    {bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")}  # Intel SGX Root CA, 2018-2049
 )
-"""SHA-256 of the DER of each certificate that Intel has published of its root."""
+"""SHA-256 of the DER of each root that Intel has published."""
+_EARLIER_INTEL_ROOT: Final = bytes.fromhex("fc64f8076d79a4fee9d1d473d74c89eb8d8fd55c5abafeabeba7366d20429404")
+"""That root's first certificate: key, name and serial are the same, and it ends in 2033. Chains until 2020 have it.
+
+No anchor: whoever shows evidence could change the one for the other in every chain, and what is remembered of one root,
+a floor below evaluation numbers for instance, would not hold under the other.
+"""
 
 _P256_ORDER: Final = bytes.fromhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551")
 _ZERO: Final = bytes(32)
@@ -175,7 +176,9 @@ def pin_root(root: Certificate, trust_anchors: TrustAnchors) -> None:
             Reason.ROOT_UNTRUSTED,
             f"the chain ends in a root that is no trust anchor here: {root.common_name!r}, "
             f"SHA-256 {root.fingerprint.hex()}",
-            hint="a simulated platform is trusted only where its root.pem is named as trust anchor",
+            hint="this is an earlier certificate of Intel's root: have the quoting host renew its PCK certificate chain"
+            if root.fingerprint == _EARLIER_INTEL_ROOT
+            else "a simulated platform is trusted only where its root.pem is named as trust anchor",
         )
 
 

@@ -72,8 +72,7 @@ def require_same_root(actual: Certificate, pinned: Certificate, *, what: str) ->
         raise VerificationError(
             Reason.ROOT_UNTRUSTED,
             f"the chain of the {what} ends in another root, SHA-256 {actual.fingerprint.hex()}",
-            hint="quote and collateral must end in the same certificate: mix no vendor and simulator, and have a host "
-            "whose quotes carry an earlier certificate of Intel's root renew its PCK certificate chain",
+            hint="quote and collateral must come from one vendor, or from one simulator",
         )
 
 
