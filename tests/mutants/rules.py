@@ -237,6 +237,13 @@ REFUSALS: Final = (
         where=r"signed\.(certificate\.(authority|subject)_key_id|crl\.member)",
     ),
     Rule(
+        name="usage of a key",
+        statement="keyUsage names at least one usage (RFC 5280, 4.2.1.3); the other judge takes none for any",
+        reasons=frozenset({Reason.CERTIFICATE_MALFORMED}),
+        where=r"signed\.certificate\.usage",
+        says="keyUsage",
+    ),
+    Rule(
         name="one common name",
         statement="a name has one common name: of two, each reader could see another",
         reasons=frozenset({Reason.CERTIFICATE_MALFORMED}),
@@ -340,7 +347,7 @@ REFUSALS: Final = (
         statement="what people are shown of a document is printable, and short",
         reasons=_DOCUMENT,
         where=_SIGNED_DOCUMENT,
-        says="a kind that (is no text, )?cannot be printed|lacks the text (category|type)",
+        says="a kind that|lacks the text (category|type)",
     ),
     Rule(
         name="missing or odd member",
