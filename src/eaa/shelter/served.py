@@ -125,7 +125,7 @@ def _wanted(service: CollateralService, fmspcs: Iterable[str], first: Probed) ->
     for ca in ("processor", "platform"):
         yield _Wanted(
             name=f"CRL of the {ca} CA",
-            ask=lambda ca=ca: service.get("sgx", f"pckcrl?ca={ca}&encoding=der"),  # type: ignore[misc]
+            ask=partial(service.get, "sgx", f"pckcrl?ca={ca}&encoding=der"),
             chain="sgx-pck-crl-issuer-chain",
             end_of=_crl_end,
             verify=lambda body, chain, root: verify_pck_crl(_der(body), chain, root=root),
