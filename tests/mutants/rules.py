@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cryptography import x509
@@ -167,6 +167,14 @@ def _expects_more_than_its_mask(outcome: Outcome) -> bool:
 def _is_of_another_edition(outcome: Outcome) -> bool:
     info, identity = outcome.document("tcb_info"), outcome.document("qe_identity")
     return (info.get("tcbType"), info.get("version"), identity.get("version")) != (0, 3, 2)
+
+
+def _differs_in_advisories_of_now(outcome: Outcome) -> bool:
+    """Whether the judges would agree, if ours told of the launch only, as the other one does."""
+    ours, theirs = outcome.ours.facts, outcome.theirs.report
+    if ours is None or theirs is None:
+        return False
+    return agree(replace(ours, advisory_ids=ours.launch_advisory_ids), theirs)
 
 
 def _levels_out_of_order(outcome: Outcome) -> bool:
@@ -413,7 +421,7 @@ ACCEPTANCES: Final = (
     Rule(
         name="order of a PCK chain",
         statement="its three certificates are found by their names in whatever order, as Intel does; the same facts",
-        where=r"splice\.chains_permuted",
+        where=r"(splice\.chains_permuted|signed\.chain\.list)",
         holds=lambda outcome: outcome.keeps_meaning,
     ),
     Rule(
@@ -444,6 +452,12 @@ ACCEPTANCES: Final = (
         statement="the highest level that is reached counts, wherever it stands; the other judge takes the first",
         holds=_levels_out_of_order,
         where=r"signed\.",
+    ),
+    Rule(
+        name="advisories of the module that runs now",
+        statement="a domain is told the advisories of its launch and of now, apart; the other judge tells the first",
+        where=r"signed\.quote\.",
+        holds=_differs_in_advisories_of_now,
     ),
     Rule(
         name="SGX in versions 4 and 5",
