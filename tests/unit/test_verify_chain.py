@@ -95,6 +95,18 @@ def test_a_root_that_was_read_as_an_anchor_is_verified_once(world: World, monkey
         assert len(verified) == 2 * roots
 
 
+def test_nobody_says_of_a_root_that_it_was_verified(world: World) -> None:
+    """Only reading it does; whoever leaves the word out has the root verified."""
+    make: Any = TrustAnchors
+    with pytest.raises(TypeError):
+        make(world.trust_anchors.fingerprints, (parsed(world, "root"),))
+    world.root.common_name = "Somebody Else"
+    root = parsed(world, "root")
+    with pytest.raises(VerificationError) as caught:
+        documents.verify_root_crl(world.root_crl.der(), root=root)
+    assert caught.value.reason is Reason.CERTIFICATE_ROLE
+
+
 def test_a_root_beside_one_that_was_read_is_not_trusted(world: World) -> None:
     """Another certificate of the same name and key is another root."""
     anchors = TrustAnchors.from_pem(pem(world.root.der()))
