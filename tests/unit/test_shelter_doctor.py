@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from eaa.errors import Reason
 from eaa.evidence.quote import TEEType
-from eaa.shelter.doctor import Finding, Status, doctor_command, examine
+from eaa.shelter.doctor import doctor_command, examine
+from eaa.shelter.findings import Finding, Status
 from eaa.shelter.inspect.uploads import inspect_upload
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
@@ -236,6 +237,19 @@ def test_where_pck_certificates_come_from_is_looked_at_as_well(tmp_path: Path) -
         findings = look(config=path)
     assert {finding.name for finding in findings} >= {"service (pccs_url)", "certificate (pccs_url)"}
     assert failures(findings) == {"service (local_pck_url)": Reason.PCCS_UNREACHABLE}
+
+
+def test_the_files_of_local_cache_only_are_looked_for(tmp_path: Path) -> None:
+    path = tmp_path / "qcnl.conf"
+    path.write_text('{"pccs_url": "http://127.0.0.1:1/", "local_cache_only": true}')
+    environ = {"QCNL_CONF_PATH": str(path), "HOME": str(tmp_path)}
+    statuses = []
+    for _ in range(2):
+        found = examine(pccs=None, ca_file=None, fmspcs=(), environ=environ, clock=lambda: datetime.now(UTC))
+        statuses += [finding.status for finding in found if finding.name == "local cache"]
+        (tmp_path / ".dcap-qcnl").mkdir(exist_ok=True)
+        (tmp_path / ".dcap-qcnl" / "0000000000000000_0000").write_bytes(b"any")
+    assert statuses == [Status.WARNING, Status.OK]
 
 
 def test_an_older_version_is_named_where_it_is_served() -> None:

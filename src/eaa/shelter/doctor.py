@@ -24,6 +24,7 @@ from eaa.program.output import json_option, print_json
 from eaa.program.run import say
 from eaa.shelter.findings import Finding, Status, failed, odd, well
 from eaa.shelter.served import CollateralService, look_at_documents
+from eaa.sources.local_cache import default_cache_folder
 from eaa.sources.pccs import BaseURL
 from eaa.sources.probe import Probed, tls_context
 from eaa.sources.qcnl import MAX_QCNL_SIZE, QCNLConfig, default_qcnl_path, is_json, load_qcnl
@@ -115,6 +116,8 @@ def examine(
             yield failed("configuration", error)
             return
         yield from _lint(path, config)
+        if config.local_cache_only:
+            yield _local_cache(default_cache_folder(environ))
     url = pccs or config.collateral_service
     try:
         base = BaseURL.parse(url)
@@ -164,6 +167,20 @@ def _lint(path: Path, config: QCNLConfig) -> Iterator[Finding]:
     yield well("configuration", f"{path} is sound ({form}); collateral comes from {config.collateral_service}")
     for oddity in oddities(text, config):
         yield odd("configuration", oddity.what, oddity.remedy)
+
+
+def _local_cache(folder: Path) -> Finding:
+    try:
+        count = sum(file.is_file() for file in folder.iterdir())
+    except OSError as error:
+        count, why = 0, f"{folder} cannot be read: {error.strerror}"
+    else:
+        why = f"{folder} holds {count} files"
+    if count:
+        return well("local cache", why)
+    return odd(
+        "local cache", why, "put the files there that Intel's `pcsclient.py cache` makes, or unset local_cache_only"
+    )
 
 
 def _unreached(service: CollateralService, error: Unavailable, ca_file: Path | None) -> Finding:
