@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 from eaa.errors import MalformedInput, Reason
 from eaa.evidence.layout import Reader
@@ -34,6 +34,10 @@ _SIGNATURE_AND_KEY: Final = struct.Struct("<64s 64s")
 _TYPE_AND_SIZE: Final = struct.Struct("<H I")
 # Report, signature, size of the authentication data.
 _QE_PART: Final = struct.Struct(f"<{REPORT_SIZE}s 64s H")
+# All of it up to the QE's authentication data, with its own size in front; the later one with the outer type and size.
+_AUTHENTICATION_DATA: Final = struct.Struct(f"<I 64s 64s {REPORT_SIZE}s 64s H")
+_NESTED_AUTHENTICATION_DATA: Final = struct.Struct(f"<I 64s 64s H I {REPORT_SIZE}s 64s H")
+_BEFORE_NESTED: Final = 64 + 64 + 2 + 4
 
 
 class TEEType(IntEnum):
@@ -190,13 +194,27 @@ class Quote:
     def parse_prefix(cls, raw: bytes) -> tuple[Quote, bytes]:
         """Parse the quote at the start of `raw`; return it and every byte that follows it, unjudged."""
         header, body, reader = _parse_signed_part(raw)
-        signed = raw[: len(raw) - reader.remaining]
-        auth = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
-        trailing = reader.take(reader.remaining, "what follows")
-        fields = _parse_authentication_data(auth, version=header.version)
-        padding = 0 if not trailing or trailing.strip(b"\0") else len(trailing)
-        quote = _new_quote(header=header, body=body, padding=padding, signed_bytes=signed, **fields)
-        object.__setattr__(quote, "raw", raw[: len(raw) - len(trailing)])
+        signed_size = len(raw) - reader.remaining
+        found = _split_authentication_data(raw, signed_size, version=header.version)
+        if found is None:
+            auth = reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
+            found = len(raw) - reader.remaining, *_parse_authentication_data(auth, version=header.version)
+        end, signature, attestation_key, qe_report, qe_report_signature, qe_auth_data, kind, certification_data = found
+        trailing = raw[end:]
+        quote = _new_quote(
+            header=header,
+            body=body,
+            signature=signature,
+            attestation_key=attestation_key,
+            qe_report=EnclaveReport.parse(qe_report),
+            qe_report_signature=qe_report_signature,
+            qe_auth_data=qe_auth_data,
+            certification_data_type=kind,
+            certification_data=certification_data,
+            padding=0 if not trailing or trailing.strip(b"\0") else len(trailing),
+            signed_bytes=raw[:signed_size],
+        )
+        object.__setattr__(quote, "raw", raw[:end])
         return quote, trailing
 
     @property
@@ -282,7 +300,34 @@ def _tee_type(word: int, version: int) -> TEEType:
     return known[word]
 
 
-def _parse_authentication_data(auth: bytes, *, version: int) -> dict[str, Any]:
+_AuthenticationData = tuple[bytes, bytes, bytes, bytes, bytes, int, bytes]
+"""Signature, attestation key, QE report, its signature, QE authentication data, certification data's type and data."""
+
+
+def _split_authentication_data(raw: bytes, at: int, *, version: int) -> tuple[int, *_AuthenticationData] | None:
+    """Return where the quote ends, and what `_parse_authentication_data` returns; None where any size does not fit.
+
+    In a sound quote each size follows from the others, so that all of them are compared at once.
+    """
+    layout = _AUTHENTICATION_DATA if version == 3 else _NESTED_AUTHENTICATION_DATA
+    inner = at + layout.size
+    if inner > len(raw):
+        return None
+    size, signature, attestation_key, *outer, qe_report, qe_report_signature, qe_size = layout.unpack_from(raw, at)
+    behind = inner + qe_size + _TYPE_AND_SIZE.size
+    if behind > len(raw):
+        return None
+    kind, data_size = _TYPE_AND_SIZE.unpack_from(raw, inner + qe_size)
+    end = behind + data_size
+    if end > len(raw) or end != at + 4 + size or data_size > MAX_CERTIFICATION_DATA:
+        return None
+    if outer and outer != [_QE_REPORT_CERTIFICATION, size - _BEFORE_NESTED]:
+        return None
+    qe_auth_data, data = raw[inner : inner + qe_size], raw[behind:end]
+    return end, signature, attestation_key, qe_report, qe_report_signature, qe_auth_data, kind, data
+
+
+def _parse_authentication_data(auth: bytes, *, version: int) -> _AuthenticationData:
     """Take apart the signature data: version 3 in one row, later ones with the QE's part inside type 6."""
     reader = Reader(auth, what="the quote's authentication data", reason=Reason.QUOTE_MALFORMED)
     signature, attestation_key = reader.unpack(_SIGNATURE_AND_KEY, "the quote signature and the attestation key")
@@ -301,15 +346,15 @@ def _parse_authentication_data(auth: bytes, *, version: int) -> dict[str, Any]:
     certification_data_type, size = reader.unpack(_TYPE_AND_SIZE, "the certification data's type and size")
     certification_data = reader.bounded(size, MAX_CERTIFICATION_DATA, "the certification data")
     reader.end()
-    return {
-        "signature": signature,
-        "attestation_key": attestation_key,
-        "qe_report": EnclaveReport.parse(qe_report),
-        "qe_report_signature": qe_report_signature,
-        "qe_auth_data": qe_auth_data,
-        "certification_data_type": certification_data_type,
-        "certification_data": certification_data,
-    }
+    return (
+        signature,
+        attestation_key,
+        qe_report,
+        qe_report_signature,
+        qe_auth_data,
+        certification_data_type,
+        certification_data,
+    )
 
 
 def _u16_prefixed(payload: bytes) -> bytes:
