@@ -21,14 +21,17 @@ import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from granian._granian import CallbackScheduler, RSGIWorker, SocketHolder, WorkerSignal
 from granian.http import HTTP1Settings
 
-from eaa.errors import Misuse, Reason, Unavailable
+from eaa.errors import EAAError, Misuse, Reason, Unavailable
 
+ENGINE_VERSION: Final = "2.8"
+"""Of granian: its minor versions may change what is used here; pyproject.toml names the same."""
 BACKLOG: Final = 1024
 MAX_CONNECTIONS: Final = 4096
 MAX_HEAD: Final = 64 * 1024
@@ -127,8 +130,20 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def engine_failure(why: str) -> Unavailable:
+def is_known_version() -> bool:
+    """Whether the engine is of the version that this file was written for: we make classes of its private module."""
+    return metadata.version("granian").startswith(f"{ENGINE_VERSION}.")
+
+
+def engine_failure(why: str) -> EAAError:
     """Return what is raised where the engine does not do its work."""
+    if not is_known_version():
+        return Misuse(
+            Reason.USAGE,
+            f"the HTTP engine does not serve: granian {metadata.version('granian')} is installed, and {ENGINE_VERSION} "
+            f"is wanted ({why})",
+            hint="`pip install 'inclavare-eaa[pccs]'` installs the version that goes with this program",
+        )
     return Unavailable(
         Reason.CONNECTION_FAILED,
         f"the HTTP engine does not serve: {why}",
