@@ -22,6 +22,7 @@ from eaa.aio.relay import Limits, Relayed, Traffic, pump
 from eaa.aio.stream import AttestedStream
 from eaa.errors import EAAError, Misuse, Reason
 from eaa.tls import bulk as bulk_module
+from eaa.tls import engine
 from eaa.tls.bulk import Buffer, DirectBulk, PublicBulk, bulk
 from eaa.tls.connection import Want
 from support.aio_world import (
@@ -625,9 +626,9 @@ def test_the_gate_is_asked_before_there_is_a_way_into_openssl() -> None:
 
 
 def test_without_what_pyopenssl_keeps_to_itself_its_public_methods_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(bulk_module._ENGINE, tuple), "this release of pyOpenSSL has another inside: adapt tls/bulk.py"
+    assert isinstance(engine.ENGINE, tuple), "this release of pyOpenSSL has another inside: adapt tls/engine.py"
     monkeypatch.delattr(SSL.Connection, "_raise_ssl_error")
-    assert bulk_module._find_engine() is None
+    assert engine._find() is None
     monkeypatch.undo()
     monkeypatch.setattr(bulk_module, "_ENGINE", None)
 

@@ -10,11 +10,10 @@ them. Where a release of pyOpenSSL keeps them elsewhere, its public methods do t
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from OpenSSL import SSL
-
-from eaa.tls.connection import RECORD_SIZE, Connection, Want
+from eaa.tls.connection import MESSAGES_AT_ONCE, RECORD_SIZE, Connection, Want
+from eaa.tls.engine import ENGINE as _ENGINE
 
 
 class Buffer:
@@ -63,7 +62,16 @@ class DirectBulk:
     def receive(self, buffer: Buffer) -> int | Want:
         """Read a record, or part of one; return how many bytes, 0 at a good end, or what reading waits for."""
         read: int = _read(self._pointer, buffer.raw, RECORD_SIZE)
-        return read if read > 0 else self._explain(read, 0)
+        if read > 0:
+            return read
+        outcome = self._explain(read, 0)
+        # It may be a message of TLS's own that was read, with a record behind it; but others have their turn as well.
+        for _ in range(MESSAGES_AT_ONCE):
+            if outcome is not Want.READ or not self._connection.may_have_stopped_short():
+                break
+            read = _read(self._pointer, buffer.raw, RECORD_SIZE)
+            outcome = read if read > 0 else self._explain(read, 0)
+        return outcome
 
     def send(self, buffer: Buffer, size: int) -> int | Want:
         """Write the first `size` bytes, one or more; return how many were taken, or what writing waits for."""
@@ -91,19 +99,6 @@ class DirectBulk:
 
 Bulk = PublicBulk | DirectBulk
 
-
-def _find_engine() -> tuple[Any, Any] | None:
-    """Return pyOpenSSL's way into OpenSSL, None where it has changed."""
-    try:
-        from OpenSSL._util import ffi, lib  # noqa: PLC0415  see the module
-    except ImportError:
-        return None
-    wanted = ("SSL_read", "SSL_write", "SSL_get_error", "SSL_ERROR_WANT_READ", "SSL_ERROR_WANT_WRITE")
-    has_all = all(hasattr(lib, name) for name in wanted) and hasattr(SSL.Connection, "_raise_ssl_error")
-    return (ffi, lib) if has_all else None
-
-
-_ENGINE: Final = _find_engine()
 
 if _ENGINE is not None:
     _read, _write, _get_error = _ENGINE[1].SSL_read, _ENGINE[1].SSL_write, _ENGINE[1].SSL_get_error

@@ -33,6 +33,7 @@ from OpenSSL import SSL, crypto
 from eaa.appraise.result import Accepted, BindingLevel
 from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
+from eaa.tls.engine import found_nothing_to_read, read_one_at_a_time
 from eaa.tls.leaf import read_leaf
 
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
@@ -41,6 +42,8 @@ MAX_CONTROL_BYTES: Final = 1024 * 1024
 """Bytes that `receive_control` hands out in all: a few messages of the exchange, and no way around the gate."""
 RECORD_SIZE: Final = 16 * 1024
 """The most that one read returns; a TLS record holds no more."""
+MESSAGES_AT_ONCE: Final = 16
+"""Messages of TLS's own after the handshake, tickets and new keys, that are read before others have their turn."""
 LEGACY_CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far in the future the certificate of a peer of 2021 may begin: it is made for the connection, by their clock."""
 
@@ -252,6 +255,8 @@ class Connection:
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
         self._ssl.set_app_data(self._leaf)
+        # What was fed is bounded; what a socket brings is not.
+        self._one_at_a_time = sock is not None and read_one_at_a_time(self._ssl)
         if server_side:
             self._ssl.set_accept_state()
         else:
@@ -438,6 +443,10 @@ class Connection:
         self._expected = None
         self._ssl.set_app_data(_FORGOTTEN)
 
+    def may_have_stopped_short(self) -> bool:
+        """Tell whether what has just wanted to read did so after a message of TLS's own, with more behind it."""
+        return self._one_at_a_time and not found_nothing_to_read()
+
     # How it is done.
 
     def _conclude_handshake(self) -> None:
@@ -482,6 +491,14 @@ class Connection:
 
         `at_end` is what it returns where the peer has said that no more will come; without it, that is a failure.
         """
+        outcome = self._attempt_once(operation, at_end)
+        for _ in range(MESSAGES_AT_ONCE):
+            if outcome is not Want.READ or not self.may_have_stopped_short():
+                break
+            outcome = self._attempt_once(operation, at_end)
+        return outcome
+
+    def _attempt_once(self, operation: Callable[[], T], at_end: T | None) -> T | Want:
         if self._failure is not None:
             raise self._failure
         try:
