@@ -26,6 +26,7 @@ from eaa.errors import Misuse, Reason
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
+from eaa.records import quick
 from eaa.verify.dcap import VerifiedQuote
 from eaa.verify.tcb import TCBFacts
 
@@ -104,6 +105,9 @@ class _Finding:
     @classmethod
     def of(cls, *checks: Check, value: ReferenceValue | None = None) -> _Finding:
         return cls(checks, all(check.passed for check in checks), value)
+
+
+_new_accepted: Final = quick(Accepted)
 
 
 class Appraiser:
@@ -188,7 +192,7 @@ class Appraiser:
         }
         found = of_report.passed and of_platform.passed
         if value is not None and found and all(check.passed for check in once):
-            return Accepted(reference_value=value.name, attests=value.attests, **shared)
+            return _new_accepted(reference_value=value.name, attests=value.attests, **shared)
         return Rejected(**shared)
 
     def _find_of_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -33,7 +33,7 @@ from eaa.collateral.x509 import (
     split_pem_chain,
 )
 from eaa.errors import MalformedInput, Reason
-from eaa.records import quick
+from eaa.records import filler, quick
 
 __all__ = [
     "COMPONENTS",
@@ -357,8 +357,9 @@ def _load_pck(spki: bytes) -> EllipticCurvePublicKey:
     return key
 
 
-_new_platform: Final = quick(CertifiedPlatform)
 _OF_PLATFORM: Final = tuple(item.name for item in fields(CertifiedPlatform))
+_read_platform: Final = attrgetter(*_OF_PLATFORM)
+_fill_platform: Final = filler(CertifiedPlatform, _OF_PLATFORM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,7 +377,7 @@ class PCKCertificate(CertifiedPlatform):
     @property
     def platform(self) -> CertifiedPlatform:
         """What is said of the platform, alone."""
-        return _new_platform(**{name: getattr(self, name) for name in _OF_PLATFORM})
+        return _fill_platform(_read_platform(self))
 
     @classmethod
     def parse(cls, raw: bytes) -> PCKCertificate:

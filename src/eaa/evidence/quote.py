@@ -104,9 +104,13 @@ class QuoteHeader:
                 f"the input is no quote of version 3, 4 or 5: its version field says {version}",
                 hint="`shelter inspect` tells what a file is",
             )
-        reader = Reader(raw, what="the quote", reason=Reason.QUOTE_MALFORMED)
-        _, key_type, tee_type, svns, vendor, user_data = reader.unpack(_HEADER, "the header")
-        reader.end()
+        if len(raw) != HEADER_SIZE:
+            raise MalformedInput(
+                Reason.QUOTE_MALFORMED,
+                f"the header of a quote has {HEADER_SIZE} bytes, {len(raw)} were given",
+                hint="the input was cut off or is something else; fetch it again",
+            )
+        _, key_type, tee_type, svns, vendor, user_data = _HEADER.unpack(raw)
         if key_type != ECDSA_P256:
             raise MalformedInput(
                 Reason.ATTESTATION_KEY_TYPE_UNSUPPORTED,

@@ -25,6 +25,7 @@ from eaa.collateral.bundle import Collateral
 from eaa.errors import MalformedInput, Misuse, Reason, Unavailable, VerificationError
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.quote import Quote
+from eaa.records import quick
 from eaa.sources import CollateralSource
 from eaa.verifier.fetching import CLOSE_TIMEOUT, COLLATERAL_LIFETIME, FetchCounters
 from eaa.verifier.platforms import Model
@@ -84,6 +85,7 @@ class Judgement:
         return self.result.checks
 
 
+_new_judgement: Final = quick(Judgement)
 _Asked = tuple[bytes, Role, BindingLevel, bytes]
 """Evidence, the role in which it appeared, its binding and the report data that it has to contain."""
 
@@ -414,7 +416,7 @@ class Verifier:
             floor=None if self._floor is None else self._floor.raise_to(evaluation_numbers(verified)),
         )
         if self._pins is None:
-            return Judgement(verified=verified, result=appraise())
+            return _new_judgement(verified=verified, result=appraise())
         pins = self._pins.read()
         result = appraise(pins=pins)
         # Only what passes every other check is pinned. Whoever else saw the value meanwhile was first: judge again.
