@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from eaa.collateral.bundle import Collateral
 from eaa.errors import EAAError, MalformedInput, Reason, VerificationError
+from eaa.evidence import quote
 from eaa.evidence.quote import HEADER_SIZE, MAX_QUOTE_SIZE, Quote, QuoteHeader, TEEType
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
@@ -50,6 +51,34 @@ def test_every_strict_prefix_of_a_quote_is_malformed(tee: TEEType, version: int)
 @pytest.mark.parametrize("name", ["automata/quotev3.bin", "dcap-qvl/tdx_quote"])
 def test_every_strict_prefix_of_a_real_quote_is_malformed(name: str) -> None:
     assert_every_strict_prefix_is_malformed(real(name))
+
+
+@pytest.mark.parametrize(("tee", "version"), WORLDS)
+@given(data=st.data())
+def test_the_quick_reading_of_authentication_data_is_the_thorough_one(
+    tee: TEEType, version: int, data: st.DataObject
+) -> None:
+    """Where all sizes fit at once, walking through them finds the same; sizes are what is changed."""
+    raw = bytearray(made(tee, version))
+    at = HEADER_SIZE + (EnclaveReport.SIZE if tee is TEEType.SGX else TDReport.SIZE)
+    begin = at + 4 + 64 + 64 + (6 if version > 3 else 0) + EnclaveReport.SIZE + 64
+    certification = begin + 2 + int.from_bytes(raw[begin : begin + 2], "little")
+    sizes = [*range(at, at + 4), *range(at + 132, at + 138), begin, begin + 1, *range(certification, certification + 6)]
+    for place, octet in data.draw(st.dictionaries(st.sampled_from(sizes), st.integers(0, 255), max_size=3)).items():
+        raw[place] = octet
+    shown = bytes(raw) + data.draw(st.binary(max_size=40))
+    split = quote._split_authentication_data(shown, at, version=version)
+    if split is not None:
+        end, *fields = split
+        assert int.from_bytes(shown[at : at + 4], "little") == end - at - 4
+        assert tuple(fields) == quote._parse_authentication_data(shown[at + 4 : end], version=version)
+
+
+@pytest.mark.parametrize(("tee", "version"), WORLDS)
+def test_authentication_data_of_sound_quotes_takes_the_quick_way(tee: TEEType, version: int) -> None:
+    raw = made(tee, version)
+    at = HEADER_SIZE + (EnclaveReport.SIZE if tee is TEEType.SGX else TDReport.SIZE)
+    assert quote._split_authentication_data(raw, at, version=version) is not None
 
 
 @given(raw=st.binary(max_size=2000))
