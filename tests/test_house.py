@@ -115,6 +115,9 @@ OUTSIDE_WORLD: Final = frozenset(
 )
 """Names, and everything under them, that no pure room mentions. Randomness is not among them: keys need it."""
 
+WRITES_FUNCTIONS: Final[dict[str, frozenset[str]]] = {"records.py": frozenset({"builtins.exec"})}
+"""The one file that writes functions, as `dataclasses` does: of the names of our own fields, when we are imported."""
+
 WALL_CLOCK: Final = frozenset(
     {
         *("datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today"),
@@ -281,7 +284,7 @@ def test_a_pure_room_never_touches_the_outside_world(room: str) -> None:
         at(path, mention)
         for path in files_of(room)
         for mention in mentions_of(path)
-        if falls_under(mention.name, OUTSIDE_WORLD)
+        if falls_under(mention.name, OUTSIDE_WORLD - WRITES_FUNCTIONS.get(relative(path), frozenset()))
     }
     assert touched == set()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
@@ -21,12 +21,12 @@ from eaa.appraise.platforms import PlatformPins, allowed_platform_check, pinned_
 from eaa.appraise.policy import Policy
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
 from eaa.appraise.report_checks import field_of, report_checks
-from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
+from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role, new_check
 from eaa.errors import Misuse, Reason
 from eaa.evidence.eventlog import EventLog
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tdx import TDReport
-from eaa.records import quick
+from eaa.records import filler, quick
 from eaa.verify.dcap import VerifiedQuote
 from eaa.verify.tcb import TCBFacts
 
@@ -199,7 +199,7 @@ class Appraiser:
         return _remembered(
             self._of_reports,
             (trust_anchor, *_but_report_data(report)),
-            lambda _: self._judge_report(replace(report, report_data=bytes(64)), trust_anchor),
+            lambda _: self._judge_report(_without_report_data(report), trust_anchor),
         )
 
     def _judge_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:
@@ -249,6 +249,18 @@ def _but_report_data(report: EnclaveReport | TDReport) -> tuple[object, ...]:
 _READERS: Final[dict[type, Callable[[object], Any]]] = {}
 
 
+def _without_report_data(report: EnclaveReport | TDReport) -> EnclaveReport | TDReport:
+    kind, *values = _but_report_data(report)
+    if kind not in _WRITERS:
+        names = [item.name for item in fields(report) if item.name != "report_data"]
+        _WRITERS[type(report)] = filler(type(report), [*names, "report_data"])
+    made: EnclaveReport | TDReport = _WRITERS[type(report)]((*values, bytes(64)))
+    return made
+
+
+_WRITERS: Final[dict[type, Callable[[Iterable[object]], Any]]] = {}
+
+
 def reject_missing_evidence(*, role: Role) -> Rejected:
     """Return the answer to a peer that has shown no evidence at all."""
     return Rejected(
@@ -257,7 +269,7 @@ def reject_missing_evidence(*, role: Role) -> Rejected:
         evidence_digest=bytes(32),
         report_data=bytes(64),
         checks=(
-            Check(
+            new_check(
                 name="evidence",
                 passed=False,
                 reason=Reason.NO_EVIDENCE,
@@ -353,7 +365,7 @@ def _unlike(report: EnclaveReport | TDReport, value: ReferenceValue) -> list[str
 def _reference_checks(report: EnclaveReport | TDReport, match: _Match, role: Role) -> list[Check]:
     value = match.value
     checks = [
-        Check(
+        new_check(
             name="measurement",
             passed=value is not None,
             reason=match.reason,
@@ -368,7 +380,7 @@ def _reference_checks(report: EnclaveReport | TDReport, match: _Match, role: Rol
         for name, digest in value.pins.items():
             shown = field_of(report, name)
             checks.append(
-                Check(
+                new_check(
                     name=_PIN_CHECKS.get(name, f"reference_{name}"),
                     passed=name not in unlike,
                     reason=_PIN_REASONS.get(name, Reason.MEASUREMENT_MISMATCH),

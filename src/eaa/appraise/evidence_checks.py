@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from eaa.appraise.floor import EvaluationFloor, evaluation_numbers
 from eaa.appraise.policy import Policy
-from eaa.appraise.result import BindingLevel, Check
+from eaa.appraise.result import BindingLevel, Check, new_check
 from eaa.errors import Reason
 from eaa.evidence.eventlog import RTMRS, EventLog
 from eaa.evidence.sgx import EnclaveReport
@@ -30,7 +30,7 @@ def report_data_check(actual: bytes, expected: bytes | None) -> list[Check]:
     if expected is None:
         return []
     return [
-        Check(
+        new_check(
             name="report_data",
             passed=actual == expected,
             reason=Reason.REPORT_DATA_MISMATCH,
@@ -47,7 +47,7 @@ def binding_check(session: SessionBinding | None, policy: Policy) -> list[Check]
     if session is None:
         return []
     return [
-        Check(
+        new_check(
             name="binding",
             passed=session.level >= policy.minimum_binding,
             reason=Reason.BINDING_TOO_WEAK,
@@ -66,7 +66,7 @@ def event_log_checks(report: EnclaveReport | TDReport, event_log: EventLog | Non
     replayed = event_log.replay()
     shown = [getattr(report, f"rtmr{number}", None) for number in range(RTMRS)]
     return [
-        Check(
+        new_check(
             name=f"event_log_rtmr{number}",
             passed=value == replayed[number],
             reason=Reason.EVENT_LOG_MISMATCH,
@@ -86,7 +86,7 @@ def floor_check(verified: VerifiedQuote, floor: EvaluationFloor | None) -> list[
     numbers = evaluation_numbers(verified)
     seen = {key: floor.numbers.get(key, 0) for key in numbers}
     return [
-        Check(
+        new_check(
             name="evaluation_floor",
             passed=all(number >= seen[key] for key, number in numbers.items()),
             reason=Reason.EVALUATION_NUMBER_TOO_LOW,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from eaa.appraise.policy import Policy
-from eaa.appraise.result import Check
+from eaa.appraise.result import Check, new_check
 from eaa.errors import Reason
 from eaa.verify.dcap import VerifiedQuote
 from eaa.verify.tcb import TCBStatus
@@ -72,7 +72,7 @@ def platform_checks(platform: PlatformFacts, policy: Policy, lateness: Lateness 
         _status(platform, policy, lateness),
         *_advisories(platform, policy),
         *_configuration(platform, policy),
-        Check(
+        new_check(
             name="evaluation_number",
             passed=platform.tcb_evaluation_data_number >= policy.minimum_evaluation_number,
             reason=Reason.EVALUATION_NUMBER_TOO_LOW,
@@ -91,7 +91,7 @@ def _status(platform: PlatformFacts, policy: Policy, lateness: Lateness | None) 
     expected = " or ".join(policy.allowed_tcb_statuses)
     expected += "".join(f", or {status} for {limit.days} days" for status, limit in policy.status_grace)
     late = "" if allowed or lateness is None else _late(lateness)
-    return Check(
+    return new_check(
         name="tcb_status",
         passed=allowed or _within_grace(grace.get(platform.tcb_status), lateness),
         reason=Reason.TCB_STATUS_NOT_ALLOWED,
@@ -128,7 +128,7 @@ def _advisories(platform: PlatformFacts, policy: Policy) -> list[Check]:
         ),
     )
     return [
-        Check(
+        new_check(
             name=name,
             passed=not wrong,
             reason=Reason.ADVISORY_NOT_ALLOWED,
@@ -150,7 +150,7 @@ def _configuration(platform: PlatformFacts, policy: Policy) -> list[Check]:
     )
     words = {True: "yes", False: "no", None: "its PCK certificate does not tell"}
     return [
-        Check(
+        new_check(
             name=name,
             passed=value is False,
             reason=Reason.PLATFORM_NOT_ALLOWED,
@@ -173,7 +173,7 @@ def _freshness(policy: Policy, lateness: Lateness | None) -> Check:
     )
     limits = {name: policy.grace_of(name) for name in ("TCB Info", "QE identity", "CRL")}
     told = {f"{limit} past its nextUpdate" for limit in limits.values()}
-    return Check(
+    return new_check(
         name="collateral_freshness",
         passed=passed,
         reason=Reason.COLLATERAL_EXPIRED,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from eaa.appraise.result import Check, Role
+from eaa.appraise.result import Check, Role, new_check
 from eaa.errors import Misuse, Reason
 from eaa.verify.dcap import VerifiedQuote
 
@@ -91,7 +91,7 @@ def allowed_platform_check(verified: VerifiedQuote, allowed: tuple[PlatformID, .
     ids = platform_ids(verified)
     more = [f"{len(allowed) - MAX_LISTED} more"] if len(allowed) > MAX_LISTED else []
     return [
-        Check(
+        new_check(
             name="platform",
             passed=any(one in allowed for one in ids),
             reason=Reason.PLATFORM_NOT_PINNED,
@@ -192,7 +192,7 @@ def pinned_platform_check(verified: VerifiedQuote, pins: PlatformPins | None, ke
     # Every id that was recorded must be there again: a new registration of a machine has new keys.
     passed = bool(ids) if pin is None else set(pin.ids) <= set(ids)
     return [
-        Check(
+        new_check(
             name="pinned_platform",
             passed=passed,
             reason=Reason.PLATFORM_NOT_PINNED,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from eaa.appraise.policy import OPTIONAL_TD_ATTRIBUTES, Policy
-from eaa.appraise.result import Check
+from eaa.appraise.result import Check, new_check
 from eaa.errors import Reason
 from eaa.evidence.sgx import EnclaveReport, SGXAttribute
 from eaa.evidence.tdx import TDAttribute, TDReport, TDReport15
@@ -79,7 +79,7 @@ def field_of(report: Report, name: str) -> bytes | int | None:
 
 def _debug(report: Report, policy: Policy) -> Check:
     bits = report.tud_bits if isinstance(report, TDReport) else TDAttribute.DEBUG
-    return Check(
+    return new_check(
         name="debug",
         passed=not report.is_debug or policy.dangerous_accept_debug_enclaves,
         reason=Reason.DEBUG_ENCLAVE,
@@ -93,7 +93,7 @@ def _debug(report: Report, policy: Policy) -> Check:
 
 
 def _sept_ve(report: TDReport, policy: Policy) -> Check:
-    return Check(
+    return new_check(
         name="sept_ve_disable",
         passed=report.disables_sept_ve or policy.dangerous_accept_sept_ve,
         reason=Reason.TD_ATTRIBUTE_MISSING,
@@ -109,7 +109,7 @@ def _td_attributes(report: TDReport, policy: Policy) -> Check:
     shown = _names_of(int.from_bytes(report.td_attributes, "little") & ~_OF_TUD)
     surplus = [name for name in shown if name not in allowed]
     hints = [_ATTRIBUTE_HINTS[name] for name in surplus if name in _ATTRIBUTE_HINTS]
-    return Check(
+    return new_check(
         name="td_attributes",
         passed=not surplus,
         reason=Reason.TD_ATTRIBUTE_NOT_ALLOWED,
@@ -131,7 +131,7 @@ def _service_domains(report: TDReport, policy: Policy) -> Check:
     may_be_bound = report.is_migratable and "MIGRATABLE" in policy.allowed_td_attributes
     told = isinstance(report, TDReport15) or not may_be_bound
     named = " or ".join(digest.hex() for digest in policy.mr_service_tds)
-    return Check(
+    return new_check(
         name="service_td",
         passed=told and all(digest in policy.mr_service_tds for digest in bound),
         reason=Reason.SERVICE_TD_NOT_ALLOWED,
@@ -146,7 +146,7 @@ def _service_domains(report: TDReport, policy: Policy) -> Check:
 def _allowed_digest(report: Report, policy: Policy, row: _Constraint) -> Check:
     allowed = getattr(policy, row.policy)
     value = field_of(report, row.field)
-    return Check(
+    return new_check(
         name=row.field,
         passed=value in allowed,
         reason=row.reason,
@@ -159,7 +159,7 @@ def _allowed_digest(report: Report, policy: Policy, row: _Constraint) -> Check:
 
 def _product(report: Report, product: int) -> Check:
     value = field_of(report, "isv_prod_id")
-    return Check(
+    return new_check(
         name="isv_prod_id",
         passed=value == product,
         reason=Reason.PRODUCT_MISMATCH,
@@ -172,7 +172,7 @@ def _product(report: Report, product: int) -> Check:
 
 def _minimum(report: Report, name: str, minimum: int) -> Check:
     value = field_of(report, name)
-    return Check(
+    return new_check(
         name=name,
         passed=isinstance(value, int) and value >= minimum,
         reason=Reason.SVN_TOO_LOW,

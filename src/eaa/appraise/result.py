@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from eaa.errors import Reason
+from eaa.records import quick
 
 
 class Role(StrEnum):
@@ -59,6 +61,10 @@ class Check:
     clause: str
     """The policy field, reference value or specification that asks for it."""
     hint: str | None = None
+
+
+new_check: Final = quick(Check)
+"""Makes one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
