@@ -176,6 +176,18 @@ class _SocketLink:
     def pull(self, _connection: Connection) -> None:
         """Do nothing: OpenSSL looks into the socket itself."""
 
+    def may_have_more(self, connection: Connection) -> bool:
+        """Tell whether there is anything that a TLS object could find; looking for it in vain takes it longer."""
+        if not connection.has_read_ahead():
+            try:
+                self.socket.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # OpenSSL will find the same, and say what it is.
+                return True
+        return True
+
     def push(self, _connection: Connection) -> None:
         """Do nothing: bytes are on the socket already."""
 
@@ -227,6 +239,9 @@ class _StreamLink:
         data = self.outer.receive_now(READ_SIZE)
         if isinstance(data, bytes):
             connection.feed(data)
+
+    def may_have_more(self, _connection: Connection) -> bool:
+        return True
 
     def push(self, connection: Connection) -> None:
         if data := connection.take():
@@ -663,7 +678,7 @@ class AttestedStream:
         """Tell, without waiting, whether the peer has sent more than was read. Raises PeerMisbehaved."""
         self._require_open()
         self._link.pull(self._connection)
-        return self._connection.has_more()
+        return self._link.may_have_more(self._connection) and self._connection.has_more()
 
     async def _give_way(self) -> None:
         if self._in_a_row >= RECORDS_IN_A_ROW:

@@ -510,8 +510,8 @@ def parse_time(tag: int, content: bytes) -> datetime:
         raise _malformed("a date of the certificate is not written as RFC 5280 has it")
     try:
         # Two digits at a time: strptime takes ten times as long, and there are two dates in every handshake.
-        month, day, hour, minute, second = [int(text[at : at + 2]) for at in (4, 6, 8, 10, 12)]
-        return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC)
+        date = int(text[:4]), int(text[4:6]), int(text[6:8])
+        return datetime(*date, int(text[8:10]), int(text[10:12]), int(text[12:14]), tzinfo=UTC)
     except ValueError as error:
         raise _malformed("a date of the certificate is no date") from error
 

@@ -23,7 +23,7 @@ from eaa.aio.workers import with_workers
 from eaa.appraise.result import BindingLevel, Role
 from eaa.attesters import Attester
 from eaa.collateral.bundle import Collateral
-from eaa.errors import EAAError, Misuse, Reason, Unavailable
+from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Unavailable
 from eaa.evidence.quote import Quote
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tagged import Endorsements
@@ -320,7 +320,7 @@ async def visit_legacy(address: Address, side: LegacySide, *, verdictd: bool = F
         async with deadline(GREETING_TIMEOUT, "the server's answer to a greeting"):
             said = VERDICTD_ECHO if verdictd else GREETING.encode()
             await stream.write(said)
-            heard = await stream.read()
+            heard = await _hear(stream)
         reply = parse_verdictd_echo(heard) if verdictd else parse_greeting_reply(heard, sent=said)
         await stream.close()
     finally:
@@ -328,3 +328,18 @@ async def visit_legacy(address: Address, side: LegacySide, *, verdictd: bool = F
     judgement = stream.judgement
     assert judgement is None or isinstance(judgement, Judgement)
     return judgement, reply
+
+
+async def _hear(stream: AttestedStream) -> bytes:
+    try:
+        return await stream.read()
+    except PeerMisbehaved as error:
+        if error.reason is not Reason.PEER_CLOSED:
+            raise
+        # Whoever judges a certificate does so after the handshake, and the greeting has no message for a refusal.
+        raise PeerMisbehaved(
+            Reason.PEER_CLOSED,
+            "the server closed the connection in place of an answer to the greeting",
+            hint="that is how a server of this kind refuses a client; it cannot say why, but its log may: does it "
+            "demand evidence (--mutual, --attester), and does it accept this side's?",
+        ) from error
