@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -18,7 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from eaa.aio import open_attested_connection
 from eaa.aio.net import TLS_OVERLOADED
+from eaa.errors import EAAError, Reason
+from support.peers import verifier_of
 from support.system import Running, Site, run
 
 PATIENCE = 30.0
@@ -115,6 +119,43 @@ def test_two_workers_share_what_comes_and_survive_the_death_of_one(site: Site) -
         assert before[1] in children_of(relay)
         assert relay.stop() == 128 + signal.SIGTERM
         assert not any(is_running(pid) for pid in before)
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_in_a_burst_takes_its_own_sessions_with_it_and_no_others(site: Site) -> None:
+    """A thousand attested sessions, a hundred at a time; the one worker dies with a third of them done."""
+    burst, at_once = 1000, 100
+    outcomes: Counter[str] = Counter()
+    verifier = verifier_of(site)
+
+    async def visit(address: str, victim: int, turn: asyncio.Semaphore) -> None:
+        async with turn, asyncio.timeout(60):
+            try:
+                stream = await open_attested_connection(relay=address, verifier=verifier)
+            except EAAError as error:
+                outcomes[error.reason] += 1
+            else:
+                outcomes["served"] += 1
+                stream.abort()
+                if outcomes["served"] == burst // 3:
+                    os.kill(victim, signal.SIGKILL)
+
+    async def main(address: str, victim: int) -> None:
+        turn = asyncio.Semaphore(at_once)
+        async with asyncio.TaskGroup() as visits:
+            for _ in range(burst):
+                visits.create_task(visit(address, victim, turn))
+
+    with served(site, "--metrics", METRICS) as relay:
+        listening, metrics = metrics_of(relay)
+        until(lambda: is_ready(metrics), "all workers to be ready")
+        asyncio.run(main(listening, children_of(relay)[0]))
+        assert outcomes.total() == burst
+        # Those who were being served by it or waited for it, which is about half of a hundred.
+        assert outcomes["served"] >= burst - at_once
+        assert set(outcomes) <= {"served", Reason.PEER_CLOSED, Reason.CONNECTION_FAILED, Reason.TLS_HANDSHAKE}
+        until(lambda: is_ready(metrics), "all workers to be ready again")
+        assert site.shelter(listening).code == 0
 
 
 def test_limits_are_those_of_the_service_and_not_of_each_worker(site: Site) -> None:
