@@ -448,6 +448,12 @@ ACCEPTANCES: Final = (
         where=r"signed\.sgx_extension\.pce_svn",
     ),
     Rule(
+        name="SVN of a TDX module",
+        statement="an ISVSVN is a number up to 65535; a module's own is one byte, and reaches no level beyond",
+        says="expected u8",
+        where=r"signed\.tcb_info\.module\.level\.isvsvn",
+    ),
+    Rule(
         name="order of levels",
         statement="the highest level that is reached counts, wherever it stands; the other judge takes the first",
         holds=_levels_out_of_order,

@@ -64,7 +64,7 @@ NOTICED_BY: Final[dict[str, tuple[str, ...]]] = {
         "unit/test_verify_boundaries.py",
         *_VERIFY,
     ),
-    "verify/dcap.py": ("unit/test_verify_boundaries.py", *_VERIFY),
+    "verify/dcap.py": ("unit/test_verify_boundaries.py", "unit/test_verify_chain.py", *_VERIFY),
     "verify/documents.py": ("unit/test_verify_chain.py", *_VERIFY),
     "verify/steps.py": ("unit/test_verify_steps.py", "conformance/test_matrix.py"),
     "verify/cache.py": (
