@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -27,6 +28,7 @@ from support.pccs import (
     RunningPCCS,
     encode,
     environment,
+    pckcert_query,
     platform,
     running_pccs,
     upload_body,
@@ -71,6 +73,29 @@ def test_headers_that_clients_look_for_survive_the_engine(pccs: RunningPCCS) -> 
     assert answer.headers["content-length"] == str(len(answer.body))
     assert answer.headers["server"] == "eaa-pccs"
     assert not {"x-powered-by", "cache-control", "transfer-encoding"} & set(answer.headers)
+
+
+READS: Final = (
+    TCB,
+    f"{V4}/qe/identity",
+    f"{V4}/qve/identity",
+    f"{V4}/pckcrl?ca=platform",
+    f"{V4}/pckcrl?ca=platform&encoding=der",
+    f"{V4}/rootcacrl",
+    f"{V4}/pckcert?{pckcert_query(upload_document())}",
+)
+
+
+@pytest.mark.parametrize("target", READS)
+def test_an_answer_that_is_ready_is_the_answer_that_was_rendered(pccs: RunningPCCS, target: str) -> None:
+    """What comes from the engine's own thread differs from what is rendered in its Request-ID and in nothing else."""
+    pccs.get(target)
+    ready, again = pccs.get(target), pccs.get(target)
+    rendered = pccs.get(f"{target}{'&' if '?' in target else '?'}other=1")
+    each = [{**answer.headers, "date": "", "request-id": ""} for answer in (ready, again, rendered)]
+    assert each[0] == each[1] == each[2]
+    assert ready.body == again.body == rendered.body
+    assert len({answer.headers["request-id"] for answer in (ready, again, rendered)}) == 3
 
 
 def test_head_options_and_conditions_survive_it_too(pccs: RunningPCCS) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,7 +22,7 @@ from eaa.pccs.observing import Nobody, Observer
 from eaa.pccs.places import Place
 from eaa.pccs.records import Document, DocumentKey, Kind, Platform
 from eaa.pccs.store import Store
-from eaa.pccs.uploads import RawTCB, UploadedDocument
+from eaa.pccs.uploads import RawTCB
 from eaa.pccs.verification import Vouched, told
 from eaa.pccs.wire import HTML, JSON, Refusal, Request, Response, Status, warning
 from eaa.sources.selection import Candidate, Levels, SelectionError, select
@@ -290,18 +289,7 @@ def _with_end(response: Response, what: str, verified: VerifiedDocument, *, now:
 
 
 def _verification(document: Document) -> _Verify:
-    """Return what verifies a document of its kind, and that it is what it is kept as."""
-    key = document.key
-    chain = unquote_to_bytes(document.chain or "")
-    if key.kind is Kind.ROOT_CRL:
-        return lambda vouched: vouched.root_crl(document.body)
-    if key.kind is Kind.PCK_CRL:
-        return lambda vouched: vouched.pck_crl(document.body, chain=chain)
-    tee = key.tee or ("TDX" if key.name == "TD_QE" else "SGX")
-    kept_as = UploadedDocument(name=key.name, tee=tee, update=key.update_type, text=document.body)
-    if key.kind is Kind.TCB_INFO:
-        return lambda vouched: vouched.tcb_info(kept_as, chain=chain)
-    return lambda vouched: vouched.identity(kept_as, chain=chain)
+    return lambda vouched: vouched.document(document)
 
 
 def _read(tcbm: str, pem: str) -> Candidate:

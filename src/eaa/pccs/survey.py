@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from eaa.errors import EAAError, MalformedInput, Reason
 from eaa.pccs.forecast import Forecast, forecast
 from eaa.pccs.records import Document, DocumentKey, Kind
 from eaa.pccs.store import Store
-from eaa.pccs.uploads import UploadedDocument
 from eaa.pccs.verification import Vouched
 from eaa.pccs.wire import Refusal
 from eaa.verifier import TrustAnchors
-from eaa.verifier.documents import VerifiedDocument
 
 ENDS_SOON: Final = timedelta(days=7)
 
@@ -173,7 +170,7 @@ def _entry(document: Document, vouched: Vouched | EAAError | Refusal, now: datet
     try:
         if not isinstance(vouched, Vouched):
             raise vouched
-        verified = _verified(document, vouched)
+        verified = vouched.document(document)
         ends, state = verified.expires, State.EXPIRED
         verified.require_current(now=now)
         state = State.ENDS_SOON if ends - now < ends_soon else State.VALID
@@ -196,22 +193,6 @@ def _entry(document: Document, vouched: Vouched | EAAError | Refusal, now: datet
         reason=reason,
         why=why,
     )
-
-
-def _verified(document: Document, vouched: Vouched) -> VerifiedDocument:
-    key = document.key
-    chain = unquote_to_bytes(document.chain or "")
-    tee = "TDX" if key.name == "TD_QE" else key.tee or "SGX"
-    kept = UploadedDocument(name=key.name, tee=tee, update=key.update_type, text=document.body)
-    match key.kind:
-        case Kind.TCB_INFO:
-            return vouched.tcb_info(kept, chain=chain)
-        case Kind.IDENTITY:
-            return vouched.identity(kept, chain=chain)
-        case Kind.PCK_CRL:
-            return vouched.pck_crl(document.body, chain=chain)
-        case Kind.ROOT_CRL:
-            return vouched.root_crl(document.body)
 
 
 def _what(key: DocumentKey) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from eaa.collateral.x509 import Certificate, parse_pem_chain
 from eaa.errors import EAAError, MalformedInput, VerificationError
-from eaa.pccs.records import Supplement
+from eaa.pccs.records import Document, Kind, Supplement
 from eaa.pccs.uploads import CAS, IDENTITY, TCB_INFO, Upload, UploadedDocument
 from eaa.pccs.wire import Refusal, Status
 from eaa.sources.selection import Candidate
@@ -101,6 +101,22 @@ class Vouched:
         said = (verified.identity.id, _TEES[verified.identity.id])
         _require_place(said == (document.name, document.tee), f"the {document.name} identity", said)
         return verified
+
+    def document(self, document: Document) -> VerifiedDocument:
+        """Verify a document that is kept, under the chain it is kept with, and that it is what it is kept as."""
+        key = document.key
+        chain = unquote_to_bytes(document.chain or "")
+        tee = "TDX" if key.name == "TD_QE" else key.tee or "SGX"
+        kept_as = UploadedDocument(name=key.name, tee=tee, update=key.update_type, text=document.body)
+        match key.kind:
+            case Kind.TCB_INFO:
+                return self.tcb_info(kept_as, chain=chain)
+            case Kind.IDENTITY:
+                return self.identity(kept_as, chain=chain)
+            case Kind.PCK_CRL:
+                return self.pck_crl(document.body, chain=chain)
+            case Kind.ROOT_CRL:
+                return self.root_crl(document.body)
 
 
 def _require_place(fits: bool, place: str, said: tuple[str, ...]) -> None:  # noqa: FBT001  a condition, as in assert
