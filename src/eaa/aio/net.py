@@ -458,7 +458,7 @@ class Service:
         task.add_done_callback(lambda task: self._ended(task, beginner))
 
     def _ended(self, task: asyncio.Task[None], beginner: HalfOpen) -> None:
-        # Not for the task to do: one that is cancelled before its first turn does nothing at all.
+        # A task that is cancelled before its first turn has done nothing at all.
         beginner.sock.close()
         beginner.leave()
         self._tasks.discard(task)
@@ -674,6 +674,8 @@ async def _serve(handler: Handler, sock: socket.socket, peer: str, number: int) 
             Reason.INTERNAL,
             extra={"event": "connection.failed"},
         )
+    finally:
+        sock.close()
 
 
 def _peer_name(sock: socket.socket, peer: object, number: int) -> str:
