@@ -511,6 +511,28 @@ def test_a_stream_that_is_closed_here_touches_its_descriptor_no_more(place: Plac
     run(main())
 
 
+def test_the_last_words_of_an_exchange_go_in_one_record_with_what_is_written_first(place: Place) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            server._send_ahead(b"accept ")
+            server.write(b"and hello")
+            assert await client.read() == b"accept and hello"
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["nothing", "drain", "finish", "part"])
+def test_they_are_sent_without_it_as_well(place: Place, end: str) -> None:
+    async def main() -> None:
+        async with streams(place) as (client, server):
+            server._send_ahead(b"accept")
+            if end != "nothing":
+                await getattr(server, end)()
+            assert await read_exactly(client, 6) == b"accept"
+
+    run(main())
+
+
 # --- cancellation and time
 
 
