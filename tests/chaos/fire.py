@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import resource
 import signal
 import socket
@@ -277,22 +278,36 @@ def test_a_full_disk_refuses_what_must_be_remembered_and_is_forgotten_once_there
         assert floor.stat().st_size > 0
 
 
-def test_a_log_on_a_full_disk_keeps_nobody_from_being_served(site: Site, tmp_path: Path) -> None:
+def test_a_log_on_a_full_disk_keeps_nobody_from_being_served_and_goes_on_once_there_is_room(
+    site: Site, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
     workload, relay = f"unix://{tmp_path}/workload", f"unix://{tmp_path}/relay"
     with application("echo", tmp_path) as (_, app), contextlib.ExitStack() as stack:
-        full = stack.enter_context(Path("/dev/full").open("wb"))
+        file = stack.enter_context(log.open("ab"))
+        processes = []
         for program, *options in (
             ("enclave-tls-server", "--listen", workload, "--app", app, *site.attested("workload")),
             ("inclavared", "--listen", relay, "--xfer", workload, *site.attested("relay")),
         ):
-            command = [str(part) for part in (BIN / program, "--mutual", *options, *site.judging)]
-            process = subprocess.Popen(command, stderr=full, stdout=full, stdin=subprocess.DEVNULL)
+            # No file of these processes may get any bytes: Linux answers EFBIG as it would ENOSPC.
+            limited = ("prlimit", "--fsize=0:unlimited", BIN / program)
+            command = [str(part) for part in (*limited, "--mutual", *options, *site.judging)]
+            process = subprocess.Popen(command, stderr=file, stdout=file, stdin=subprocess.DEVNULL)
             stack.callback(process.wait, PATIENCE)
             stack.callback(process.terminate)
+            processes.append(process.pid)
             eventually((tmp_path / options[1].rpartition("/")[2]).exists, what=program)
         eventually(lambda: site.shelter(relay, "--no-greeting").code == 0)
         with connected(site, relay) as shelter:
-            assert there_and_back(shelter.address(), pattern(MEBIBYTE))
+            local = shelter.address()
+            assert there_and_back(local, pattern(MEBIBYTE))
+            assert log.read_bytes() == b""
+            for pid in processes:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            assert there_and_back(local, pattern(MEBIBYTE))
+        said = re.compile(b"(inclavared|enclave-tls-server): info: .*done: ")
+        eventually(lambda: len(set(said.findall(log.read_bytes()))) == 2, what="a line of each")
 
 
 # --- time

@@ -2,13 +2,14 @@
 
     python -m support.shifted FILE PROGRAM [OPTION ...]
 
-The file may be written at any time, so the clock jumps in a running process. Only what judges and makes dates follows
-it; timeouts are counted by the monotonic clock, which nobody can set.
+The file may be written at any time, so the clock jumps in a running process. What judges and makes dates follows it;
+timeouts are counted by the monotonic clock, which nobody can set.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,9 @@ def follow(path: Path) -> None:
     # The function is a default argument in many places, so it is kept and what it does is replaced.
     verifier._ahead = lambda: timedelta(seconds=float(path.read_text()))  # type: ignore[attr-defined]
     verifier.wall_clock.__code__ = shifted.__code__
+    # A timeout by the wrong clock shows as well.
+    unshifted = time.time
+    time.time = lambda: unshifted() + verifier._ahead().total_seconds()  # type: ignore[attr-defined]
     for kind in (Identity, LegacyIdentity):
         defaults = kind.__init__.__kwdefaults__
         assert defaults is not None

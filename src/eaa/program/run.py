@@ -43,9 +43,11 @@ def say(program: str, message: str, *, kind: str = "error", hint: str | None = N
         click.echo(f"{program}: {kind}: {message}", err=True)
         if hint:
             click.echo(f"{program}: hint: {hint}", err=True)
-    except OSError:
-        # Nobody can be told that nobody can be told; the exit code still says how it ended.
-        _silence(sys.stderr)
+    except OSError as error:
+        # Nobody can be told that nobody can be told; the exit code still says how it ended. But a disk that is full may
+        # have room again.
+        if error.errno not in _CANNOT_WRITE:
+            _silence(sys.stderr)
 
 
 def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
@@ -146,6 +148,11 @@ def _flush_and_exit(name: str, code: int) -> NoReturn:
         code = EXIT_BROKEN_PIPE
     except OSError as error:
         code = _report_full(name, error)
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
     sys.exit(code)
 
 
