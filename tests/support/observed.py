@@ -18,7 +18,6 @@ from importlib.metadata import entry_points
 
 from eaa.aio import attestation, stream
 from eaa.aio.net import Service
-from eaa.inclavared import first_words
 from eaa.workload import application, service
 
 _start = Service.start
@@ -42,9 +41,6 @@ def _be_impatient(patience: float) -> None:
     for module, name in constants:
         assert hasattr(module, name)
         setattr(module, name, patience)
-    # The idle time of a session begins where its first words have been waited for, which takes a moment.
-    assert hasattr(first_words, "PATIENCE")
-    first_words.PATIENCE = patience / 5  # type: ignore[misc]
     # A relay gives a client up before its workload gives the channel up, as it is with an operator's patience.
     assert hasattr(service, "CHANNEL_PATIENCE")
     service.CHANNEL_PATIENCE = 2 * patience  # type: ignore[misc]

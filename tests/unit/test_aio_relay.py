@@ -241,6 +241,20 @@ def test_silence_ends_both_after_a_while() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("limits", [Limits(idle=60.0), Limits(lifetime=60.0)], ids=["idle", "lifetime"])
+def test_silence_before_the_pump_counts(limits: Limits) -> None:
+    """A session's time begins with the session: what was waited before its bytes are moved is part of it."""
+
+    async def main() -> None:
+        last = asyncio.get_running_loop().time() - 61.0
+        async with relaying(limits=limits, last=last) as relay:
+            relayed = await relay.pumping
+            assert relayed.failure is not None
+            assert relayed.failure.reason is Reason.PEER_TIMEOUT
+
+    run(main())
+
+
 def test_the_time_of_silence_begins_anew_with_every_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRAIN", 0.02)
 

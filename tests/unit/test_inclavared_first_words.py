@@ -6,14 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
+from eaa.aio.relay import Limits, pump
 from eaa.aio.stream import AttestedStream
 from eaa.errors import PeerMisbehaved, Reason, Unavailable
 from eaa.inclavared import first_words
-from eaa.inclavared.first_words import MAX_FIRST_WORDS, carry_first_words
+from eaa.inclavared.first_words import MAX_FIRST_WORDS, Begun, carry_first_words
 from eaa.inclavared.pool import Channel
 from support.aio_world import run, stream_on, tcp_pair, until
 from support.relay_pools import ScriptedVerifier, ScriptedWorkload, target_of
@@ -29,9 +30,15 @@ class Joined:
     relay: AttestedStream
     workload: ScriptedWorkload
     channel: Channel
+    limits: Limits = field(default_factory=Limits)
 
     async def carry(self) -> tuple[AttestedStream, int]:
-        return await carry_first_words(self.relay, self.channel.attestation.stream, replace=self._replace)
+        begun = await self.begin()
+        return begun.workload, begun.said
+
+    async def begin(self) -> Begun:
+        stream = self.channel.attestation.stream
+        return await carry_first_words(self.relay, stream, replace=self._replace, limits=self.limits)
 
     async def _replace(self) -> AttestedStream:
         return (await self.workload(self.channel.target)).attestation.stream
@@ -174,6 +181,42 @@ def test_who_carries_on_hears_of_a_client_that_says_nothing(client: str, monkeyp
             else:
                 await here.client.write(b"at last")
                 assert await here.relay.read() == b"at last"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("limits", [Limits(idle=0.05), Limits(lifetime=0.05)], ids=["idle", "lifetime"])
+def test_who_opens_and_never_speaks_is_held_for_no_longer_than_who_falls_silent(limits: Limits) -> None:
+    """The attack: clients that open and say nothing keep their channels for ten seconds more than the operator gave."""
+
+    async def scenario() -> None:
+        async with joined() as here:
+            here.limits = limits
+            opened = asyncio.get_running_loop().time()
+            begun = await here.begin()
+            # Far less than PATIENCE, however busy the machine is.
+            assert asyncio.get_running_loop().time() - opened < first_words.PATIENCE / 2
+            assert begun.last == pytest.approx(opened, abs=0.02)
+            relayed = await pump(here.relay, begun.workload, limits=limits, last=begun.last)
+            assert relayed.failure is not None
+            assert relayed.failure.reason is Reason.PEER_TIMEOUT
+
+    run(scenario())
+
+
+def test_a_client_s_last_word_is_where_its_silence_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_words, "PATIENCE", 0.2)
+
+    async def scenario() -> None:
+        async with joined() as here:
+            loop = asyncio.get_running_loop()
+            carrying = asyncio.create_task(here.begin())
+            await asyncio.sleep(0.05)
+            spoke = loop.time()
+            await here.client.write(HELLO)
+            # Its workload is waited for in vain.
+            begun = await carrying
+            assert spoke <= begun.last <= loop.time() - 0.15
 
     run(scenario())
 

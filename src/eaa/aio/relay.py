@@ -99,6 +99,7 @@ async def pump(
     *,
     limits: Limits | None = None,
     traffic: Traffic | None = None,
+    last: float | None = None,
 ) -> Relayed:
     """Move raw bytes both ways until both sides have said goodbye, and close both streams.
 
@@ -110,6 +111,8 @@ async def pump(
         other: the same.
         limits: the defaults where there are none.
         traffic: where the bytes are counted while they move: `forth` from `one` to `other`, and `back`.
+        last: when the last byte was moved before, on the event loop's clock: the limits count from there, and from now
+            where it is None.
     """
     limits = limits or Limits()
     session: _Session | None = None
@@ -118,7 +121,7 @@ async def pump(
     try:
         async with deadline(limits.idle, "sending what comes before the relayed bytes"):
             await asyncio.gather(one.drain(), other.drain())
-        session = _Session(one, other, limits, traffic or Traffic())
+        session = _Session(one, other, limits, traffic or Traffic(), last)
         failure = await session.ended
         finished = failure is None
     except EAAError as error:
@@ -137,10 +140,10 @@ class _Session:
 
     __slots__ = ("_ends", "_limits", "_over", "_streams", "_ways", "_wheel", "due", "ended", "last", "loop")
 
-    def __init__(self, one: Stream, other: Stream, limits: Limits, traffic: Traffic) -> None:
+    def __init__(self, one: Stream, other: Stream, limits: Limits, traffic: Traffic, last: float | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[EAAError | None] = self.loop.create_future()
-        self.last = self.loop.time()
+        self.last = self.loop.time() if last is None else last
         """When the last byte moved, on the event loop's clock."""
         self.due: int | None = None
         """Where the wheel keeps it."""

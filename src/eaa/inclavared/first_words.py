@@ -13,15 +13,18 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
+from eaa.aio.relay import Limits
 from eaa.aio.stream import AttestedStream
 from eaa.errors import EAAError
 
 MAX_FIRST_WORDS: Final = 16 * 1024
 """Bytes of a client that are kept until the workload answers. A ClientHello has less than 2 KiB."""
 PATIENCE: Final = 10.0
-"""Seconds for a client's first words, and for their answer, which is as long as anybody waits for a handshake."""
+"""Seconds for a client's first words, and for their answer, which is as long as anybody waits for a handshake. Never
+longer than a session may be idle, or last."""
 DEAD_AFTER: Final = 3.0
 """Seconds for the workload's system, not the workload, to acknowledge them: one that is gone says nothing at all."""
 _HANDSHAKE: Final = b"\x16\x03"
@@ -30,69 +33,101 @@ _HANDSHAKE: Final = b"\x16\x03"
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A session that has begun."""
+
+    workload: AttestedStream
+    """The channel that it goes on in."""
+    said: int
+    """Bytes that the channel was sent."""
+    last: float
+    """When the last of them moved, or the session was opened where none has, on the event loop's clock."""
+
+
 async def carry_first_words(
-    client: AttestedStream, workload: AttestedStream, *, replace: Callable[[], Awaitable[AttestedStream]]
-) -> tuple[AttestedStream, int]:
+    client: AttestedStream,
+    workload: AttestedStream,
+    *,
+    replace: Callable[[], Awaitable[AttestedStream]],
+    limits: Limits,
+) -> Begun:
     """Carry what a client says first to the workload until that answers; replace a channel that breaks before, once.
 
     Both streams may be pumped then: what was read of one and not yet sent to the other is read again, and whatever is
-    wrong with either shows again.
+    wrong with either shows again. The pump has to go on with the silence that there was, so that a client has its idle
+    time once.
 
     Args:
         client: whom the channel was opened for.
         workload: the channel. It is closed where it is replaced.
         replace: opens another one. Raises EAAError.
-
-    Returns:
-        The channel that the session goes on in, and how many bytes it was sent.
+        limits: of the session.
 
     Raises:
         EAAError: there is no other channel.
     """
-    if not await _is_handshake(client):
-        return workload, 0
-    said = bytearray()
-    if await _is_dead(client, workload, said):
+    words = _Words(patience=min(PATIENCE, limits.idle, limits.lifetime or PATIENCE))
+    if not await _is_handshake(client, words.patience):
+        return words.begun(workload)
+    if await _is_dead(client, workload, words):
         logger.info("a channel was dead when it was used, another one takes its place")
-        client.push_back(bytes(said))
-        said.clear()
+        client.push_back(bytes(words.said))
+        words.said.clear()
         workload.abort()
         workload = await replace()
         try:
-            await _is_dead(client, workload, said)
+            await _is_dead(client, workload, words)
         except BaseException:
             workload.abort()
             raise
-    return workload, len(said)
+    return words.begun(workload)
 
 
-async def _is_handshake(client: AttestedStream) -> bool:
+def _time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Words:
+    """What a client has said so far."""
+
+    patience: float
+    """Seconds for the next word."""
+    said: bytearray = field(default_factory=bytearray)
+    last: float = field(default_factory=_time)
+
+    def add(self, words: bytes) -> None:
+        self.said += words
+        self.last = _time()
+
+    def begun(self, workload: AttestedStream) -> Begun:
+        return Begun(workload=workload, said=len(self.said), last=self.last)
+
+
+async def _is_handshake(client: AttestedStream, patience: float) -> bool:
     """Wait for a client's first words. Nobody waits here who is idle: it takes less memory to be pumped."""
     with contextlib.suppress(EAAError, TimeoutError):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             words = await client.read()
         client.push_back(words)
         return words.startswith(_HANDSHAKE)
     return False
 
 
-async def _is_dead(client: AttestedStream, workload: AttestedStream, said: bytearray) -> bool:
-    """Carry bytes to a channel until its workload answers or it breaks; return whether it broke.
-
-    What it was sent is put into `said`.
-    """
+async def _is_dead(client: AttestedStream, workload: AttestedStream, words: _Words) -> bool:
+    """Carry words to a channel until its workload answers or it breaks; return whether it broke."""
     answering = asyncio.ensure_future(workload.read())
     speaking = asyncio.ensure_future(client.read())
     try:
         with _impatient(workload):
-            while len(said) < MAX_FIRST_WORDS:
-                await asyncio.wait([answering, speaking], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            while len(words.said) < MAX_FIRST_WORDS:
+                await asyncio.wait([answering, speaking], timeout=words.patience, return_when=asyncio.FIRST_COMPLETED)
                 if answering.done() or not _has_said(speaking):
                     break
-                words = speaking.result()
-                said += words
+                words.add(speaking.result())
                 # Whether that has failed the other direction tells.
-                workload.write(words)
+                workload.write(speaking.result())
                 speaking = asyncio.ensure_future(client.read())
     finally:
         is_dead = await _read_again(answering, workload) is False

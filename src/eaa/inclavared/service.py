@@ -107,10 +107,10 @@ class Relay:
         # The first ones keep this machine's own collateral, which is stapled to its evidence.
         return list(dict.fromkeys((*self._first.families.values(), *self._opened.families.values())))
 
-    async def pump(self, client: AttestedStream, workload: AttestedStream) -> Relayed:
-        """Move bytes until both sides have said goodbye, or one of them is gone."""
+    async def pump(self, client: AttestedStream, workload: AttestedStream, *, last: float) -> Relayed:
+        """Move bytes until both sides have said goodbye, or one of them is gone; `last` is when one moved before."""
         workload.settle()
-        relayed = await pump(client, workload, limits=self.limits, traffic=self.traffic)
+        relayed = await pump(client, workload, limits=self.limits, traffic=self.traffic, last=last)
         COUNTERS.sessions[COMPLETED if relayed.failure is None else relayed.failure.reason] += 1
         return relayed
 
@@ -145,11 +145,12 @@ class Upstream:
         # idle for hours, and there are thousands of them.
         try:
             with self._relay.live.entered(session):
-                workload, session.said = await carry_first_words(
-                    client, workload, replace=lambda: self._replace(session)
+                begun = await carry_first_words(
+                    client, workload, replace=lambda: self._replace(session), limits=self._relay.limits
                 )
+                workload, session.said = begun.workload, begun.said
                 self._relay.traffic.forth += session.said
-                _report(session, await self._relay.pump(client, workload))
+                _report(session, await self._relay.pump(client, workload, last=begun.last))
         except asyncio.CancelledError:
             if session.verdict is None:
                 raise
