@@ -420,7 +420,10 @@ def test_clocks_that_jump_cost_nothing_but_what_is_out_of_its_dates(site: Site, 
 
 
 def test_a_reload_under_load_disturbs_no_session(site: Site, tmp_path: Path) -> None:
-    """Good and bad configurations in turn while bytes flow: every byte arrives, and a bad file changes nothing."""
+    """Good and bad configurations in turn while bytes flow: every byte arrives, and a bad file changes nothing.
+
+    Nor is there a moment between two of them in which a workload is not judged, or nobody is there to judge it.
+    """
     policy = tmp_path / "policy.toml"
     good = ['minimum_binding = "fresh"\n', 'minimum_binding = "session"\n']
     policy.write_text(good[0])
@@ -452,6 +455,12 @@ def test_a_reload_under_load_disturbs_no_session(site: Site, tmp_path: Path) -> 
                 thread.join()
         assert len(results) >= len(threads)
         assert all(results)
+        levels = [
+            found[1] for line in here.relay.lines if (found := re.search(r"relaying; .*the workload (\w+)", line))
+        ]
+        assert len(levels) == len(results)
+        assert set(levels) <= {BindingLevel.SESSION.label, BindingLevel.FRESH.label}
+        assert not any(f"[{Reason.WORKLOAD_UNAVAILABLE}]" in line for line in (*here.relay.lines, *shelter.lines))
         assert run("shelter", "remoteattestation", "--addr", here.address, "--no-greeting", *site.judging).code == 0
         entries = journal_of(tmp_path)
         assert sum(entry["bytes"] == 2 * MEBIBYTE for entry in entries) == len(results)
