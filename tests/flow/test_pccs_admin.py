@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import http.client
 import json
 import os
 import re
 import shutil
+import sqlite3
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from eaa.pccs.store import Store
+from eaa.pccs.uploads import parse_upload
 from support.pccs import (
+    NOW,
     PROGRAM,
     V4,
     RunningPCCS,
@@ -150,8 +157,8 @@ def test_health_is_there_too(pccs: tuple[RunningPCCS, int]) -> None:
     assert ask(pccs[1], "/healthz/ready")[0] == 200
 
 
-def test_a_browser_renders_it_without_a_complaint(pccs: tuple[RunningPCCS, int], tmp_path: Path) -> None:
-    """Debian's Chromium, headless: what is rendered, and that the policy blocks nothing of it."""
+def rendered(port: int, path: str, folder: Path) -> str:
+    """What Debian's Chromium, headless, makes of a page, of which the policy blocks nothing."""
     chromium = shutil.which("chromium")
     if chromium is None:
         if os.environ.get("EAA_REQUIRE_ALL"):
@@ -163,17 +170,62 @@ def test_a_browser_renders_it_without_a_complaint(pccs: tuple[RunningPCCS, int],
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={folder / 'profile'}",
         "--enable-logging=stderr",
         "--virtual-time-budget=2000",
         "--dump-dom",
-        f"http://127.0.0.1:{pccs[1]}/",
+        f"http://127.0.0.1:{port}{path}",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"<td>SGX TCB Info of {FMSPC}</td>" in done.stdout
-    assert re.search(r'id="summary">All \d+ documents are valid\.', done.stdout)
     assert "Content Security Policy" not in done.stderr
+    return done.stdout
+
+
+def test_a_browser_renders_it_without_a_complaint(pccs: tuple[RunningPCCS, int], tmp_path: Path) -> None:
+    page = rendered(pccs[1], "/", tmp_path)
+    assert f"<td>SGX TCB Info of {FMSPC}</td>" in page
+    assert re.search(r'id="summary">All \d+ documents are valid\.', page)
+
+
+def fill(folder: Path, names: list[str]) -> None:
+    """Put platforms into the database of a service that is to be started."""
+    upload = parse_upload(upload_body(), api_version=4)
+    store = Store.open(folder / "pccs.sqlite")
+    store.apply(replace(upload, platforms=()), now=NOW)
+    (pki,) = store.pkis()
+    store.close()
+    row = {"pce_id": "0000", "fmspc": FMSPC, "ca": "PLATFORM", "manifest": MANIFEST, "ppid": PPID, "root": pki.root}
+    with contextlib.closing(sqlite3.connect(folder / "pccs.sqlite")) as connection, connection:
+        connection.executemany(
+            "INSERT INTO platforms (qe_id, pce_id, fmspc, ca, enc_ppid, platform_manifest, root, updated)"
+            " VALUES (:qe_id, :pce_id, :fmspc, :ca, :ppid, :manifest, :root, 0)",
+            [{"qe_id": name, **row} for name in names],
+        )
+
+
+PPID = bytes(range(0x40, 0x60)) * 12
+MANIFEST = bytes(range(0x60, 0x80)) * 4
+
+
+def test_every_platform_can_be_reached_by_following_links(tmp_path: Path) -> None:
+    names = [hashlib.sha256(str(number).encode()).hexdigest()[:32].upper() for number in range(2_345)]
+    fill(tmp_path, names)
+    with running_pccs(tmp_path, "--admin", "127.0.0.1:0", "--log-level", "info") as running:
+        port = admin_port(running)
+        until_told(port, "/", "Page 1 of 3, of 2,345 platforms")
+        met, path, told = [], "/", ""
+        while path:
+            status, headers, page = ask(port, path)
+            assert (status, headers["x-content-type-options"]) == (200, "nosniff")
+            met += re.findall(r"<code>([0-9a-f]{16})</code></td></tr>", page)
+            told += page.upper()
+            following = re.search(r'<a href="(\?platforms=\d+)">next</a>', page)
+            path = f"/{following[1]}" if following else ""
+        assert len(met) == len(set(met)) == len(names)
+        assert not [name for name in (*names, PPID.hex().upper(), MANIFEST.hex().upper()) if name in told]
+        assert ask(port, "/?platforms=4")[0] == 404
+        assert "Page 2 of 3, of 2,345 platforms" in rendered(port, "/?platforms=2", tmp_path)
 
 
 def check(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -203,6 +205,22 @@ def test_a_server_that_is_down_is_told_and_comes_back_by_itself(tmp_path: Path, 
 
 
 # --- from version to version
+
+
+def test_pages_of_platforms_have_each_of_them_once(where: Where) -> None:
+    """Also of names that a language sorts otherwise than their bytes."""
+    upload = parse_upload(upload_body(), api_version=4)
+    (one,) = upload.platforms
+    many = tuple(replace(one, qe_id=f"{'-_~aA'[number % 5]}{number}") for number in range(23))
+    store = Store.open(where)
+    try:
+        store.apply(replace(upload, platforms=many), now=NOW)
+        starts = store.fleet_starts(page=5)
+        pages = [store.fleet(since=each, until=end) for each, end in pairwise((*starts, None))]
+        assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
+        assert len({entry.pseudonym for page in pages for entry in page}) == len(many)
+    finally:
+        store.close()
 
 
 def test_the_steps_lead_to_the_tables_that_the_program_knows(where: Where) -> None:

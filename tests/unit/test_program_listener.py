@@ -20,8 +20,14 @@ from support.aio_world import run
 
 ANSWER = 42
 GOOD = [Metric(name="eaa_answer_total", kind="counter", meaning="An answer.", read=lambda: ANSWER)]
-PAGES = {"/": lambda: Page(content_type="text/html", body=b"<p>", headers=(("X-A", "b"),), status="203 Odd")}
 ANYWHERE = parse_address("tcp://127.0.0.1:0")
+
+
+async def page(query: str) -> Page:
+    return Page(content_type="text/html", body=f"<p>{query}".encode(), headers=(("X-A", "b"),), status="203 Odd")
+
+
+PAGES = {"/": page}
 
 
 @contextlib.asynccontextmanager
@@ -98,6 +104,14 @@ def test_there_may_be_other_pages() -> None:
     assert head.startswith(b"HTTP/1.1 203 Odd\r\nContent-Type: text/html\r\n")
     assert b"X-A: b" in head
     assert body == b"<p>"
+
+
+@pytest.mark.parametrize(
+    ("target", "query"), [("/?", b""), ("/?a=1", b"a=1"), ("/?a?b=%41&\xe9", "a?b=%41&é".encode())]
+)
+def test_a_page_is_told_the_query_as_it_came(target: str, query: bytes) -> None:
+    asking = get(target).decode().encode("latin-1")
+    assert asked(asking).endswith(b"\r\n\r\n<p>" + query)
 
 
 def test_a_text_of_several_processes_is_waited_for() -> None:

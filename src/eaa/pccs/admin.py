@@ -1,6 +1,7 @@
 """What operators read of a running service, on a listener of its own: a status page, metrics, health.
 
 All that is stored is looked at and verified now and then, apart from requests; pages and numbers are of the last look.
+Only a page of more platforms is read when it is asked for: a part of an index.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from eaa.aio.address import Address
 from eaa.pccs.http_engine import TLSFiles
 from eaa.pccs.metrics import Observer, certificate_metrics, request_metrics, survey_metrics
 from eaa.pccs.rotation import expiry_of
-from eaa.pccs.status import MAX_FLEET_SHOWN, status_page
-from eaa.pccs.store import Store
+from eaa.pccs.status import FLEET_PAGE, FleetPage, no_page, page_number, status_page
+from eaa.pccs.store import PlatformKey, Store
 from eaa.pccs.survey import Census, Survey, survey
 from eaa.program.exposition import Metric
 from eaa.program.health import Health
-from eaa.program.listener import serving_metrics
+from eaa.program.listener import Page, serving_metrics
 from eaa.program.metrics import process_metrics
 from eaa.verifier import TrustAnchors
 
@@ -58,7 +59,9 @@ class Admin:
         self._clock = clock
         self._survey: Survey | None = None
         self._census: Census | None = None
-        self._rendered = status_page(None, ())
+        self._starts: tuple[PlatformKey, ...] = ()
+        self._rendered = status_page(None, None)
+        self._paging = asyncio.Lock()
         self._is_ready = False
 
     @contextlib.asynccontextmanager
@@ -80,7 +83,7 @@ class Admin:
             return
         health = Health(ready=lambda: () if self._is_ready else (DATABASE,))
         async with serving_metrics(
-            address, self._metrics(serving, tls), health=health, pages={"/": lambda: self._rendered}
+            address, self._metrics(serving, tls), health=health, pages={"/": self.page}
         ) as names:
             looking = asyncio.get_running_loop().create_task(self._look())
             _log.info("the status page, metrics and health are at %s", ", ".join(names))
@@ -90,6 +93,31 @@ class Admin:
                 looking.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await looking
+
+    async def page(self, query: str) -> Page:
+        """Return the status page, or the platforms of the page that a query names; whoever asks waits for one other."""
+        found, number = self._survey, page_number(query)
+        if number == 1 or (number and found is None):
+            return self._rendered
+        if number is None or found is None or number > len(self._starts):
+            return no_page("404 Not Found", f"There is no such page: platforms=1 to {max(1, len(self._starts))} are.")
+        async with self._paging:
+            return await asyncio.to_thread(self._fleet_page, found, number)
+
+    def _fleet_page(self, found: Survey, number: int) -> Page:
+        try:
+            return status_page(found, self._fleet(number))
+        except SQLAlchemyError as error:
+            _log.error("the database fails: %s", getattr(error, "orig", error))
+            return no_page("503 Service Unavailable", "The database does not answer.")
+
+    def _fleet(self, number: int) -> FleetPage:
+        """Return what is between two places of the last count, so that what came since pushes nothing off its page."""
+        starts = self._starts
+        since = starts[number - 1] if 1 < number <= len(starts) else None
+        until = starts[number] if number < len(starts) else None
+        platforms = self._store.fleet(since=since, until=until)
+        return FleetPage(number=number, pages=max(1, len(starts)), platforms=platforms)
 
     def _metrics(self, serving: Any, tls: Callable[[], TLSFiles | None]) -> list[Metric]:
         def expiry() -> datetime | None:
@@ -128,6 +156,7 @@ class Admin:
     def _take_survey(self, *, is_changed: bool) -> None:
         if is_changed or self._census is None:
             self._census = Census.take(self._store)
+            self._starts = self._store.fleet_starts(page=FLEET_PAGE)
         found = survey(self._store, trust_anchors=self._trust_anchors, now=self._clock(), census=self._census)
-        self._rendered = status_page(found, self._store.fleet(limit=MAX_FLEET_SHOWN))
+        self._rendered = status_page(found, self._fleet(1))
         self._survey = found

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from html import escape
 from typing import Final
 
@@ -18,8 +20,10 @@ from eaa.pccs.records import FleetEntry
 from eaa.pccs.survey import Entry, State, Survey
 from eaa.program.listener import Page
 
-MAX_FLEET_SHOWN: Final = 10_000
-"""Platforms that are listed; of more, how many there are is said."""
+FLEET_PAGE: Final = 1_000
+"""Platforms on one page."""
+_PAGE_QUERY: Final = re.compile(r"platforms=([1-9][0-9]{0,5})", re.ASCII)
+"""So many digits are a thousand million platforms."""
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
@@ -49,22 +53,87 @@ HEADERS: Final = (
 )
 
 
-def status_page(survey: Survey | None, fleet: Sequence[FleetEntry]) -> Page:
-    """Return the page.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPage:
+    """Some of the platforms."""
+
+    number: int
+    """From 1 on."""
+    pages: int
+    """How many there are, 1 at least."""
+    platforms: tuple[FleetEntry, ...]
+
+
+def page_number(query: str) -> int | None:
+    """Return which page of platforms a query asks for, the first one where it is empty; None of what is no number."""
+    if not query:
+        return 1
+    asked = _PAGE_QUERY.fullmatch(query)
+    return int(asked[1]) if asked else None
+
+
+def status_page(survey: Survey | None, fleet: FleetPage | None) -> Page:
+    """Return the page: all that is cached with the first of the platforms, or more of the platforms.
 
     Args:
         survey: the last one; None where there was none yet.
-        fleet: platforms as they may be shown.
+        fleet: platforms as they may be shown; None before the first survey.
     """
-    parts = [
-        _HEAD,
-        *(_body(survey, fleet) if survey else ["<p>Nothing was looked at yet: load this page again.</p>"]),
-        "</body></html>\n",
-    ]
-    return Page(content_type="text/html; charset=utf-8", body="".join(parts).encode(), headers=HEADERS)
+    body: Iterable[str] = ["<p>Nothing was looked at yet: load this page again.</p>"]
+    if survey is not None and fleet is not None:
+        body = _body(survey, fleet) if fleet.number == 1 else _more(survey, fleet)
+    return _page(body)
 
 
-def _body(survey: Survey, fleet: Sequence[FleetEntry]) -> Iterator[str]:
+def no_page(status: str, why: str) -> Page:
+    """Return what is shown in place of a page of platforms.
+
+    Args:
+        status: of HTTP, as `404 Not Found`.
+        why: a sentence.
+    """
+    return _page([f'<p>{escape(why)} <a href="./">All that is cached</a></p>'], status=status)
+
+
+def _page(body: Iterable[str], *, status: str = "200 OK") -> Page:
+    text = "".join([_HEAD, *body, "</body></html>\n"])
+    return Page(content_type="text/html; charset=utf-8", body=text.encode(), headers=HEADERS, status=status)
+
+
+def _more(survey: Survey, fleet: FleetPage) -> Iterator[str]:
+    yield f'<p>As of <time>{survey.at:%Y-%m-%dT%H:%M:%SZ}</time>. <a href="./">All that is cached</a></p>'
+    yield "<h2>Platforms</h2>"
+    yield from _fleet(survey, fleet)
+
+
+def _fleet(survey: Survey, fleet: FleetPage) -> Iterator[str]:
+    """Yield platforms, between links to those before and after them."""
+    rows = ((_code(one.root[:16]), _code(one.fmspc), escape(one.ca), _code(one.pseudonym)) for one in fleet.platforms)
+    table = _table("fleet", ("root", "FMSPC", "CA", "pseudonym"), rows)
+    if fleet.pages == 1:
+        yield from table
+        return
+    links = "".join(_links(survey, fleet))
+    yield links
+    yield from table
+    yield links
+
+
+def _links(survey: Survey, fleet: FleetPage) -> Iterator[str]:
+    targets = {
+        "first": 1 if fleet.number > 1 else None,
+        "previous": fleet.number - 1 or None,
+        "next": fleet.number + 1 if fleet.number < fleet.pages else None,
+        "last": fleet.pages if fleet.number < fleet.pages else None,
+    }
+    yield f'<p class="pages">Page {fleet.number:,} of {fleet.pages:,}'
+    yield f", of {sum(survey.platforms.values()):,} platforms:"
+    for name, number in targets.items():
+        yield f" {name}" if number is None else f' <a href="?platforms={number}">{name}</a>'
+    yield "</p>"
+
+
+def _body(survey: Survey, fleet: FleetPage) -> Iterator[str]:
     troubles, total = len(survey.troubles), len(survey.entries)
     said = f"All {total} documents are valid." if not troubles else f"{troubles} of {total} documents need attention."
     if not total:
@@ -83,10 +152,7 @@ def _body(survey: Survey, fleet: Sequence[FleetEntry]) -> Iterator[str]:
     counted = sorted(survey.platforms.items())
     columns = ("root", "FMSPC", "platforms")
     yield from _table("models", columns, ((_code(root[:16]), _code(name), f"{n:,}") for (root, name), n in counted))
-    shown = ((_code(one.root[:16]), _code(one.fmspc), escape(one.ca), _code(one.pseudonym)) for one in fleet)
-    yield from _table("fleet", ("root", "FMSPC", "CA", "pseudonym"), shown)
-    if sum(survey.platforms.values()) > len(fleet):
-        yield f"<p>{len(fleet):,} of {sum(survey.platforms.values()):,} are listed.</p>"
+    yield from _fleet(survey, fleet)
 
 
 def _row(entry: Entry, survey: Survey) -> tuple[str, ...]:

@@ -46,6 +46,9 @@ MAX_FLEET: Final = 10_000
 """Platforms that are shown at once."""
 MAX_TCBS: Final = 16
 """Raw TCBs of one platform that are remembered because somebody asked: anybody may ask."""
+PlatformKey = tuple[str, str, str]
+"""QE id, PCE id and root: what the index of platforms is in the order of. It names a machine, and is never shown."""
+_PLATFORM_KEY: Final = (platforms.c.qe_id, platforms.c.pce_id, platforms.c.root)
 _SALT: Final = "pseudonym-salt"
 _PSEUDONYM: Final = 16
 _log = logging.getLogger(__name__)
@@ -248,22 +251,33 @@ class Store:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
-    def fleet(self, *, limit: int = MAX_FLEET) -> tuple[FleetEntry, ...]:
-        """Return some of the platforms as they may be shown."""
+    def fleet(self, *, since: PlatformKey | None = None, until: PlatformKey | None = None) -> tuple[FleetEntry, ...]:
+        """Return platforms as they may be shown, MAX_FLEET at most: those from this key on, up to and without that one.
+
+        The order among them tells nothing of their ids.
+        """
         named = platforms.c
-        query = (
-            sa.select(named.root, named.fmspc, named.ca, named.qe_id, named.pce_id)
-            .order_by(named.qe_id, named.pce_id)
-            .limit(min(limit, MAX_FLEET))
-        )
+        query = sa.select(named.root, named.fmspc, named.ca, named.qe_id, named.pce_id)
+        if since is not None:
+            query = query.where(sa.tuple_(*_PLATFORM_KEY) >= since)
+        if until is not None:
+            query = query.where(sa.tuple_(*_PLATFORM_KEY) < until)
         with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(query.order_by(*_PLATFORM_KEY).limit(MAX_FLEET)).all()
         salt = self._pseudonym_salt()
         entries = [
             FleetEntry(root=row.root, fmspc=row.fmspc, ca=row.ca, pseudonym=_pseudonym(salt, row.qe_id, row.pce_id))
             for row in rows
         ]
         return tuple(sorted(entries, key=lambda entry: (entry.root, entry.fmspc, entry.pseudonym)))
+
+    def fleet_starts(self, *, page: int) -> tuple[PlatformKey, ...]:
+        """Return the first key of each page of so many platforms: the index of keys is read once, from end to end."""
+        place = sa.func.row_number().over(order_by=_PLATFORM_KEY).label("place")
+        placed = sa.select(*_PLATFORM_KEY, place).subquery()
+        query = sa.select(placed).where((placed.c.place - 1) % page == 0).order_by(placed.c.place)
+        with self._engine.connect() as connection:
+            return tuple((row.qe_id, row.pce_id, row.root) for row in connection.execute(query))
 
     def fleet_size(self) -> dict[tuple[str, str], int]:
         """Return how many platforms there are, by root and FMSPC."""

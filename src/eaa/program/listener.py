@@ -44,6 +44,8 @@ class Page:
 
 Texts = Callable[[], Awaitable[str]]
 """Returns an exposition that has to be waited for, as that of several processes."""
+Pages = Mapping[str, Callable[[str], Awaitable[Page]]]
+"""By path, what takes the query of a request, as it came and without its question mark, and returns the page."""
 _TEXT: Final = "text/plain; charset=utf-8"
 _LIVE: Final = ("/livez", "/healthz/live")
 _READY: Final = ("/readyz", "/healthz/ready")
@@ -55,7 +57,7 @@ async def serving_metrics(
     metrics: Sequence[Metric] | Texts,
     *,
     health: Health | None = None,
-    pages: Mapping[str, Callable[[], Page]] | None = None,
+    pages: Pages | None = None,
 ) -> AsyncIterator[list[str]]:
     """Serve metrics for the duration of a block, if an address is named; yield the names that it is bound to.
 
@@ -116,7 +118,7 @@ def health_metrics(health: Health, heartbeat: Heartbeat) -> list[Metric]:
 class _Scraped:
     """Answers whoever asks, and lets no slow one keep out the others."""
 
-    def __init__(self, texts: Texts, health: Health, pages: Mapping[str, Callable[[], Page]]) -> None:
+    def __init__(self, texts: Texts, health: Health, pages: Pages) -> None:
         self._texts = texts
         self._health = health
         self._pages = pages
@@ -154,18 +156,18 @@ class _Scraped:
         words = head.split(b" ")
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return _response("400 Bad Request", "this is no request of HTTP/1\n")
-        path = words[1].split(b"?")[0].decode("latin-1")
+        path, _, query = words[1].decode("latin-1").partition("?")
         if path not in self._paths():
             return _response("404 Not Found", f"here are {', '.join(self._paths())}\n")
         if words[0] != b"GET":
             return _response("405 Method Not Allowed", "it can be read, and nothing else\n", (("Allow", "GET"),))
-        return await self._document(path, headers)
+        return await self._document(path, query, headers)
 
-    async def _document(self, path: str, headers: list[bytes]) -> bytes:
+    async def _document(self, path: str, query: str, headers: list[bytes]) -> bytes:
         if path == "/metrics":
             return _response("200 OK", await self._texts(), kind=_metrics_type(headers))
         if path in self._pages:
-            page = self._pages[path]()
+            page = await self._pages[path](query)
             return _response(page.status, page.body, page.headers, kind=page.content_type)
         wrong = self._health.live() if path in _LIVE else self._health.ready()
         if wrong:
