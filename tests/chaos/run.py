@@ -19,7 +19,6 @@ import argparse
 import asyncio
 import hashlib
 import random
-import re
 import signal
 import socket
 import sys
@@ -47,6 +46,7 @@ from eaa.program.loop import loop_factory  # noqa: E402
 from eaa.program.options import Binding  # noqa: E402
 from eaa.shelter.visiting import DEFAULT_WORKLOAD, Seen, Visit, Visitor  # noqa: E402
 from support.applications import Mood, application, journal_of, pattern  # noqa: E402
+from support.nodes import resident  # noqa: E402
 from support.peers import verifier_of  # noqa: E402
 from support.system import Running, Site, running  # noqa: E402
 
@@ -60,9 +60,9 @@ SETTLING: Final = 0.5
 WARMING_UP: Final = 40
 NUMBERS_OF_WARM_UP: Final = 10**9
 FINAL_TRANSFER: Final = 16 << 20
-MAX_GROWTH: Final = 24 << 20
-"""Bytes that a process may have grown. Caches fill in the first thousand rounds, by some 14 MiB, and no further; as
-many leaked sessions would be ten times that."""
+MAX_GROWTH: Final = 8 << 20
+"""Bytes that a process may have grown: 2 MiB in the first hundreds of rounds, and nearly nothing after. Sessions
+that are over and wait for the garbage collector are six times that."""
 ALL_STEPS_FROM: Final = 300
 """Rounds from which on every step has to have been hit."""
 
@@ -113,6 +113,8 @@ class Figures:
     failures: list[str] = field(default_factory=list)
     before: dict[str, Vitals] = field(default_factory=dict)
     after: dict[str, Vitals] = field(default_factory=dict)
+    on_the_way: dict[str, list[int]] = field(default_factory=dict)
+    """Resident bytes after a third of the rounds, and after two: what only fills caches grows no more then."""
     digest: str = ""
     seconds: float = 0.0
 
@@ -128,7 +130,8 @@ class Figures:
             yield f"resets: {step}: {self.hits[step]}"
         yield f"{self.whole} of {self.undisturbed} rounds that this side left alone came back whole"
         for name, before in self.before.items():
-            yield f"{name}: before {before}; after {self.after[name]}"
+            on_the_way = " and ".join(f"{size / 2**20:.1f}" for size in self.on_the_way[name])
+            yield f"{name}: before {before}; after each third RSS {on_the_way} MiB; after {self.after[name]}"
         yield f"final transfer of {FINAL_TRANSFER} bytes and back: SHA-256 {self.digest}"
 
 
@@ -148,12 +151,7 @@ class Vitals:
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         service.process.send_signal(signal.SIGUSR1)
         tasks = int(service.wait_for(r"^tasks: (\d+)$")[1])
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-        return cls(
-            descriptors=descriptors,
-            tasks=tasks,
-            resident=1024 * int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]),
-        )
+        return cls(descriptors=descriptors, tasks=tasks, resident=resident(pid))
 
     def __str__(self) -> str:
         return f"{self.descriptors} descriptors, {self.tasks} tasks, RSS {self.resident / 2**20:.1f} MiB"
@@ -367,6 +365,9 @@ async def torment(site: Site, node: Node, count: int, seed: int) -> Figures:
     async def one_after_the_other() -> None:
         for this in waiting:
             figures.undisturbed += this.step == UNDISTURBED
+            if this.number in (count // 3, 2 * count // 3):
+                for name, service in node.services().items():
+                    figures.on_the_way.setdefault(name, []).append(resident(service.process.pid))
             # A task of its own: what is armed is this round's.
             await asyncio.create_task(clients.run(this))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import os
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -652,3 +654,31 @@ def test_without_what_pyopenssl_keeps_to_itself_its_public_methods_are_used(monk
             assert await read_exactly(relay.workload, 5) == b"hello"
 
     run(main())
+
+
+# --- what is left
+
+
+@pytest.mark.parametrize("ending", ["said goodbye", "torn", "silent"])
+def test_nothing_of_a_session_waits_for_the_garbage_collector(ending: str) -> None:
+    """It comes seldom: the connections of hundreds of sessions that had ended were kept until it did."""
+
+    async def a_session() -> list[weakref.ref[socket.socket]]:
+        async with relaying(limits=Limits(idle=0.05) if ending == "silent" else None) as relay:
+            if ending == "said goodbye":
+                await asyncio.gather(relay.client.close(), relay.workload.close())
+            elif ending == "torn":
+                relay.client.abort()
+            assert ((await relay.pumping).failure is None) == (ending == "said goodbye")
+            return [weakref.ref(socket_of(stream)) for stream in (relay.upstream, relay.downstream)]
+
+    async def main() -> None:
+        sockets = await asyncio.create_task(a_session())
+        await until(lambda: not any(sock() for sock in sockets))
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()

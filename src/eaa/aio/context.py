@@ -47,3 +47,14 @@ def was_given_up() -> bool:
     """Tell whether the connection that this task serves was ended to make room for another one."""
     beginner = _BEGINNER.get()
     return beginner is not None and beginner.has_left
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of where an error came from, once it was told.
+
+    A stream keeps what has ended it, and that the frames it went through, and these the stream: it would all wait for
+    the garbage collector, which comes seldom, and finds hundreds of TLS connections then.
+    """
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from eaa.aio.address import Address, TCPAddress, UnixAddress, unavailable_from_os_error
-from eaa.aio.context import note, serve_beginner, was_given_up
+from eaa.aio.context import forget_frames, note, serve_beginner, was_given_up
 from eaa.aio.counters import COUNTERS, Limit
 from eaa.aio.limits import Beginners, Gate, HalfOpen, ServiceLimits, origin_of
 from eaa.aio.together import Board, Origin
@@ -664,6 +664,7 @@ async def _serve(handler: Handler, sock: socket.socket, peer: str, number: int) 
         # Those that were given up are said all together.
         level = logging.DEBUG if was_given_up() else logging.WARNING
         logger.log(level, "%s: %s [%s]", peer, message, error.reason, extra={"event": "connection.failed"})
+        forget_frames(error)
     except OSError as error:
         what = error.strerror or error
         logger.warning("%s: %s [%s]", peer, what, Reason.PEER_CLOSED, extra={"event": "connection.failed"})

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from eaa.aio.context import forget_frames
 from eaa.aio.relay import Limits
 from eaa.aio.stream import AttestedStream
 from eaa.errors import EAAError
@@ -147,6 +148,7 @@ async def _read_again(reading: asyncio.Future[bytes], stream: AttestedStream) ->
         return None
     if reading.exception() is not None or not reading.result():
         # The next one who reads is told the same.
+        forget_frames(reading.exception())
         return False
     stream.push_back(reading.result())
     return True

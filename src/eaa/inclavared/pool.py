@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import Final
 
 from eaa.aio.attestation import Attestation
+from eaa.aio.context import forget_frames
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Unavailable
 from eaa.inclavared.counters import ChannelCounters
 from eaa.inclavared.judged import Judged
@@ -261,6 +262,7 @@ class Pool:
             except PeerMisbehaved as error:
                 if error.reason not in _TORN:
                     raise
+                forget_frames(error)
         return await self._opener(target)
 
     def _note_success(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from eaa.aio.attestation import Attestation, Judge
+from eaa.aio.context import forget_frames
 from eaa.aio.limits import QuoteQueue
 from eaa.aio.net import TLS_OVERLOADED, Service
 from eaa.aio.sessions import Endpoint, judge_now_by
@@ -95,6 +96,7 @@ class Workload:
             except PeerMisbehaved as error:
                 # Not a warning: relays replace the channels that they keep ready.
                 logger.info("%s: the channel ended unused: %s [%s]", peer, error.message, error.reason)
+                forget_frames(error)
                 return
             inner = await self._inner.secure_inside(channel.stream, terms.inner, None)
             await self._application.serve(inner, peer)
