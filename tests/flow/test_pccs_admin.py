@@ -132,6 +132,8 @@ def test_metrics_have_absolute_times_and_closed_sets_of_labels(pccs: tuple[Runni
     assert 'eaa_pccs_requests_total{route="other",status="404"} ' in text
     assert 'eaa_pccs_documents{document="sgx_tcb_info",state="valid"} 1' in text
     assert "eaa_pccs_platforms 1" in text
+    assert "eaa_pccs_pck_certificates 1" in text
+    assert re.search(r"^eaa_pccs_pck_certificate_expiry_timestamp_seconds \d{10}", text, re.MULTILINE)
     assert "eaa_pccs_tls_certificate_expiry_timestamp_seconds 1" in text
     assert FMSPC not in text
     assert not [secret for secret in secrets() if secret.lower() in text.lower()]
@@ -243,7 +245,10 @@ def test_check_says_what_is_cached_and_how_long(tmp_path: Path) -> None:
     assert fine.returncode == 0, fine.stderr
     answer = json.loads(fine.stdout)
     assert answer["reason"] is None
-    assert answer["models"] == [{"root": answer["default_root"], "fmspc": FMSPC, "platforms": 1}]
+    (model,) = answer["models"]
+    assert (model["root"], model["fmspc"], model["platforms"]) == (answer["default_root"], FMSPC, 1)
+    assert (model["certificates"], model["certificates_read"]) == (1, 1)
+    assert 2000 < model["days_left"] < 3000
     (info,) = [entry for entry in answer["documents"] if entry["kind"] == "sgx_tcb_info"]
     assert (info["name"], info["state"], info["update"]) == (FMSPC, "valid", "standard")
     assert 20 < info["days_left"] <= 30

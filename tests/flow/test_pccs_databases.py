@@ -25,6 +25,7 @@ from alembic.migration import MigrationContext
 from eaa.errors import Misuse, Reason
 from eaa.pccs import engines, migrations, tables
 from eaa.pccs.admission import admit
+from eaa.pccs.census import Census
 from eaa.pccs.records import Kind
 from eaa.pccs.store import Store
 from eaa.pccs.uploads import parse_upload
@@ -219,6 +220,8 @@ def test_pages_of_platforms_have_each_of_them_once(where: Where) -> None:
         pages = [store.fleet(since=each, until=end) for each, end in pairwise((*starts, None))]
         assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
         assert len({entry.pseudonym for page in pages for entry in page}) == len(many)
+        (certificates,) = Census.take(store).certificates.values()
+        assert (certificates.count, certificates.read) == (len(many), len(many))
     finally:
         store.close()
 

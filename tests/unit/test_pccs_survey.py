@@ -12,9 +12,10 @@ import pytest
 
 from eaa.errors import Reason
 from eaa.pccs.admission import admit
+from eaa.pccs.census import Census
 from eaa.pccs.forecast import NO_LEVEL, compare, fall, levels_of, place
 from eaa.pccs.store import Store
-from eaa.pccs.survey import KINDS, Census, State, survey
+from eaa.pccs.survey import KINDS, State, survey
 from eaa.pccs.uploads import parse_upload
 from eaa.verifier import INTEL
 from support.pccs import NOW, anchors, encode, platform, signed, upload_document, with_tdx
@@ -130,6 +131,6 @@ def test_a_census_is_taken_once_for_as_long_as_nothing_changes(store: Store, mon
     """Attack on an operator's patience: a million platforms counted anew each minute."""
     census = Census.take(store)
     whole = survey(store, trust_anchors=anchors(), now=NOW)
-    for name in ("fleet_size", "fleet_tcbs"):
+    for name in ("fleet_size", "fleet_tcbs", "certificate_counts", "certificates"):
         monkeypatch.setattr(store, name, None)
     assert survey(store, trust_anchors=anchors(), now=NOW, census=census) == whole

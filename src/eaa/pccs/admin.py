@@ -16,12 +16,13 @@ from typing import Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from eaa.aio.address import Address
+from eaa.pccs.census import Census
 from eaa.pccs.http_engine import TLSFiles
-from eaa.pccs.metrics import Observer, certificate_metrics, request_metrics, survey_metrics
+from eaa.pccs.metrics import Observer, certificate_metrics, pck_certificate_metrics, request_metrics, survey_metrics
 from eaa.pccs.rotation import expiry_of
 from eaa.pccs.status import FLEET_PAGE, FleetPage, no_page, page_number, status_page
 from eaa.pccs.store import PlatformKey, Store
-from eaa.pccs.survey import Census, Survey, survey
+from eaa.pccs.survey import Survey, survey
 from eaa.program.exposition import Metric
 from eaa.program.health import Health
 from eaa.program.listener import Page, serving_metrics
@@ -126,6 +127,7 @@ class Admin:
 
         return [
             *survey_metrics(lambda: self._survey),
+            *pck_certificate_metrics(lambda: self._survey),
             *request_metrics(lambda: serving.answered),
             *self._observer.metrics(),
             *certificate_metrics(expiry),

@@ -35,12 +35,13 @@ from eaa.program.output import json_option, print_json
 )
 @json_option
 def check(*, db: Path | str | None, trust_anchors: tuple[Path, ...], within: int, as_json: bool) -> None:
-    """Say what the database holds: each document with its end, platforms by model, and a forecast.
+    """Say what the database holds: documents with their ends, platforms and certificates by model, and a forecast.
 
-    Everything is verified as it is before it is served. The forecast compares the documents that count with the early
-    ones, where they are cached: which evaluation number comes next, which platforms fall from which status to which,
-    and what they lack. Exit code 0 where all is well, 3 where a document is refused, past its end or about to be, 4
-    where there is nothing. No network is used, and the service may be running.
+    Every document is verified as it is before it is served; of PCK certificates the first end is read. The forecast
+    compares the documents that count with the early ones, where they are cached: which evaluation number comes next,
+    which platforms fall from which status to which, and what they lack. Exit code 0 where all is well, 3 where
+    something is refused, past its end or about to be, 4 where there is nothing. No network is used, and the service may
+    be running.
     """
     with answering_errors(as_json=as_json, documents=[], models=[], forecasts=[]):
         where = db or default_database(os.environ)
@@ -77,17 +78,31 @@ def _survey(where: Path | str, trust_anchors: tuple[Path, ...], within: timedelt
         store.close()
 
 
+_RENEWAL = "a refresh (--mode LAZY or REQ, POST /refresh), an upload or an import brings newer ones"
+
+
 def _trouble(found: Any) -> VerificationError | None:
     troubles = found.troubles
     if not troubles:
-        return None
+        return _trouble_of_certificates(found)
     first = min(troubles, key=lambda entry: entry.ends)
     return VerificationError(
         first.reason,
         f"{len(troubles)} of {len(found.entries)} documents are not served, or not for long; the first: "
         f"{first.what}: {first.why}",
-        hint="a refresh (--mode LAZY or REQ, POST /refresh), an upload or an import brings newer ones",
+        hint=_RENEWAL,
     )
+
+
+def _trouble_of_certificates(found: Any) -> VerificationError | None:
+    for (_, fmspc), own in sorted(found.certificates.items()):
+        state = found.state_of(own)
+        if state != "valid":
+            reasons = {"ends soon": Reason.COLLATERAL_ENDS_SOON, "expired": Reason.CERTIFICATE_EXPIRED}
+            reason = reasons.get(state, Reason.CERTIFICATE_MALFORMED)
+            what = f"the first to end does at {_moment(own.ends)}" if own.ends else "none can be read"
+            return VerificationError(reason, f"of {own.count:,} PCK certificates of {fmspc} {what}", hint=_RENEWAL)
+    return None
 
 
 def as_document(found: Any) -> dict[str, Any]:
@@ -113,11 +128,21 @@ def as_document(found: Any) -> dict[str, Any]:
             }
             for entry in found.entries
         ],
-        "models": [
-            {"root": root, "fmspc": fmspc, "platforms": count}
-            for (root, fmspc), count in sorted(found.platforms.items())
-        ],
+        "models": [_model(model, found) for model in sorted(found.platforms)],
         "forecasts": [_forecast(each) for each in found.forecasts],
+    }
+
+
+def _model(model: tuple[str, str], found: Any) -> dict[str, Any]:
+    own = found.certificates.get(model)
+    return {
+        "root": model[0],
+        "fmspc": model[1],
+        "platforms": found.platforms[model],
+        "certificates": own.count if own else 0,
+        "certificates_read": own.read if own else 0,
+        "ends": _moment(own.ends) if own and own.ends else None,
+        "days_left": own.days_left(found.at) if own else None,
     }
 
 
@@ -166,12 +191,23 @@ def _lines(found: Any) -> Iterator[str]:
             left = entry.days_left(found.at)
             state = "" if entry.state == "valid" else f"  {entry.state.upper()}: {entry.why} [{entry.reason}]"
             yield f"  {entry.what:<{width}}  {left:>5} days  until {_moment(entry.ends)}  number {entry.number}{state}"
-        for (of, fmspc), count in sorted(found.platforms.items()):
-            if of == root:
-                yield f"  {count:,} platforms of {fmspc}"
+        for model in sorted(found.platforms):
+            if model[0] == root:
+                yield _model_line(model, found)
         for each in found.forecasts:
             if each.root == root:
                 yield from _forecast_lines(each)
+
+
+def _model_line(model: tuple[str, str], found: Any) -> str:
+    own = found.certificates.get(model)
+    line = f"  {found.platforms[model]:,} platforms of {model[1]}: {own.count if own else 0:,} PCK certificates"
+    if own is None or own.ends is None:
+        return f"{line}  REFUSED: none can be read" if own and own.count else line
+    read = "" if own.read == own.count else f" of {own.read:,} that were read"
+    state = found.state_of(own)
+    said = "" if state == "valid" else f"  {state.upper()}"
+    return f"{line}, the first{read} has {own.days_left(found.at):,} days until {_moment(own.ends)}{said}"
 
 
 def _forecast_lines(each: Any) -> Iterator[str]:

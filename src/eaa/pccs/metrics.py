@@ -210,3 +210,31 @@ def survey_metrics(survey: Callable[[], Survey | None]) -> list[Metric]:
             read=of_survey(lambda found: found.at.timestamp()),
         ),
     ]
+
+
+def pck_certificate_metrics(survey: Callable[[], Survey | None]) -> list[Metric]:
+    """Return how many PCK certificates are cached and until when, as of the last look."""
+
+    def count() -> float | None:
+        found = survey()
+        return None if found is None else float(sum(each.count for each in found.certificates.values()))
+
+    def first_end() -> float | None:
+        found = survey()
+        ends = [each.ends.timestamp() for each in found.certificates.values() if each.ends] if found else []
+        return min(ends, default=None)
+
+    return [
+        Metric(
+            name="eaa_pccs_pck_certificates",
+            kind="gauge",
+            meaning="PCK certificates that are stored.",
+            read=count,
+        ),
+        Metric(
+            name="eaa_pccs_pck_certificate_expiry_timestamp_seconds",
+            kind="gauge",
+            meaning="When the PCK certificate ends that ends first, of 100,000 that are read at most.",
+            read=first_end,
+        ),
+    ]

@@ -15,6 +15,7 @@ from html import escape
 from typing import Final
 
 from eaa import __version__
+from eaa.pccs.census import NO_CERTIFICATES, Model
 from eaa.pccs.forecast import Forecast
 from eaa.pccs.records import FleetEntry
 from eaa.pccs.survey import Entry, State, Survey
@@ -149,10 +150,21 @@ def _body(survey: Survey, fleet: FleetPage) -> Iterator[str]:
     for each in survey.forecasts:
         yield from _forecast(each)
     yield "<h2>Platforms</h2>"
-    counted = sorted(survey.platforms.items())
-    columns = ("root", "FMSPC", "platforms")
-    yield from _table("models", columns, ((_code(root[:16]), _code(name), f"{n:,}") for (root, name), n in counted))
+    columns = ("root", "FMSPC", "platforms", "PCK certificates", "the first ends", "days left")
+    yield from _table("models", columns, (_model_row(model, survey) for model in sorted(survey.platforms)))
     yield from _fleet(survey, fleet)
+
+
+def _model_row(model: Model, survey: Survey) -> tuple[str, ...]:
+    root, fmspc = model
+    own = survey.certificates.get(model, NO_CERTIFICATES)
+    ends = f"{own.ends:%Y-%m-%dT%H:%M:%SZ}" if own.ends else "-"
+    if own.ends and own.read < own.count:
+        ends += f" (of {own.read:,} that were read)"
+    days = own.days_left(survey.at)
+    css = survey.state_of(own).replace(" ", "-")
+    left = f'<span class="{css}">{"-" if days is None else f"{days:,}"}</span>'
+    return _code(root[:16]), _code(fmspc), f"{survey.platforms[model]:,}", f"{own.count:,}", ends, left
 
 
 def _row(entry: Entry, survey: Survey) -> tuple[str, ...]:

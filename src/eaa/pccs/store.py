@@ -20,7 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from eaa.pccs import migrations
-from eaa.pccs.engines import Where, open_engine, upsert, writing
+from eaa.pccs.engines import Where, open_engine, snapshot, upsert, writing
 from eaa.pccs.freshness import Freshness
 from eaa.pccs.pem import as_bytes, unpacked
 from eaa.pccs.policies import AppraisalPolicy
@@ -49,6 +49,8 @@ MAX_TCBS: Final = 16
 PlatformKey = tuple[str, str, str]
 """QE id, PCE id and root: what the index of platforms is in the order of. It names a machine, and is never shown."""
 _PLATFORM_KEY: Final = (platforms.c.qe_id, platforms.c.pce_id, platforms.c.root)
+_BATCH: Final = 500
+"""Rows that are read at once where there may be many."""
 _SALT: Final = "pseudonym-salt"
 _PSEUDONYM: Final = 16
 _log = logging.getLogger(__name__)
@@ -287,11 +289,29 @@ class Store:
         with self._engine.connect() as connection:
             return {(root, fmspc): count for root, fmspc, count in connection.execute(counted)}
 
+    def certificate_counts(self) -> dict[tuple[str, str], int]:
+        """Return how many PCK certificates platforms have, by root and FMSPC."""
+        columns = (platforms.c.root, platforms.c.fmspc)
+        # Outer, so that SQLite begins with platforms and needs nothing but two indexes: the certificates' own table is
+        # more than a gigabyte of a million of them.
+        joined = platforms.outerjoin(pck_certs, sa.and_(*_same_platform(pck_certs)))
+        counted = sa.select(*columns, sa.func.count(pck_certs.c.tcbm)).select_from(joined).group_by(*columns)
+        with self._engine.connect() as connection:
+            return {(root, fmspc): count for root, fmspc, count in connection.execute(counted)}
+
+    def certificates(self, root: str, fmspc: str, *, limit: int) -> Iterator[bytes]:
+        """Yield some of the PCK certificates of a model, as they are kept (see `eaa.pccs.pem`), one after the other."""
+        model = (platforms.c.root == root, platforms.c.fmspc == fmspc)
+        query = sa.select(pck_certs.c.certificate).where(*_same_platform(pck_certs), *model).limit(limit)
+        with snapshot(self._engine) as connection:
+            for rows in connection.execute(query).partitions(_BATCH):
+                yield from (as_bytes(row.certificate) for row in rows)
+
     def fleet_tcbs(self, root: str) -> dict[str, dict[str, int]]:
         """Return by FMSPC how many TCBs that platforms reported have a certificate of which TCBm."""
-        same = [platforms.c[name] == platform_tcbs.c[name] for name in ("qe_id", "pce_id", "root")]
         columns = (platforms.c.fmspc, platform_tcbs.c.tcbm)
-        counted = sa.select(*columns, sa.func.count()).where(*same, platforms.c.root == root).group_by(*columns)
+        own = (*_same_platform(platform_tcbs), platforms.c.root == root)
+        counted = sa.select(*columns, sa.func.count()).where(*own).group_by(*columns)
         found: dict[str, dict[str, int]] = {}
         with self._engine.connect() as connection:
             for fmspc, tcbm, count in connection.execute(counted):
@@ -403,6 +423,11 @@ class Store:
         from eaa.pccs.contents import contents  # noqa: PLC0415  only exports need it
 
         return contents(self._engine, self, root, batch=batch)
+
+
+def _same_platform(table: sa.Table) -> list[sa.ColumnElement[bool]]:
+    """Return what joins rows of a table to their platforms."""
+    return [column == table.c[column.name] for column in _PLATFORM_KEY]
 
 
 def default_query() -> sa.Select[Any]:

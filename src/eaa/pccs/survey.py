@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from eaa.errors import EAAError, MalformedInput, Reason
+from eaa.pccs.census import Census, Certificates, Model
 from eaa.pccs.forecast import Forecast, forecast
 from eaa.pccs.records import Document, DocumentKey, Kind
 from eaa.pccs.store import Store
@@ -71,35 +72,32 @@ KINDS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
-    """Whom a cache has certificates of: counting a million platforms takes seconds."""
-
-    platforms: Mapping[tuple[str, str], int]
-    """How many there are, by root and FMSPC."""
-    tcbms: Mapping[str, Mapping[str, Mapping[str, int]]]
-    """How many TCBs, by root, FMSPC and TCBm."""
-
-    @classmethod
-    def take(cls, store: Store) -> Census:
-        """Count those of a store."""
-        return cls(platforms=store.fleet_size(), tcbms={pki.root: store.fleet_tcbs(pki.root) for pki in store.pkis()})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """Everything, as it was at one moment."""
 
     at: datetime
     default_root: str | None
     entries: tuple[Entry, ...]
-    platforms: Mapping[tuple[str, str], int]
-    """How many there are, by root and FMSPC."""
+    platforms: Mapping[Model, int]
+    """How many there are."""
+    certificates: Mapping[Model, Certificates]
+    """PCK certificates of them."""
+    ends_soon: timedelta
+    """How long before its end something counts as what ends soon."""
     forecasts: tuple[Forecast, ...]
 
     @property
     def troubles(self) -> tuple[Entry, ...]:
         """What is not served, or not for long."""
         return tuple(entry for entry in self.entries if entry.state is not State.VALID)
+
+    def state_of(self, certificates: Certificates) -> State:
+        """What becomes of who asks for the one of these certificates that ends first."""
+        if certificates.ends is None:
+            return State.REFUSED if certificates.count else State.VALID
+        if certificates.ends <= self.at:
+            return State.EXPIRED
+        return State.ENDS_SOON if certificates.ends - self.at < self.ends_soon else State.VALID
 
 
 def survey(
@@ -132,6 +130,8 @@ def survey(
         default_root=next((pki.root for pki in known if pki.is_default), None),
         entries=tuple(entries),
         platforms=census.platforms,
+        certificates=census.certificates,
+        ends_soon=ends_soon,
         forecasts=tuple(forecasts),
     )
 
