@@ -159,15 +159,15 @@ RAW: Final = json.dumps(REPORTED).encode()
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
     [
-        ("identity", RAW, 200),
-        ("gzip", gzip.compress(RAW), 200),
-        ("GZIP", gzip.compress(RAW), 200),
-        ("deflate", zlib.compress(RAW), 200),
-        ("gzip", RAW, 400),
-        ("gzip", gzip.compress(RAW)[:-9], 400),
-        ("gzip", gzip.compress(b" " * 3_000_000), 413),
-        ("br", RAW, 500),
-        ("x", RAW, 500),
+        pytest.param("identity", RAW, 200, id="as it is"),
+        pytest.param("gzip", gzip.compress(RAW), 200, id="gzip"),
+        pytest.param("GZIP", gzip.compress(RAW), 200, id="in capitals"),
+        pytest.param("deflate", zlib.compress(RAW), 200, id="deflate"),
+        pytest.param("gzip", RAW, 400, id="no gzip"),
+        pytest.param("gzip", gzip.compress(RAW)[:-9], 400, id="cut short"),
+        pytest.param("gzip", gzip.compress(b" " * 3_000_000), 413, id="much out of little"),
+        pytest.param("br", RAW, 500, id="another way"),
+        pytest.param("x", RAW, 500, id="no way"),
     ],
 )
 def test_a_compressed_body_is_inflated_and_bounded(served: Service, encoding: str, body: bytes, status: int) -> None:
