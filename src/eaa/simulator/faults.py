@@ -115,7 +115,6 @@ class Fault(Enum):
     CHAIN_WITHOUT_ROOT = (Stage.QUOTE, "the quote's chain lacks the root")
     CHAIN_WITHOUT_CA = (Stage.QUOTE, "the quote's chain lacks the PCK CA")
     CHAIN_WITH_EXTRA = (Stage.QUOTE, "the quote's chain has a fourth certificate")
-    CHAIN_REVERSED = (Stage.QUOTE, "the quote's chain starts with the root")
     CHAIN_JUNK = (Stage.QUOTE, "the quote's chain is no PEM")
 
     # --- revocation ------------------------------------------------------------------------------------------------
@@ -241,6 +240,7 @@ class Fault(Enum):
 
     # --- unusual, but right: a verifier must accept these ----------------------------------------------------------
     HARMLESS_TRAILING_ZEROS = (Stage.QUOTE, "zero padding follows the quote")
+    HARMLESS_CHAIN_REVERSED = (Stage.QUOTE, "the quote's chain starts with the root")
     HARMLESS_NO_CHAIN_TERMINATOR = (Stage.QUOTE, "no NUL ends the quote's chain")
     HARMLESS_HEADER_SVNS = (Stage.QUOTE, "the header's informative SVNs are not the platform's")
     HARMLESS_EMPTY_QE_AUTH_DATA = (Stage.QUOTE, "the QE's authentication data is empty")

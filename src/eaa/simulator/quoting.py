@@ -325,7 +325,7 @@ _CHAIN_EDITS: Final[Edits[_Chain]] = {
     Fault.CHAIN_WITHOUT_ROOT: lambda chain: chain[:2],
     Fault.CHAIN_WITHOUT_CA: lambda chain: (chain[0], chain[-1]),
     Fault.CHAIN_WITH_EXTRA: lambda chain: (*chain, chain[-1]),
-    Fault.CHAIN_REVERSED: lambda chain: chain[::-1],
+    Fault.HARMLESS_CHAIN_REVERSED: lambda chain: chain[::-1],
 }
 # After the signatures.
 _QUOTE_EDITS: Final[Edits[Quote]] = {
