@@ -53,6 +53,11 @@ def run(name: str) -> tuple[str, dict[str, Any]]:
     return "\n".join(table), document
 
 
+def is_difference(result: dict[str, Any]) -> bool:
+    """Whether a value may be anything at this scale: one of times, or of memory, of which a few may need no more."""
+    return result["unit"] in ("µs", "MiB") or result["id"] in ("memory beside nginx", "linear")
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in sorted(TARGETS)])
 def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
@@ -62,8 +67,7 @@ def test_a_benchmark_measures_all_that_it_promises(name: str) -> None:
     table, document = run(name)
     results = document["results"]
     assert {result["id"] for result in results if result["target"] is not None} == TARGETS[name]
-    # A difference of times may be anything at this scale, and memory may not grow at all.
-    assert all(result["value"] > 0 or result["unit"] in ("µs", "MiB") for result in results)
+    assert [result["id"] for result in results if result["value"] <= 0 and not is_difference(result)] == []
     assert table.count("MISSED") == len(document["missed"]) == sum(not result["met"] for result in results)
     assert document["environment"]["Python"] == sys.version.split()[0]
 
