@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from eaa.aio.counters import COUNTERS, Limit
-from eaa.aio.together import Board, Origin, OwnTally, Rate
+from eaa.aio.together import Board, Origin, OwnTally, Rate, Tally
 from eaa.errors import Reason, Unavailable
 
 MAX_ORIGINS: Final = 16384
@@ -139,7 +139,7 @@ class Gate:
         self._refused = refused
         self._clock = clock
         self._processes = 1 if board is None else board.count
-        self._there = OwnTally() if board is None else board.connections()
+        self._there: Tally = OwnTally() if board is None else board.connections()
         rate, burst = limits.handshake_rate, limits.max_connections
         self._of_all: Rate = _OwnRate(rate, burst) if board is None else board.rate_of_all(rate, burst)
         rate, burst = limits.handshake_rate_per_address, limits.max_connections_per_address
@@ -258,7 +258,7 @@ class QuoteQueue:
     def __init__(self, *, most: int, most_per_address: int, board: Board | None = None) -> None:
         self._most = most
         self._most_per_address = most_per_address
-        self._there = OwnTally() if board is None else board.quotes()
+        self._there: Tally = OwnTally() if board is None else board.quotes()
 
     @classmethod
     def of(cls, limits: ServiceLimits, *, board: Board | None = None) -> Self:
