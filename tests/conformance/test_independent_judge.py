@@ -52,8 +52,15 @@ _LENIENT: Final = frozenset(
     }
 )
 """Faults that this judge lets pass; our own verifier refuses them (tests/unit/test_simulator_verify.py)."""
-_STRICT: Final = frozenset({Fault.HARMLESS_EMPTY_QE_AUTH_DATA, Fault.HARMLESS_LONG_QE_AUTH_DATA})
-"""What this judge refuses although Intel's verifier does not: authentication data of another length than 32."""
+_STRICT: Final = frozenset(
+    {
+        # Authentication data of another length than 32.
+        *(Fault.HARMLESS_EMPTY_QE_AUTH_DATA, Fault.HARMLESS_LONG_QE_AUTH_DATA),
+        # Intel's verifier finds the certificates of a chain by their names, this one takes the first for the leaf.
+        Fault.HARMLESS_CHAIN_REVERSED,
+    }
+)
+"""What this judge refuses although Intel's verifier does not."""
 _STATUSES: Final = {
     # It takes the levels of an identity in the order in which they stand.
     Fault.HARMLESS_LEVELS_ASCENDING: "OutOfDate",
