@@ -633,7 +633,10 @@ def clauses() -> Iterator[Clause]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What one module defines, by name; methods stand under their own name and under that of their class with it."""
+    """What one module defines, by name; methods stand under their own name and under that of their class with it.
+
+    A class stands for its `__init__`: who names it makes one.
+    """
 
     definitions: dict[str, list[ast.AST]]
     imported: dict[str, str]
@@ -656,6 +659,8 @@ def source_of(module: str) -> Source:
                     if isinstance(member, ast.FunctionDef):
                         definitions.setdefault(member.name, []).append(member)
                         definitions.setdefault(f"{name}.{member.name}", []).append(member)
+                        if member.name == "__init__":
+                            definitions.setdefault(name, []).append(member)
             case ast.ImportFrom(module=str(origin), names=names) if origin.startswith("eaa"):
                 inside = origin.removeprefix("eaa").removeprefix(".")
                 imported |= {alias.name: inside or alias.name for alias in names}

@@ -13,8 +13,10 @@ import pytest
 from eaa.appraise import appraisal
 from eaa.appraise.appraisal import Appraiser, SessionBinding, appraise
 from eaa.appraise.policy import Policy
+from eaa.appraise.reference_checks import ReferenceQuestions
 from eaa.appraise.reference_values import ReferenceValues
-from eaa.appraise.result import Accepted, BindingLevel, Role
+from eaa.appraise.report_checks import ReportQuestions
+from eaa.appraise.result import Accepted, BindingLevel, Check, Role
 from eaa.collateral.intel import TCBStatus
 from eaa.errors import Misuse, Reason
 from eaa.evidence.sgx import EnclaveReport
@@ -110,33 +112,52 @@ def test_evidence_of_another_quote_is_misuse_each_time() -> None:
         assert caught.value.reason is Reason.RESULT_FOR_OTHER_EVIDENCE
 
 
-def test_checks_of_a_report_never_see_its_report_data(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("questions", [ReferenceQuestions, ReportQuestions])
+@pytest.mark.parametrize("report", [enclave_report(), td_report()])
+def test_checks_of_a_report_never_see_its_report_data(
+    monkeypatch: pytest.MonkeyPatch, questions: type, report: EnclaveReport | TDReport
+) -> None:
     """Findings are remembered by the rest of the report: a check that looked would answer for another quote."""
-    seen: list[bytes] = []
-    reference_checks = appraisal._reference_checks
+    seen: list[EnclaveReport | TDReport] = []
+    ask = questions.ask  # type: ignore[attr-defined]
 
-    def noting(report: EnclaveReport | TDReport, *rest: Any) -> Any:
-        seen.append(report.report_data)
-        return reference_checks(report, *rest)
+    def noting(self: object, report: EnclaveReport | TDReport, *rest: Any) -> Any:
+        seen.append(report)
+        return ask(self, report, *rest)
 
-    monkeypatch.setattr(appraisal, "_reference_checks", noting)
-    appraise(verified(), policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD, session=None)
-    assert seen == [bytes(64)]
+    monkeypatch.setattr(questions, "ask", noting)
+    appraise(verified(report), policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD, session=None)
+    assert seen == [replace(report, report_data=bytes(64))]
 
 
 def test_alike_reports_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    judged: list[object] = []
-    find = appraisal._match
-
-    def counting(*arguments: Any) -> Any:
-        judged.append(arguments)
-        return find(*arguments)
-
-    monkeypatch.setattr(appraisal, "_match", counting)
+    judged = count_reports(monkeypatch)
     appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
     for number in range(5):
         appraiser.appraise(verified(enclave_report(report_data=bytes([number]) * 64)), session=None)
     assert len(judged) == 1
+
+
+def test_two_reports_by_turns_are_judged_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = count_reports(monkeypatch)
+    appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
+    for _ in range(3):
+        for number in range(2):
+            appraiser.appraise(verified(enclave_report(isv_svn=number)), session=None)
+    assert len(judged) == 2
+
+
+def count_reports(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return the list that each report is added to when it is judged."""
+    judged: list[object] = []
+    ask = ReportQuestions.ask
+
+    def counting(self: ReportQuestions, report: EnclaveReport | TDReport) -> list[Check]:
+        judged.append(report)
+        return ask(self, report)
+
+    monkeypatch.setattr(ReportQuestions, "ask", counting)
+    return judged
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

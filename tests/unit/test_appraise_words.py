@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import pytest
 
-from eaa.appraise import appraisal
 from eaa.appraise.appraisal import (
     MAX_LISTED,
     Appraiser,
@@ -248,22 +247,6 @@ def test_as_many_values_are_named_as_fit(count: int, more: int) -> None:
     expected, _ = said(result, "measurement")
     assert expected.count("(v") == min(count, MAX_LISTED)
     assert expected.endswith(f" or {more} more") == bool(more)
-
-
-def test_two_reports_by_turns_are_judged_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    judged: list[object] = []
-    find = appraisal._match
-
-    def counting(*arguments: Any) -> Any:
-        judged.append(arguments)
-        return find(*arguments)
-
-    monkeypatch.setattr(appraisal, "_match", counting)
-    appraiser = Appraiser(policy=Policy(), reference_values=VALUES, role=Role.WORKLOAD)
-    for _ in range(3):
-        for number in range(2):
-            appraiser.appraise(verified(enclave_report(isv_svn=number)), session=None)
-    assert len(judged) == 2
 
 
 # --- names and numbers

@@ -16,11 +16,12 @@ from eaa.appraise.evidence_checks import (
     report_data_check,
 )
 from eaa.appraise.floor import EvaluationFloor
-from eaa.appraise.platform_checks import Lateness, PlatformFacts, depends_on_time, needs_lateness, platform_checks
+from eaa.appraise.platform_checks import Lateness, PlatformFacts, PlatformQuestions, depends_on_time, needs_lateness
 from eaa.appraise.platforms import PlatformPins, allowed_platform_check, pinned_platform_check
 from eaa.appraise.policy import Policy
+from eaa.appraise.reference_checks import MAX_LISTED, ReferenceQuestions, measurement_of
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues
-from eaa.appraise.report_checks import field_of, report_checks
+from eaa.appraise.report_checks import ReportQuestions
 from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role, new_check
 from eaa.errors import Misuse, Reason
 from eaa.evidence.eventlog import EventLog
@@ -46,8 +47,6 @@ __all__ = [
 
 MAX_REMEMBERED: Final = 512
 """Reports, and platforms, of which an Appraiser remembers what it found."""
-MAX_LISTED: Final = 8
-"""Reference values that one check names."""
 
 
 _Key = TypeVar("_Key")
@@ -120,8 +119,10 @@ class Appraiser:
 
     def __init__(self, *, policy: Policy, reference_values: ReferenceValues, role: Role) -> None:
         self._policy = policy
-        self._reference_values = reference_values
         self._role = role
+        self._reference_questions = ReferenceQuestions(reference_values, role)
+        self._report_questions = ReportQuestions(policy)
+        self._platform_questions = PlatformQuestions(policy)
         self._of_reports: dict[tuple[object, ...], _Finding] = {}
         self._of_platforms: dict[PlatformFacts, _Finding] = {}
         # With the facts themselves, so that no other object gets their identity meanwhile.
@@ -196,35 +197,30 @@ class Appraiser:
         return Rejected(**shared)
 
     def _find_of_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:
-        return _remembered(
-            self._of_reports,
-            (trust_anchor, *_but_report_data(report)),
-            lambda _: self._judge_report(_without_report_data(report), trust_anchor),
-        )
+        return _remembered(self._of_reports, (trust_anchor, *_but_report_data(report)), self._judge_report)
 
-    def _judge_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:
-        match = _match(report, self._reference_values, trust_anchor, self._role)
-        return _Finding.of(
-            *_reference_checks(report, match, self._role),
-            *report_checks(report, self._policy),
-            value=match.value,
-        )
+    def _judge_report(self, key: tuple[Any, ...]) -> _Finding:
+        trust_anchor, kind, *values = key
+        report = _without_report_data(kind, values)
+        value, checks = self._reference_questions.ask(report, trust_anchor)
+        return _Finding.of(*checks, *self._report_questions.ask(report), value=value)
 
     def _find_of_platform(self, verified: VerifiedQuote) -> _Finding:
         facts = PlatformFacts.of(verified)
         if not needs_lateness(verified, self._policy):
-            return _remembered(
-                self._of_platforms, facts, lambda facts: _Finding.of(*platform_checks(facts, self._policy))
-            )
+            return _remembered(self._of_platforms, facts, self._judge_platform)
         if depends_on_time(verified, self._policy):
-            return _Finding.of(*platform_checks(facts, self._policy, Lateness.of(verified)))
+            return self._judge_platform(facts, Lateness.of(verified))
         # By identity: a fleet's verifier works out the TCB of a platform once, and comparing is more than judging.
         _, finding = _remembered(
             self._of_late_platforms,
             (id(verified.tcb), facts),
-            lambda _: (verified.tcb, _Finding.of(*platform_checks(facts, self._policy, Lateness.of(verified)))),
+            lambda _: (verified.tcb, self._judge_platform(facts, Lateness.of(verified))),
         )
         return finding
+
+    def _judge_platform(self, facts: PlatformFacts, lateness: Lateness | None = None) -> _Finding:
+        return _Finding.of(*self._platform_questions.ask(facts, lateness))
 
 
 def _remembered(findings: dict[_Key, _Found], key: _Key, find: Callable[[_Key], _Found]) -> _Found:
@@ -249,12 +245,12 @@ def _but_report_data(report: EnclaveReport | TDReport) -> tuple[object, ...]:
 _READERS: Final[dict[type, Callable[[object], Any]]] = {}
 
 
-def _without_report_data(report: EnclaveReport | TDReport) -> EnclaveReport | TDReport:
-    kind, *values = _but_report_data(report)
+def _without_report_data(kind: type[EnclaveReport | TDReport], values: list[object]) -> EnclaveReport | TDReport:
+    """Return the report of what `_but_report_data` returned; its report data are zeros."""
     if kind not in _WRITERS:
-        names = [item.name for item in fields(report) if item.name != "report_data"]
-        _WRITERS[type(report)] = filler(type(report), [*names, "report_data"])
-    made: EnclaveReport | TDReport = _WRITERS[type(report)]((*values, bytes(64)))
+        names = [item.name for item in fields(kind) if item.name != "report_data"]
+        _WRITERS[kind] = filler(kind, [*names, "report_data"])
+    made: EnclaveReport | TDReport = _WRITERS[kind]((*values, bytes(64)))
     return made
 
 
@@ -282,11 +278,6 @@ def reject_missing_evidence(*, role: Role) -> Rejected:
     )
 
 
-def measurement_of(report: EnclaveReport | TDReport) -> bytes:
-    """Return the launch measurement: MRENCLAVE (32 bytes) or MRTD (48 bytes)."""
-    return report.mr_enclave if isinstance(report, EnclaveReport) else report.mr_td
-
-
 def identity_of(report: EnclaveReport | TDReport) -> dict[str, bytes]:
     """Return what a report says its bearer is, by the vendor's field names."""
     if isinstance(report, EnclaveReport):
@@ -302,100 +293,3 @@ def registers_of(report: EnclaveReport | TDReport) -> tuple[bytes, ...]:
 def surroundings_of(report: EnclaveReport | TDReport) -> dict[str, bytes]:
     """Return what a host chose for a domain, module and attributes, by the vendor's names; none for an enclave."""
     return {"mr_seam": report.mr_seam, "td_attributes": report.td_attributes} if isinstance(report, TDReport) else {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Match:
-    """What the reference values say of a measurement."""
-
-    value: ReferenceValue | None
-    """A value of the right role, measurement and trust anchor."""
-    reason: Reason
-    """Why there is none."""
-    expected: str
-    hint: str
-
-
-def _match(report: EnclaveReport | TDReport, values: ReferenceValues, trust_anchor: bytes, role: Role) -> _Match:
-    measurement = measurement_of(report)
-    candidates = values.of_role(role)
-    same = [value for value in values if value.measurement == measurement]
-    in_role = [value for value in same if value.role is role]
-    exact = [value for value in in_role if value.trust_anchor == trust_anchor]
-    expected = (
-        _listed([f"{value.measurement.hex()} ({value.name})" for value in candidates])
-        or f"a recorded value of role {role}, and there is none"
-    )
-    record = f"if this is what you built and expect, `shelter record NAME --role {role}` records it"
-    if exact:
-        # Values may share a measurement and differ in signer or registers; the one that fits best counts.
-        best = min(exact, key=lambda value: len(_unlike(report, value)))
-        return _Match(value=best, reason=Reason.MEASUREMENT_MISMATCH, expected=expected, hint=record)
-    if in_role:
-        return _Match(
-            value=None,
-            reason=Reason.TRUST_ANCHOR_MISMATCH,
-            expected=_listed([f"{value.trust_anchor.hex()} ({value.name})" for value in in_role]),
-            hint="the measurement is known, but was recorded under another root; simulated and real are never mixed",
-        )
-    if same:
-        return _Match(
-            value=None,
-            reason=Reason.ROLE_MISMATCH,
-            expected=expected,
-            hint=f"this measurement is recorded as {same[0].role} ({same[0].name}), not as {role}: "
-            "somebody shows evidence of one part of the system as another's",
-        )
-    if not candidates:
-        return _Match(value=None, reason=Reason.NO_REFERENCE_VALUE, expected=expected, hint=record)
-    return _Match(value=None, reason=Reason.MEASUREMENT_MISMATCH, expected=expected, hint=record)
-
-
-def _listed(values: list[str]) -> str:
-    """Return the first few of what may be thousands."""
-    more = [f"{len(values) - MAX_LISTED} more"] if len(values) > MAX_LISTED else []
-    return " or ".join([*values[:MAX_LISTED], *more])
-
-
-def _unlike(report: EnclaveReport | TDReport, value: ReferenceValue) -> list[str]:
-    """Return the pins of a value that this report does not match."""
-    return [name for name, digest in value.pins.items() if field_of(report, name) != digest]
-
-
-def _reference_checks(report: EnclaveReport | TDReport, match: _Match, role: Role) -> list[Check]:
-    value = match.value
-    checks = [
-        new_check(
-            name="measurement",
-            passed=value is not None,
-            reason=match.reason,
-            expected=match.expected,
-            actual=measurement_of(report).hex(),
-            clause=f"reference values of role {role}",
-            hint=match.hint,
-        )
-    ]
-    if value is not None:
-        unlike = _unlike(report, value)
-        for name, digest in value.pins.items():
-            shown = field_of(report, name)
-            checks.append(
-                new_check(
-                    name=_PIN_CHECKS.get(name, f"reference_{name}"),
-                    passed=name not in unlike,
-                    reason=_PIN_REASONS.get(name, Reason.MEASUREMENT_MISMATCH),
-                    expected=digest.hex(),
-                    actual=shown.hex() if isinstance(shown, bytes) else "none",
-                    clause=f"reference value {value.name}, {name}",
-                    hint=match.hint,
-                )
-            )
-    return checks
-
-
-_PIN_CHECKS: Final = {"mr_signer": "reference_signer"}
-_PIN_REASONS: Final = {
-    "mr_signer": Reason.SIGNER_MISMATCH,
-    "mr_seam": Reason.TDX_MODULE_NOT_ALLOWED,
-    **dict.fromkeys(("mr_config_id", "mr_owner", "mr_owner_config"), Reason.CONFIGURATION_MISMATCH),
-}

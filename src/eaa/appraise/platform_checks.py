@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 from eaa.appraise.policy import Policy
@@ -66,40 +69,55 @@ def depends_on_time(verified: VerifiedQuote, policy: Policy) -> bool:
     return bool(verified.collateral_expired) or any(status is verified.tcb_status for status, _ in policy.status_grace)
 
 
-def platform_checks(platform: PlatformFacts, policy: Policy, lateness: Lateness | None = None) -> list[Check]:
-    """Return the checks of the platform; `lateness` is given where `needs_lateness` says so."""
-    return [
-        _status(platform, policy, lateness),
-        *_advisories(platform, policy),
-        *_configuration(platform, policy),
-        new_check(
-            name="evaluation_number",
-            passed=platform.tcb_evaluation_data_number >= policy.minimum_evaluation_number,
-            reason=Reason.EVALUATION_NUMBER_TOO_LOW,
-            expected=f"{policy.minimum_evaluation_number} or higher",
-            actual=str(platform.tcb_evaluation_data_number),
-            clause="policy minimum_evaluation_number",
-            hint="the collateral is older than you allow; refresh the PCCS",
-        ),
-        _freshness(policy, lateness),
-    ]
+class PlatformQuestions:
+    """What a policy asks of platforms and their documents. What depends on it alone is worked out once."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._grace = dict(policy.status_grace)
+        self._statuses = " or ".join(policy.allowed_tcb_statuses)
+        self._statuses += "".join(f", or {status} for {limit.days} days" for status, limit in policy.status_grace)
+        self._of_current_documents = _freshness(policy, None)
+        self._named = _questions_named_by(policy)
+
+    def ask(self, platform: PlatformFacts, lateness: Lateness | None) -> list[Check]:
+        """Return the checks of the platform; `lateness` is given where `needs_lateness` says so."""
+        are_late = lateness is not None and lateness.collateral_expired
+        return [
+            self._ask_of_status(platform, lateness),
+            *[question(platform) for question in self._named],
+            _evaluation_number(self._policy.minimum_evaluation_number, platform),
+            _freshness(self._policy, lateness) if are_late else self._of_current_documents,
+        ]
+
+    def _ask_of_status(self, platform: PlatformFacts, lateness: Lateness | None) -> Check:
+        allowed = platform.tcb_status in self._policy.allowed_tcb_statuses
+        late = "" if allowed or lateness is None else _late(lateness)
+        return new_check(
+            name="tcb_status",
+            passed=allowed or _within_grace(self._grace.get(platform.tcb_status), lateness),
+            reason=Reason.TCB_STATUS_NOT_ALLOWED,
+            expected=self._statuses,
+            actual=" ".join((platform.tcb_status, *platform.advisory_ids)) + late,
+            clause="policy allowed_tcb_statuses" + (", status_grace_days" if self._grace else ""),
+            hint="update the machine's firmware and software, or accept this status knowingly",
+        )
 
 
-def _status(platform: PlatformFacts, policy: Policy, lateness: Lateness | None) -> Check:
-    grace = dict(policy.status_grace)
-    allowed = platform.tcb_status in policy.allowed_tcb_statuses
-    expected = " or ".join(policy.allowed_tcb_statuses)
-    expected += "".join(f", or {status} for {limit.days} days" for status, limit in policy.status_grace)
-    late = "" if allowed or lateness is None else _late(lateness)
-    return new_check(
-        name="tcb_status",
-        passed=allowed or _within_grace(grace.get(platform.tcb_status), lateness),
-        reason=Reason.TCB_STATUS_NOT_ALLOWED,
-        expected=expected,
-        actual=" ".join((platform.tcb_status, *platform.advisory_ids)) + late,
-        clause="policy allowed_tcb_statuses" + (", status_grace_days" if grace else ""),
-        hint="update the machine's firmware and software, or accept this status knowingly",
+def _questions_named_by(policy: Policy) -> list[Callable[[PlatformFacts], Check]]:
+    """Return what is asked only where a policy names it."""
+    questions: list[Callable[[PlatformFacts], Check]] = []
+    if policy.denied_advisories:
+        questions.append(partial(_denied_advisories, policy.denied_advisories))
+    if policy.allowed_advisories is not None:
+        questions.append(partial(_allowed_advisories, policy.allowed_advisories))
+    configurations = (
+        ("dynamic_platform", policy.refuse_dynamic_platform, attrgetter("dynamic_platform")),
+        ("cached_keys", policy.refuse_cached_keys, attrgetter("cached_keys")),
+        ("smt", policy.refuse_smt, attrgetter("smt_enabled")),
     )
+    questions += [partial(_configuration, name, read) for name, refused, read in configurations if refused]
+    return questions
 
 
 def _within_grace(grace: timedelta | None, lateness: Lateness | None) -> bool:
@@ -114,54 +132,59 @@ def _late(lateness: Lateness) -> str:
     return since + "".join(f"; {shortfall}" for shortfall in lateness.shortfalls)
 
 
-def _advisories(platform: PlatformFacts, policy: Policy) -> list[Check]:
-    if policy.allowed_advisories is None and not policy.denied_advisories:
-        return []
+def _denied_advisories(denied: tuple[str, ...], platform: PlatformFacts) -> Check:
+    found = _advisories_of(platform)
+    wrong = [one for one in found if one in denied]
+    return _advisory_check("denied_advisories", f"none of {', '.join(denied)}", found, wrong)
+
+
+def _allowed_advisories(allowed: tuple[str, ...], platform: PlatformFacts) -> Check:
+    found = _advisories_of(platform)
+    wrong = [one for one in found if one not in allowed]
+    return _advisory_check("allowed_advisories", f"nothing but {', '.join(allowed) or 'none'}", found, wrong)
+
+
+def _advisories_of(platform: PlatformFacts) -> list[str]:
     # Those of the launch too: what an outdated module did to a domain then stays done.
-    found = tuple(sorted({one.upper() for one in (*platform.advisory_ids, *platform.launch_advisory_ids)}))
-    lists = (
-        ("denied_advisories", policy.denied_advisories, [one for one in found if one in policy.denied_advisories]),
-        (
-            "allowed_advisories",
-            policy.allowed_advisories,
-            [one for one in found if one not in (policy.allowed_advisories or ())],
-        ),
-    )
-    return [
-        new_check(
-            name=name,
-            passed=not wrong,
-            reason=Reason.ADVISORY_NOT_ALLOWED,
-            expected=("none of " if name.startswith("denied") else "nothing but ") + (", ".join(listed) or "none"),
-            actual=", ".join(found) or "none",
-            clause=f"policy {name}",
-            hint=f"{', '.join(wrong)} applies to this platform: mitigate it, or change the list knowingly",
-        )
-        for name, listed, wrong in lists
-        if listed is not None and (listed or name == "allowed_advisories")
-    ]
+    return sorted({one.upper() for one in (*platform.advisory_ids, *platform.launch_advisory_ids)})
 
 
-def _configuration(platform: PlatformFacts, policy: Policy) -> list[Check]:
-    rows = (
-        ("dynamic_platform", policy.refuse_dynamic_platform, platform.dynamic_platform),
-        ("cached_keys", policy.refuse_cached_keys, platform.cached_keys),
-        ("smt", policy.refuse_smt, platform.smt_enabled),
+def _advisory_check(name: str, expected: str, found: list[str], wrong: list[str]) -> Check:
+    return new_check(
+        name=name,
+        passed=not wrong,
+        reason=Reason.ADVISORY_NOT_ALLOWED,
+        expected=expected,
+        actual=", ".join(found) or "none",
+        clause=f"policy {name}",
+        hint=f"{', '.join(wrong)} applies to this platform: mitigate it, or change the list knowingly",
     )
+
+
+def _configuration(name: str, value_of: Callable[[PlatformFacts], bool | None], platform: PlatformFacts) -> Check:
+    value = value_of(platform)
     words = {True: "yes", False: "no", None: "its PCK certificate does not tell"}
-    return [
-        new_check(
-            name=name,
-            passed=value is False,
-            reason=Reason.PLATFORM_NOT_ALLOWED,
-            expected="no",
-            actual=words[value],
-            clause=f"policy refuse_{name}",
-            hint="the platform was set up and registered this way; use another one, or change the policy knowingly",
-        )
-        for name, refused, value in rows
-        if refused
-    ]
+    return new_check(
+        name=name,
+        passed=value is False,
+        reason=Reason.PLATFORM_NOT_ALLOWED,
+        expected="no",
+        actual=words[value],
+        clause=f"policy refuse_{name}",
+        hint="the platform was set up and registered this way; use another one, or change the policy knowingly",
+    )
+
+
+def _evaluation_number(minimum: int, platform: PlatformFacts) -> Check:
+    return new_check(
+        name="evaluation_number",
+        passed=platform.tcb_evaluation_data_number >= minimum,
+        reason=Reason.EVALUATION_NUMBER_TOO_LOW,
+        expected=f"{minimum} or higher",
+        actual=str(platform.tcb_evaluation_data_number),
+        clause="policy minimum_evaluation_number",
+        hint="the collateral is older than you allow; refresh the PCCS",
+    )
 
 
 def _freshness(policy: Policy, lateness: Lateness | None) -> Check:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from eaa.appraise.policy import OPTIONAL_TD_ATTRIBUTES, Policy
@@ -45,8 +48,14 @@ _CONSTRAINTS: Final = (
     _Constraint("mr_seam", "mr_seams", Reason.TDX_MODULE_NOT_ALLOWED, "the host runs another TDX module"),
     _Constraint("xfam", "xfams", Reason.CONFIGURATION_MISMATCH, _CONFIGURED),
 )
+_allowed_by: Final[Callable[[Policy], tuple[tuple[bytes, ...], ...]]] = attrgetter(
+    *(row.policy for row in _CONSTRAINTS)
+)
 _OF_KSS: Final = frozenset({"isv_ext_prod_id", "isv_family_id", "config_id", "config_svn"})
 _OF_TUD: Final = 0xFF
+_SEPT_VE_DISABLE: Final = int(TDAttribute.SEPT_VE_DISABLE)
+"""All that nearly every domain is launched with."""
+_NO_DOMAIN: Final = bytes(48)
 _SERVICE_DOMAINS: Final = ("mr_service_td", "init_service_td_hash", "current_service_td_hash")
 _ATTRIBUTE_NAMES: Final = {int(TDAttribute[name]): name for name in ("SEPT_VE_DISABLE", *OPTIONAL_TD_ATTRIBUTES)}
 _ATTRIBUTE_HINTS: Final = {
@@ -54,18 +63,56 @@ _ATTRIBUTE_HINTS: Final = {
 }
 
 
-def report_checks(report: Report, policy: Policy) -> list[Check]:
-    """Return the checks of how it runs, then those of what the policy names."""
-    checks = [_debug(report, policy)]
-    if isinstance(report, TDReport):
-        checks += [_sept_ve(report, policy), _td_attributes(report, policy), _service_domains(report, policy)]
-    checks += [_allowed_digest(report, policy, row) for row in _CONSTRAINTS if getattr(policy, row.policy)]
+class ReportQuestions:
+    """What a policy asks of reports. What depends on it alone is worked out once."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        # The answers to nearly every report that is accepted.
+        self._of_production = _debug(policy, 0)
+        self._of_usual_attributes = _attribute_checks(policy, _SEPT_VE_DISABLE)
+        self._of_no_service_domain = _service_domains(policy, [], told=True)
+        self._named = _questions_named_by(policy)
+
+    def ask(self, report: Report) -> list[Check]:
+        """Return the checks of how it runs, then those of what the policy names."""
+        if isinstance(report, TDReport):
+            how_it_runs = [*self._ask_of_attributes(report), self._ask_of_service_domains(report)]
+        else:
+            how_it_runs = [_debug(self._policy, TDAttribute.DEBUG) if report.is_debug else self._of_production]
+        return [*how_it_runs, *[question(report) for question in self._named]]
+
+    def _ask_of_attributes(self, report: TDReport) -> list[Check]:
+        bits = int.from_bytes(report.td_attributes, "little")
+        return self._of_usual_attributes if bits == _SEPT_VE_DISABLE else _attribute_checks(self._policy, bits)
+
+    def _ask_of_service_domains(self, report: TDReport) -> Check:
+        bound = [digest for name in _SERVICE_DOMAINS if (digest := getattr(report, name, _NO_DOMAIN)) != _NO_DOMAIN]
+        # Version 1.0 cannot tell. That matters where a domain that can be migrated would be accepted; others are not
+        # bound.
+        told = (
+            isinstance(report, TDReport15)
+            or "MIGRATABLE" not in self._policy.allowed_td_attributes
+            or not report.is_migratable
+        )
+        if told and not bound:
+            return self._of_no_service_domain
+        return _service_domains(self._policy, bound, told=told)
+
+
+def _questions_named_by(policy: Policy) -> list[Callable[[Report], Check]]:
+    """Return what is asked only where a policy names it."""
+    questions: list[Callable[[Report], Check]] = [
+        partial(_allowed_digest, row, allowed, " or ".join(digest.hex() for digest in allowed))
+        for row, allowed in zip(_CONSTRAINTS, _allowed_by(policy), strict=True)
+        if allowed
+    ]
     if policy.isv_prod_id is not None:
-        checks.append(_product(report, policy.isv_prod_id))
+        questions.append(partial(_product, policy.isv_prod_id))
     for name, minimum in (("isv_svn", policy.minimum_isv_svn), ("config_svn", policy.minimum_config_svn)):
         if minimum:
-            checks.append(_minimum(report, name, minimum))
-    return checks
+            questions.append(partial(_minimum, name, minimum))
+    return questions
 
 
 def field_of(report: Report, name: str) -> bytes | int | None:
@@ -77,36 +124,42 @@ def field_of(report: Report, name: str) -> bytes | int | None:
     return value
 
 
-def _debug(report: Report, policy: Policy) -> Check:
-    bits = report.tud_bits if isinstance(report, TDReport) else TDAttribute.DEBUG
+def _attribute_checks(policy: Policy, bits: int) -> list[Check]:
+    """Return the checks of a domain's TDATTRIBUTES, u64."""
+    return [_debug(policy, bits & _OF_TUD), _sept_ve(policy, bits), _td_attributes(policy, bits)]
+
+
+def _debug(policy: Policy, tud_bits: int) -> Check:
+    """Return the check of the lowest byte of a domain's attributes, or of an enclave that is under debug as well."""
     return new_check(
         name="debug",
-        passed=not report.is_debug or policy.dangerous_accept_debug_enclaves,
+        passed=not tud_bits or policy.dangerous_accept_debug_enclaves,
         reason=Reason.DEBUG_ENCLAVE,
         expected="not under debug" if not policy.dangerous_accept_debug_enclaves else "anything",
-        actual=("debug" if bits == TDAttribute.DEBUG else f"TUD attributes {bits:#04x}")
-        if report.is_debug
+        actual=("debug" if tud_bits == TDAttribute.DEBUG else f"TUD attributes {tud_bits:#04x}")
+        if tud_bits
         else "production",
         clause="policy dangerous_accept_debug_enclaves",
         hint="its host can read everything inside; sign and launch it for production",
     )
 
 
-def _sept_ve(report: TDReport, policy: Policy) -> Check:
+def _sept_ve(policy: Policy, bits: int) -> Check:
+    disabled = bool(bits & _SEPT_VE_DISABLE)
     return new_check(
         name="sept_ve_disable",
-        passed=report.disables_sept_ve or policy.dangerous_accept_sept_ve,
+        passed=disabled or policy.dangerous_accept_sept_ve,
         reason=Reason.TD_ATTRIBUTE_MISSING,
         expected="SEPT_VE_DISABLE" if not policy.dangerous_accept_sept_ve else "anything",
-        actual="SEPT_VE_DISABLE" if report.disables_sept_ve else "no SEPT_VE_DISABLE",
+        actual="SEPT_VE_DISABLE" if disabled else "no SEPT_VE_DISABLE",
         clause="policy dangerous_accept_sept_ve",
         hint="its host can make it fault wherever it takes memory away; launch the domain with this attribute",
     )
 
 
-def _td_attributes(report: TDReport, policy: Policy) -> Check:
+def _td_attributes(policy: Policy, bits: int) -> Check:
     allowed = ("SEPT_VE_DISABLE", *policy.allowed_td_attributes)
-    shown = _names_of(int.from_bytes(report.td_attributes, "little") & ~_OF_TUD)
+    shown = _names_of(bits & ~_OF_TUD)
     surplus = [name for name in shown if name not in allowed]
     hints = [_ATTRIBUTE_HINTS[name] for name in surplus if name in _ATTRIBUTE_HINTS]
     return new_check(
@@ -125,11 +178,7 @@ def _names_of(bits: int) -> list[str]:
     return [_ATTRIBUTE_NAMES.get(1 << bit, f"bit {bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]
 
 
-def _service_domains(report: TDReport, policy: Policy) -> Check:
-    bound = [digest for name in _SERVICE_DOMAINS if (digest := getattr(report, name, bytes(48))) != bytes(48)]
-    # Version 1.0 cannot tell. That matters where a domain that can be migrated would be accepted; others are not bound.
-    may_be_bound = report.is_migratable and "MIGRATABLE" in policy.allowed_td_attributes
-    told = isinstance(report, TDReport15) or not may_be_bound
+def _service_domains(policy: Policy, bound: list[bytes], *, told: bool) -> Check:
     named = " or ".join(digest.hex() for digest in policy.mr_service_tds)
     return new_check(
         name="service_td",
@@ -143,21 +192,20 @@ def _service_domains(report: TDReport, policy: Policy) -> Check:
     )
 
 
-def _allowed_digest(report: Report, policy: Policy, row: _Constraint) -> Check:
-    allowed = getattr(policy, row.policy)
+def _allowed_digest(row: _Constraint, allowed: tuple[bytes, ...], expected: str, report: Report) -> Check:
     value = field_of(report, row.field)
     return new_check(
         name=row.field,
         passed=value in allowed,
         reason=row.reason,
-        expected=" or ".join(item.hex() for item in allowed),
+        expected=expected,
         actual=value.hex() if isinstance(value, bytes) else _NONE,
         clause=f"policy {row.policy}",
         hint=row.hint,
     )
 
 
-def _product(report: Report, product: int) -> Check:
+def _product(product: int, report: Report) -> Check:
     value = field_of(report, "isv_prod_id")
     return new_check(
         name="isv_prod_id",
@@ -170,7 +218,7 @@ def _product(report: Report, product: int) -> Check:
     )
 
 
-def _minimum(report: Report, name: str, minimum: int) -> Check:
+def _minimum(name: str, minimum: int, report: Report) -> Check:
     value = field_of(report, name)
     return new_check(
         name=name,
