@@ -6,6 +6,9 @@
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Images for containers often forbid to keep what was compiled. Here some thousand processes start, and each would
+# compile again all that it imports; `make clean` takes it away.
+unexport PYTHONDONTWRITEBYTECODE
 # The first of these that will do makes the virtual environment; `make PYTHON=/path/to/python3 …` names another.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 # More for pytest: `make test ARGS="-k tdx"`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,10 @@ settings.register_profile("here", deadline=None)
 # A build must not fail by luck: the same examples each time, and none remembered from another run.
 settings.register_profile("build", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("build" if os.environ.get("CI") else "here")
+
+# Tests start some thousand processes: where none may keep what it compiled, each compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 pytest_plugins = ["support.site_fixture"]
 
