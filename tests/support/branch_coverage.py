@@ -14,7 +14,7 @@ import coverage
 
 
 def branch_totals() -> tuple[int, int]:
-    """Branches taken, and branches there are, in the files that [tool.coverage.report] includes."""
+    """Branches taken, and branches there are, in the rooms that [tool.coverage.run] names."""
     measured = coverage.Coverage()
     measured.load()
     with tempfile.TemporaryDirectory() as folder:
