@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import pytest
 
 from eaa.errors import Reason
+from support.named_tests import texts_by_test
 from support.oracle_matrix import ROWS
 from support.spec_coverage import PAGE, ROOT, Clause, clauses, defined, reasons_of, render
 
@@ -22,20 +22,6 @@ TEXTS: Final = {row.text: row for row in ROWS}
 
 def files_of_verification() -> list[Path]:
     return [path for pattern in (*ROOMS, *RECORDS) for path in (ROOT / "src" / "eaa").glob(pattern)]
-
-
-def functions_by_name() -> dict[str, str]:
-    """Every test function, and the text of its file."""
-    found: dict[str, str] = {}
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        text = path.read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                found[node.name] = found.get(node.name, "") + text
-    return found
-
-
-TESTS: Final = functions_by_name()
 
 
 def test_the_page_is_the_one_that_make_docs_writes() -> None:
@@ -53,13 +39,13 @@ def test_a_clause_is_held_by_a_function_that_gives_its_reasons(clause: Clause) -
 def test_a_clause_is_held_by_tests_that_exist(clause: Clause) -> None:
     assert clause.rows or clause.tests
     assert set(clause.rows) <= set(TEXTS)
-    assert set(clause.tests) <= set(TESTS)
+    assert set(clause.tests) <= texts_by_test().keys()
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
 def test_a_reason_of_a_clause_is_provoked_by_what_holds_it(clause: Clause) -> None:
     given = {answer for text in clause.rows for answer in (TEXTS[text].ours, TEXTS[text].appraisal)}
-    named = {name for test in clause.tests for name in NAMED.findall(TESTS[test])}
+    named = {name for test in clause.tests for name in NAMED.findall(texts_by_test()[test])}
     for reason in clause.reasons:
         assert reason in given or reason.name in named, reason
 

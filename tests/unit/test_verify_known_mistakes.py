@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import json
 import re
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from eaa.evidence.tdx import TDReport15
 from eaa.verify.dcap import INTEL, VerifiedQuote, verify_collateral, verify_quote
 from eaa.verify.tcb import TCBStatus
 from support.dcap_world import NOW, SGXExtension, World, compact, pem, raw_public, tlv
+from support.named_tests import texts_by_test
 from support.vectors import cases, vector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -747,13 +747,6 @@ PRODUCTS = re.compile(
 )
 
 
-@functools.cache
-def names_of_tests() -> set[str]:
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("test_*.py"))
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, functions)}
-
-
 def test_each_of_the_31_mistakes_has_its_test() -> None:
     page = (ROOT / "docs" / "manual" / "lessons.md").read_text(encoding="utf-8")
     rows = list(NUMBERED.finditer(page))
@@ -761,7 +754,7 @@ def test_each_of_the_31_mistakes_has_its_test() -> None:
     for row in rows:
         named = re.findall(r"`(test_\w+)`", row["tests"])
         assert named, row["number"]
-        assert set(named) <= names_of_tests()
+        assert set(named) <= texts_by_test().keys()
 
 
 def test_a_product_is_named_where_a_public_identifier_is() -> None:
@@ -774,7 +767,7 @@ def test_a_product_is_named_where_a_public_identifier_is() -> None:
 def test_the_lessons_name_tests_that_exist() -> None:
     page = (ROOT / "docs" / "manual" / "lessons.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
-    assert named - names_of_tests() == set()
+    assert named - texts_by_test().keys() == set()
     own = {
         node.name
         for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body
