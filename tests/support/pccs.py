@@ -121,6 +121,12 @@ def pckcert_query(document: Mapping[str, Any], **changed: str) -> str:
 # --- the service without a socket
 
 
+@functools.cache
+def opened_by(token: str) -> Token:
+    """What a token opens: hashed once a run, as a service hashes it once in its life, and slowly on purpose."""
+    return Token.of(token)
+
+
 @contextmanager
 def service(
     folder: Path,
@@ -135,8 +141,8 @@ def service(
     try:
         served = Service(
             store,
-            admin_token=Token() if token is None else Token.of(token),
-            user_token=Token() if token is None else Token.of(USER_TOKEN),
+            admin_token=Token() if token is None else opened_by(token),
+            user_token=Token() if token is None else opened_by(USER_TOKEN),
             trust_anchors=trust_anchors or anchors(),
             clock=clock,
         )

@@ -21,7 +21,6 @@ from eaa.pccs.filling import Filler, Mode
 from eaa.pccs.flights import Flights, SharedFlights
 from eaa.pccs.service import Service
 from eaa.pccs.store import Store
-from eaa.pccs.tokens import Token
 from eaa.pccs.upstream import MAX_ANSWER, RETRIES, Upstream
 from eaa.pccs.wire import Refusal
 from eaa.simulator.pki import SimulatedPKI
@@ -35,6 +34,7 @@ from support.pccs import (
     V4,
     anchors,
     get,
+    opened_by,
     pckcert_query,
     platform,
     put,
@@ -87,8 +87,8 @@ def filled(
             yield (
                 Service(
                     store,
-                    admin_token=Token.of(TOKEN),
-                    user_token=Token.of(USER_TOKEN),
+                    admin_token=opened_by(TOKEN),
+                    user_token=opened_by(USER_TOKEN),
                     trust_anchors=anchors(),
                     mode=mode,
                     filler=filler,
@@ -613,7 +613,7 @@ def test_two_caches_on_one_database_fetch_each_document_once(tmp_path: Path) -> 
         caches = []
         for store in stores:
             filler = Filler(Upstream(script.url), store, trust_anchors=anchors(), clock=clock)
-            admin = Token.of(TOKEN)
+            admin = opened_by(TOKEN)
             caches.append(
                 Service(store, admin_token=admin, trust_anchors=anchors(), mode=Mode.LAZY, filler=filler, clock=clock)
             )
