@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -12,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eaa.collateral import as_issued, intel, x509
+from eaa.collateral import as_issued, documents_as_issued, intel, x509
+from eaa.collateral.bundle import Collateral
 from eaa.errors import MalformedInput
 from eaa.evidence.quote import Quote
+from eaa.simulator.documents import compact, qe_identity, tcb_info, td_qe_identity, tdx_tcb_info
 from eaa.simulator.images import create_signer_key, sample_image
+from eaa.simulator.model import PlatformModel
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
 from support.dcap_world import tlv
@@ -190,3 +195,161 @@ def test_the_quick_reading_of_entries_is_the_thorough_one(entries: bytes, data: 
 def test_entries_as_issued_take_the_quick_way() -> None:
     raw = b"".join(entry(serial, b"250619100033Z", REASON) for serial in (1 << 158, 1 << 159))
     assert not any(x509._ENTRY_AS_ISSUED.split(raw)[::3])
+
+
+# --- CRLs
+
+CRL_FIELDS: Final = [item.name for item in fields(x509.CRL)]
+
+
+@functools.cache
+def crls() -> list[bytes]:
+    """Both CRLs of a simulated platform as they are, and lists of one and of many revoked certificates; Intel's too."""
+    pki = SimulatedPKI.create(now=NOW)
+    collateral = Platform.create(now=NOW, pki=pki).collateral(now=NOW)
+    serials = tuple((1 << 158) + number for number in range(20))
+    longer = [pki.pck_crl(ca="platform", now=NOW, revoked=serials[:count]).issue() for count in (1, 3, 20)]
+    real = [path.read_bytes() for path in sorted((ROOT / "cases").glob("*.collateral.json"))]
+    issued = [crl for raw in real for each in [Collateral.from_json(raw)] for crl in (each.root_ca_crl, each.pck_crl)]
+    return list(dict.fromkeys([collateral.root_ca_crl, collateral.pck_crl, *longer, *issued]))
+
+
+def all_of(crl: object) -> object:
+    """Return all fields; of records alone, only the DER is compared."""
+    return [getattr(crl, name) for name in CRL_FIELDS] if isinstance(crl, x509.CRL) else crl
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_the_quick_reading_of_a_crl_is_the_thorough_one(data: st.DataObject) -> None:
+    raw = flipped(data.draw(st.sampled_from(crls())), data)
+    assert all_of(told(x509.CRL.parse, raw)) == all_of(told(x509.CRL._walk, raw))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_each_byte_of_a_crl_is_read_as_the_thorough_way_reads_it(number: int) -> None:
+    crl = crls()[number]
+    for at in range(len(crl) - 60):
+        for octet in (0x00, 0x17, 0x30, 0x80, 0x82, crl[at] ^ 0x01):
+            spoiled = crl[:at] + bytes((octet,)) + crl[at + 1 :]
+            assert all_of(told(x509.CRL.parse, spoiled)) == all_of(told(x509.CRL._walk, spoiled))
+
+
+def test_crls_as_issued_take_the_quick_way() -> None:
+    assert None not in [as_issued.read_crl(raw) for raw in crls()]
+
+
+# --- TCB Info and QE identities
+
+
+@functools.cache
+def documents() -> list[tuple[type[intel.TCBInfo | intel.QEIdentity], bytes]]:
+    """What a simulator issues, which is spelled as Intel's are."""
+    model = PlatformModel()
+    infos = [(intel.TCBInfo, compact(make(model, issued=NOW))) for make in (tcb_info, tdx_tcb_info)]
+    identities = [(intel.QEIdentity, compact(make(model, issued=NOW))) for make in (qe_identity, td_qe_identity)]
+    return [*infos, *identities]
+
+
+def read_quickly(kind: type, raw: bytes) -> object:
+    read = documents_as_issued.read_tcb_info if kind is intel.TCBInfo else documents_as_issued.read_qe_identity
+    return read(raw)
+
+
+FRAGMENTS: Final = [
+    *(bytes((octet,)) for octet in b'"\\{}[],: \n\0\xff'),
+    *b"\xc3\xa9 0 00 -1 1e1 256 65536 true null 2 ,1 [] {}".split(),
+    *b'"x":1, "svn":0, {"svn":0}, "advisoryIDs":[], "TDX" "UpToDate" "Unknown" "INTEL-SA-00001", ""'.split(),
+    *b'"2026-02-30T00:00:00Z" "2026-02-11T24:00:00Z"'.split(),
+]
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> tuple[Any, bytes]:
+    """A document in which up to two pieces were put in, or in the place of what stood there."""
+    kind, raw = draw(st.sampled_from(documents()))
+    for _ in range(draw(st.integers(0, 2))):
+        # Numbers, texts and the borders between members, so that most of what comes out is still JSON.
+        places = draw(st.sampled_from([rb"\d+", rb'"[^"]*"', rb"[\[{,:]", rb"[\]}]", rb"."]))
+        found = draw(st.sampled_from(list(re.finditer(places, raw))))
+        piece = draw(st.sampled_from(FRAGMENTS))
+        keeps = draw(st.sampled_from([b"", found[0]]))
+        raw = raw[: found.start()] + keeps + piece + raw[found.end() :]
+    return kind, raw
+
+
+@given(edited())
+@settings(max_examples=600)
+def test_the_quick_reading_of_a_document_is_the_thorough_one(document: tuple[Any, bytes]) -> None:
+    kind, raw = document
+    assert told(kind.parse, raw) == told(kind._walk, raw)
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_a_changed_byte_of_a_document_is_read_as_the_thorough_way_reads_it(data: st.DataObject) -> None:
+    kind, raw = data.draw(st.sampled_from(documents()))
+    spoiled = flipped(raw, data)
+    assert told(kind.parse, spoiled) == told(kind._walk, spoiled)
+
+
+def moved(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the document with this member as its last."""
+    return {**{key: value for key, value in document.items() if key != name}, name: document[name]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda levels: levels[:1] * 2,
+        lambda levels: levels * 300,
+        lambda _: [],
+        lambda levels: [{**levels[0], "advisoryIDs": []}, *levels[1:]],
+        lambda levels: [{**levels[0], "advisoryIDs": ["A" * 65]}, *levels[1:]],
+        lambda levels: [{**levels[0], "advisoryIDs": [f"A-{number}" for number in range(65)]}, *levels[1:]],
+        lambda levels: [{**levels[0], "advisoryIDs": [f"A-{number}" for number in range(257)]}, *levels[1:]],
+        lambda levels: [{**levels[0], "advisoryIDs": ["A", "A"]}, *levels[1:]],
+        lambda levels: [moved(levels[0], "tcb"), *levels[1:]],
+        lambda levels: [{**levels[0], "tcbStatus": "TDRelaunchAdvised"}, *levels[1:]],
+        lambda levels: [{**levels[0], "more": 1}, *levels[1:]],
+    ],
+)
+@pytest.mark.parametrize("number", range(4))
+def test_levels_in_any_shape_are_read_as_the_thorough_way_reads_them(
+    number: int, change: Callable[[list[Any]], list[Any]]
+) -> None:
+    kind, raw = documents()[number]
+    document = json.loads(raw)
+    changed = compact({**document, "tcbLevels": change(document["tcbLevels"])})
+    assert told(kind.parse, changed) == told(kind._walk, changed)
+
+
+def test_components_of_any_kind_are_read_as_the_thorough_way_reads_them() -> None:
+    kind, raw = documents()[1]
+    for before, after in (
+        (b'"type":"Early Microcode Update"', b'"type":""'),
+        (b'"category":"BIOS",', b""),
+        (b'"category":"BIOS"', b'"category":"%b"' % (b"k" * 64)),
+        (b'"category":"BIOS"', b'"category":"%b"' % (b"k" * 65)),
+        (b'"type":"TDX Module"', b'"type":"a\\"b"'),
+        (b'"svn":', b'"svn":1'),
+        (b'"svn":', b'"svn":0'),
+    ):
+        for count in (1, 2, -1):
+            changed = raw.replace(before, after, count)
+            assert changed != raw
+            assert told(kind.parse, changed) == told(kind._walk, changed)
+
+
+def test_documents_as_issued_take_the_quick_way() -> None:
+    real = [
+        (kind, body)
+        for path in sorted((ROOT / "cases").glob("*.collateral.json"))
+        for collateral in [Collateral.from_json(path.read_bytes())]
+        for kind, body in ((intel.TCBInfo, collateral.tcb_info), (intel.QEIdentity, collateral.qe_identity))
+        # TCB Info of version 2 is issued no more.
+        if b'"id"' in body
+    ]
+    for kind, raw in [*documents(), *real]:
+        assert read_quickly(kind, raw) is not None
+        assert kind.parse(raw) == kind._walk(raw)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
+from eaa.collateral import documents_as_issued as quickly
 from eaa.collateral.as_issued import COMPONENTS, IssuedSGXExtension, read_sgx_extension
 from eaa.collateral.x509 import (
     CRL,
@@ -103,6 +104,7 @@ _KINDS_OF_CA: Final[tuple[tuple[str, Literal["processor", "platform"]], ...]] = 
 )
 _Chosen = TypeVar("_Chosen", bound=str)
 _Record = TypeVar("_Record")
+_Any = TypeVar("_Any")
 _TCB_INFO_IDS: Final[dict[str, Literal["SGX", "TDX"]]] = {"SGX": "SGX", "TDX": "TDX"}
 _IDENTITY_IDS: Final[dict[str, Literal["QE", "TD_QE", "QVE"]]] = {"QE": "QE", "TD_QE": "TD_QE", "QVE": "QVE"}
 _SVN: Final = itemgetter("svn")
@@ -168,6 +170,9 @@ class SVNLevel:
 
 _new_level: Final = quick(TCBLevel)
 _new_svn_level: Final = quick(SVNLevel)
+_OF_STATUS: Final = ("tcb_date", "tcb_status", "advisory_ids")
+_fill_level: Final = filler(TCBLevel, ("sgx_components", "pce_svn", "tdx_components", *_OF_STATUS))
+_fill_svn_level: Final = filler(SVNLevel, ("isv_svn", *_OF_STATUS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +199,9 @@ class TDXModuleIdentity(TDXModule):
 
 _new_module: Final = quick(TDXModule)
 _new_module_identity: Final = quick(TDXModuleIdentity)
+_OF_MODULE: Final = ("mr_signer", "attributes", "attributes_mask")
+_fill_module: Final = filler(TDXModule, _OF_MODULE)
+_fill_module_identity: Final = filler(TDXModuleIdentity, ("id", "tcb_levels", *_OF_MODULE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +232,18 @@ class TCBInfo:
     @classmethod
     def parse(cls, body: bytes) -> TCBInfo:
         """Parse the exact signed JSON object. Raises MalformedInput (TCB_INFO_MALFORMED)."""
+        issued = quickly.read_tcb_info(body)
+        if issued is not None:
+            try:
+                return _tcb_info_as_issued(body, issued)
+            except (KeyError, ValueError):
+                # What is wrong, and what is wrong first, is found on the way through all of its members.
+                pass
+        return cls._walk(body)
+
+    @classmethod
+    def _walk(cls, body: bytes) -> TCBInfo:
+        """Parse one in whatever spelling its members come."""
         return _read(body, cls._of, what="TCB Info", reason=Reason.TCB_INFO_MALFORMED)
 
     @classmethod
@@ -281,6 +301,17 @@ class QEIdentity:
     @classmethod
     def parse(cls, body: bytes) -> QEIdentity:
         """Parse the exact signed JSON object. Raises MalformedInput (QE_IDENTITY_MALFORMED)."""
+        issued = quickly.read_qe_identity(body)
+        if issued is not None:
+            try:
+                return _qe_identity_as_issued(body, issued)
+            except (KeyError, ValueError):
+                pass
+        return cls._walk(body)
+
+    @classmethod
+    def _walk(cls, body: bytes) -> QEIdentity:
+        """Parse one in whatever spelling its members come."""
         return _read(body, cls._of, what="the QE identity", reason=Reason.QE_IDENTITY_MALFORMED)
 
     @classmethod
@@ -311,6 +342,78 @@ class QEIdentity:
 
 _new_tcb_info: Final = quick(TCBInfo)
 _new_qe_identity: Final = quick(QEIdentity)
+
+
+def _tcb_info_as_issued(body: bytes, issued: quickly.IssuedTCBInfo) -> TCBInfo:
+    """Return TCB Info of what was read at once. Raises KeyError or ValueError where it has to be read otherwise."""
+    return _new_tcb_info(
+        body=body,
+        id=_TCB_INFO_IDS[issued.id],
+        version=3,
+        issue_date=_parse_date(issued.issue_date),
+        next_update=_parse_date(issued.next_update),
+        fmspc=issued.fmspc,
+        pce_id=issued.pce_id,
+        tcb_evaluation_data_number=issued.tcb_evaluation_data_number,
+        tdx_module=issued.tdx_module and _fill_module(issued.tdx_module),
+        tdx_module_identities=_distinct(
+            tuple(
+                [
+                    _fill_module_identity((name.upper(), _levels_as_issued(levels), *module))
+                    for name, module, levels in issued.tdx_module_identities
+                ]
+            ),
+            by=attrgetter("id"),
+        ),
+        tcb_levels=_distinct(
+            tuple(
+                [
+                    _fill_level((*tcb, _parse_date(date), _STATUS_OF_WORD[status], advisories))
+                    for *tcb, date, status, advisories in issued.tcb_levels
+                ]
+            ),
+            by=attrgetter("sgx_components", "pce_svn", "tdx_components"),
+        ),
+        sgx_component_kinds=issued.sgx_component_kinds,
+        tdx_component_kinds=issued.tdx_component_kinds,
+    )
+
+
+def _qe_identity_as_issued(body: bytes, issued: quickly.IssuedQEIdentity) -> QEIdentity:
+    """Return the QE identity of what was read at once. Raises as `_tcb_info_as_issued`."""
+    levels = _levels_as_issued(issued.tcb_levels)
+    if not {level.tcb_status for level in levels} <= _ENCLAVE_STATUSES:
+        raise ValueError("a status that enclaves do not have")
+    return _new_qe_identity(
+        body=body,
+        id=_IDENTITY_IDS[issued.id],
+        version=2,
+        issue_date=_parse_date(issued.issue_date),
+        next_update=_parse_date(issued.next_update),
+        tcb_evaluation_data_number=issued.tcb_evaluation_data_number,
+        misc_select=issued.misc_select,
+        misc_select_mask=issued.misc_select_mask,
+        attributes=issued.attributes,
+        attributes_mask=issued.attributes_mask,
+        mr_signer=issued.mr_signer,
+        isv_prod_id=issued.isv_prod_id,
+        tcb_levels=levels,
+    )
+
+
+def _levels_as_issued(levels: list[quickly.Level]) -> tuple[SVNLevel, ...]:
+    made = [
+        _fill_svn_level((svn, _parse_date(date), _STATUS_OF_WORD[status], advisories))
+        for svn, date, status, advisories in levels
+    ]
+    return _distinct(tuple(made), by=attrgetter("isv_svn"))
+
+
+def _distinct(records: tuple[_Any, ...], *, by: Callable[[_Any], object]) -> tuple[_Any, ...]:
+    """Return the records. Raises ValueError where two of them are alike."""
+    if len(set(map(by, records))) != len(records):
+        raise ValueError("two that are alike")
+    return records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

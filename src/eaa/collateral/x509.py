@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa import der
-from eaa.collateral.as_issued import IssuedCertificate, read_certificate
+from eaa.collateral.as_issued import P256_KEY, IssuedCertificate, IssuedCRL, read_certificate, read_crl
 from eaa.errors import MalformedInput, Reason
 from eaa.records import quick
 
@@ -50,9 +50,10 @@ MAX_KNOWN_EXTENSIONS: Final = 256
 """Extensions that are remembered as read: most of a certificate's stand in every other certificate as well."""
 SGX_EXTENSION_OID: Final = "1.2.840.113741.1.13.1"
 """Marks a PCK certificate, and holds what it says of its platform."""
+P256_SPKI_PREFIX: Final = bytes.fromhex(P256_KEY)
+"""What stands before the 64 bytes of both coordinates in the SubjectPublicKeyInfo of a key on P-256."""
 
 _ECDSA_WITH_SHA256: Final = bytes.fromhex("300a06082a8648ce3d040302")
-_P256_SPKI_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
 _TIME_SIZE: Final = 15
@@ -99,7 +100,7 @@ _USAGES: Final = ((0x80, "digitalSignature"), (0x04, "keyCertSign"), (0x02, "cRL
 # An entry as Intel spells it: the serial in 20 bytes, or in 21 for the sign, a date, and a reason that is not critical.
 _ENTRY_AS_ISSUED: Final = re.compile(
     rb"\x30(?:\x33(?=\x02\x14[\x01-\x7f])|\x34(?=\x02\x15\x00[\x80-\xff]))\x02.((?<=\x14).{20}|(?<=\x15).{21})"
-    rb"\x17\x0d(.{13})\x30\x0c\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01[\x00-\x0a]",
+    rb"\x17\x0d(\d{6}(?:[01]\d|2[0-3])\d{4})Z\x30\x0c\x30\x0a\x06\x03\x55\x1d\x15\x04\x03\x0a\x01[\x00-\x0a]",
     re.DOTALL,
 )
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
@@ -268,6 +269,18 @@ class CRL:
         Raises:
             MalformedInput: CRL_MALFORMED or DER_MALFORMED; `raw` is not one complete CRL of Intel's profile.
         """
+        parts = read_crl(raw)
+        if parts is not None:
+            try:
+                return _put_crl_together(raw, parts)
+            except (MalformedInput, ValueError):
+                # As of a certificate.
+                pass
+        return cls._walk(raw)
+
+    @classmethod
+    def _walk(cls, raw: bytes) -> CRL:
+        """Parse one in whatever spelling its elements come."""
         kind = _A_CRL
         if not raw:
             raise kind.bad("the CRL is empty", hint="a CRL that revokes nothing still has a signature: fetch it again")
@@ -330,6 +343,24 @@ def _put_together(raw: bytes, parts: IssuedCertificate) -> Certificate:
         path_length=parts.path_length,
         key_usage=_SIGNS_CERTIFICATES if parts.signs_certificates else _SIGNS,
         sgx_extension=parts.sgx_extension,
+        tbs_bytes=parts.tbs_bytes,
+        signature=parts.signature,
+    )
+
+
+def _put_crl_together(raw: bytes, parts: IssuedCRL) -> CRL:
+    """Return the CRL of these parts. Raises as `_put_together`."""
+    # As where it is read element by element: it must have one.
+    _common_name(parts.issuer)
+    entries = parts.entries
+    return _new_crl(
+        der=raw,
+        issuer=parts.issuer,
+        number=parts.number,
+        authority_key_id=parts.authority_key_id,
+        this_update=_date_of(parts.this_update),
+        next_update=_date_of(parts.next_update),
+        revoked=frozenset() if entries is None else _read_entries(entries, (der.SEQUENCE, 0, 0, len(entries))),
         tbs_bytes=parts.tbs_bytes,
         signature=parts.signature,
     )
@@ -410,7 +441,7 @@ def _read_serial(raw: bytes, serial: der.Span, kind: _Kind) -> bytes:
 
 
 def _load_key(spki: bytes) -> EllipticCurvePublicKey:
-    if not spki.startswith(_P256_SPKI_PREFIX):
+    if not spki.startswith(P256_SPKI_PREFIX):
         raise _bad_certificate("the certificate's key is not an uncompressed point on P-256")
     try:
         # The prefix has fixed the algorithm and the curve.
@@ -617,12 +648,20 @@ def _read_fields_of_crl(raw: bytes, tbs: der.Span) -> tuple[bytes, list[datetime
 
 def _read_entries(raw: bytes, entries: der.Span) -> frozenset[bytes]:
     """Return the serials that a CRL lists, each the content of an INTEGER."""
-    spelled = _ENTRY_AS_ISSUED.split(raw[entries[2] : entries[3]])
+    try:
+        return _entries_as_issued(raw[entries[2] : entries[3]])
+    except ValueError:
+        return _walk_through_entries(raw, entries)
+
+
+def _entries_as_issued(entries: bytes) -> frozenset[bytes]:
+    """Do what `_read_entries` does. Raises ValueError where the entries are not spelled as Intel's are."""
+    spelled = _ENTRY_AS_ISSUED.split(entries)
     # Between the entries that are spelled as all are, nothing is left over.
     if any(spelled[::3]):
-        return _walk_through_entries(raw, entries)
+        raise ValueError("entries that are to be read otherwise")
     for date in set(spelled[2::3]):
-        _read_time(date, (_UTC_TIME, 0, 0, len(date)), _A_CRL)
+        _date_of(date)
     return frozenset(spelled[1::3])
 
 

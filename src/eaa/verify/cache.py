@@ -78,7 +78,7 @@ class _Validity:
 
     @classmethod
     def of(cls, windows: tuple[Window, ...]) -> _Validity:
-        return cls(max(window.not_before for window in windows), min(window.not_after for window in windows))
+        return cls(max([window.not_before for window in windows]), min([window.not_after for window in windows]))
 
     def within(self, other: _Validity) -> _Validity:
         return _Validity(max(self.begins, other.begins), min(self.ends, other.ends))

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import permutations
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar, cast
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from eaa.collateral.bundle import Collateral
 from eaa.collateral.intel import (
@@ -31,7 +32,7 @@ from eaa.collateral.intel import (
     parse_pem_chain,
     split_pem_chain,
 )
-from eaa.collateral.x509 import CRL, Certificate
+from eaa.collateral.x509 import CRL, P256_SPKI_PREFIX, Certificate
 from eaa.errors import MalformedInput, Misuse, Reason, VerificationError
 from eaa.evidence.ppid import PPID_SIZES, PPIDCertification
 from eaa.evidence.quote import CertificationDataType, Quote, TEEType
@@ -104,9 +105,6 @@ __all__ = [
 
 _WITHOUT_CHAIN: Final = frozenset({*PPID_SIZES, CertificationDataType.PCK_LEAF})
 _NO_GRACE: Final = timedelta(0)
-_P256: Final = SECP256R1()
-_UNCOMPRESSED: Final = b"\x04"
-"""Before a point of both coordinates, X9.62."""
 _NOT_GENUINE: Final = "it was changed after it was made, or was never made by this platform: trust nothing that it says"
 _FOREIGN_MODULE: Final = "this is no TDX module of Intel's: trust nothing that the domain says"
 
@@ -352,9 +350,9 @@ def verify_collateral(
     refuse_bad_time(now, grace)
     known = {} if known is None else known
     known.update(_roots_of(trust_anchors))
-    _, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL", known=known)
+    pck_ca, root = _parse_issuer_chain(collateral.pck_crl_issuer_chain, what="PCK CRL", known=known)
     pin_root(root, trust_anchors)
-    lists = verify_revocation_lists(collateral, root=root, known=known)
+    lists = _verify_revocation_lists(collateral, pck_ca=pck_ca, root=root, known=known)
     verify_dates(lists.windows, now=now, grace=grace)
     tcb_info = verify_tcb_info(collateral, lists, known=known)
     verify_dates(tcb_info.windows, now=now, grace=grace)
@@ -451,7 +449,13 @@ def verify_revocation_lists(
         MalformedInput, VerificationError: as `verify_quote`.
     """
     pck_ca = _parse_issuer(collateral.pck_crl_issuer_chain, root=root, what="PCK CRL", known=known)
-    is_anchor = known is not None and known.get(root.der) is root
+    return _verify_revocation_lists(collateral, pck_ca=pck_ca, root=root, known={} if known is None else known)
+
+
+def _verify_revocation_lists(
+    collateral: Collateral, *, pck_ca: Certificate, root: Certificate, known: Known
+) -> RevocationLists:
+    is_anchor = known.get(root.der) is root
     root_crl = verify_root_crl(collateral.root_ca_crl, root=root, is_verified=is_anchor)
     verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
     pck_crl = verify_pck_crl(collateral.pck_crl, ca=pck_ca)
@@ -561,16 +565,18 @@ def verify_qe_identity(
     Args:
         collateral: as served.
         lists: what step 3 established.
-        known_signer: who signed TCB Info, as step 5 established under the very same `lists`. Intel signs both
-            documents with one certificate, and where it recurs, byte for byte, it is not verified again.
+        known_signer: who signed TCB Info of this collateral, as step 5 established under the very same `lists`. Intel
+            signs both documents with one certificate, and where it recurs, byte for byte, it is not verified again.
         known: certificates that were parsed before, as in `parse_pck_chain`.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity", known=known)
-    if signer != known_signer:
-        verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
+    signer = known_signer
+    if signer is None or collateral.qe_identity_issuer_chain != collateral.tcb_info_issuer_chain:
+        signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity", known=known)
+        if signer != known_signer:
+            verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     identity = verify_identity_signature(collateral.qe_identity, collateral.qe_identity_signature, signer=signer)
     windows = (certificate_window(signer, name="QE identity signing certificate"), identity_window(identity))
     return Verified(document=identity, windows=windows, signer=signer)
@@ -734,7 +740,8 @@ def _masked(value: bytes, mask: bytes) -> bytes:
 def parse_attestation_key(quote: Quote) -> EllipticCurvePublicKey:
     """Return the key that must have signed the quote. Raises MalformedInput where it is no point on the curve."""
     try:
-        return EllipticCurvePublicKey.from_encoded_point(_P256, _UNCOMPRESSED + quote.attestation_key)
+        # As those of certificates are: the one way into the library is warm by now.
+        return cast("EllipticCurvePublicKey", load_der_public_key(P256_SPKI_PREFIX + quote.attestation_key))
     except ValueError as error:
         raise MalformedInput(
             Reason.QUOTE_MALFORMED, "the quote's attestation key is no point on P-256", hint=_NOT_GENUINE
