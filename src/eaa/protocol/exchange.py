@@ -30,6 +30,7 @@ from eaa.protocol import messages
 from eaa.protocol.binding import ATTEST_LABEL, CLAIMS, SESSION_CLAIMS, expected_claims, verify_binding
 from eaa.protocol.messages import NONCE_SIZE, FrameReader, Message, RejectClass
 from eaa.protocol.terms import MAX_EPOCH, Ending, Levels, Session, Terms
+from eaa.records import quick
 
 __all__ = [
     "ALPN",
@@ -136,6 +137,10 @@ class OpenedReceived:
 
 Event = EvidenceWanted | EvidenceReceived | PeerAccepted | OpenReceived | OpenedReceived
 
+_new_wanted: Final = quick(EvidenceWanted)
+_new_received: Final = quick(EvidenceReceived)
+_PEER_ACCEPTED: Final = PeerAccepted()
+
 
 class Exchange:
     """The state of one end. `receive` takes bytes and answers with events; `data_to_send` hands out what to send.
@@ -171,6 +176,7 @@ class Exchange:
         self._asked_by_peer = False
         self._answered = False
         self._peer_accepted = False
+        self._peer_has_finished = False
         self._evidence_received = False
         self._judgeable = False
         self._accepted = False
@@ -194,23 +200,21 @@ class Exchange:
         """
         if self._failed:
             raise _our_bug("an exchange that has failed was fed more bytes")
+        events: list[Event] = []
         try:
-            return self._receive(data)
+            if not self._peer_has_finished:
+                self._reader.push(data)
+                while not self._peer_has_finished and (message := self._reader.pull()) is not None:
+                    event = self._on_message(message)
+                    self._peer_has_finished = self._was_its_last()
+                    if event is not None:
+                        events.append(event)
+                data = self._reader.take_rest() if self._peer_has_finished else b""
+            if data:
+                self._keep(data)
         except EAAError:
             self._failed = True
             raise
-
-    def _receive(self, data: bytes) -> list[Event]:
-        events: list[Event] = []
-        if not self._peer_has_finished:
-            self._reader.push(data)
-            while not self._peer_has_finished and (message := self._reader.pull()) is not None:
-                event = self._on_message(message)
-                if event is not None:
-                    events.append(event)
-            data = self._reader.take_rest() if self._peer_has_finished else b""
-        if data:
-            self._keep(data)
         return events
 
     def data_to_send(self) -> bytes:
@@ -229,13 +233,11 @@ class Exchange:
         """Whether raw bytes may flow, both ways, as far as the messages go. The gate has its own say."""
         if self._failed:
             return False
-        judged = self._accepted or not self._terms.judges
-        match self._terms.ending:
-            case Ending.OPEN:
-                return self._opened_received and judged
-            case Ending.OPENED:
-                return self._opened_sent
-        return self._peer_has_finished and judged
+        terms = self._terms
+        if terms.ending is Ending.OPENED:
+            return self._opened_sent
+        # What finishes the peer where this side has said `open` is `opened`.
+        return self._peer_has_finished and (self._accepted or not terms.judges)
 
     def take_leftover(self) -> bytes:
         """Hand out raw bytes that came in one piece with the last message. Only when `finished`."""
@@ -270,7 +272,7 @@ class Exchange:
             collateral = None
         tagged = TaggedEvidence(evidence=quote, claims=epoch.claims if epoch else claims).encode()
         signature = epoch.signature if epoch else None
-        self._send(messages.Evidence(evidence=tagged, epoch=signature, collateral=collateral))
+        self._send(messages.new_evidence(evidence=tagged, epoch=signature, collateral=collateral))
 
     def accept(self) -> None:
         """Accept the evidence of `EvidenceReceived`; the peer is told where this hop tells it."""
@@ -278,7 +280,7 @@ class Exchange:
             raise _our_bug("there is no evidence that waits for a verdict")
         self._accepted = True
         if self._terms.announces_verdict:
-            self._send(messages.Accept())
+            self._send(messages.ACCEPT)
 
     def dangerously_accept_without_judging(self) -> None:
         """Answer whatever `EvidenceReceived` brought, none included, with `accept`: the operator wants no judgement."""
@@ -346,7 +348,7 @@ class Exchange:
                     self._answered and self._terms.peer_announces_verdict and not self._peer_accepted, message
                 )
                 self._peer_accepted = True
-                return PeerAccepted()
+                return _PEER_ACCEPTED
             case messages.Open():
                 judged = self._accepted or not self._terms.judges
                 self._in_turn(self._terms.ending is Ending.OPENED and judged, message)
@@ -385,7 +387,7 @@ class Exchange:
         claims = self._claims(message.level, nonce=message.nonce, role=self._terms.own_role, own=True)
         self._pending_claims = encode_claims(claims)
         self._epoch_wanted = message.level is BindingLevel.SESSION
-        return EvidenceWanted(claims=self._pending_claims, level=message.level)
+        return _new_wanted(claims=self._pending_claims, level=message.level)
 
     def _on_evidence(self, message: messages.Evidence) -> Event:
         self._in_turn(self._terms.judges and not self._evidence_received, message)
@@ -402,7 +404,7 @@ class Exchange:
         expected = self._claims(self._terms.level, nonce=self._nonce, role=self._terms.peer_role, own=False)
         tagged = verify_binding(message, expected, terms=self._terms, peer_spki=self._session.peer_spki, now=self._now)
         self._judgeable = True
-        return EvidenceReceived(
+        return _new_received(
             evidence=tagged.evidence,
             report_data=claims_report_data(tagged.claims),
             level=self._terms.level,
@@ -411,7 +413,7 @@ class Exchange:
 
     def _require_a_question(self) -> None:
         """Refuse a client that goes on without this side's evidence, where the operator demands a level of it."""
-        if self._terms.has_to_be_asked and not self._asked_by_peer:
+        if not self._asked_by_peer and self._terms.has_to_be_asked:
             raise PeerMisbehaved(
                 Reason.LEVEL_NOT_OFFERED,
                 f"the {self._terms.peer_role} asks for no evidence, and is served only where it asks at level "
@@ -420,14 +422,13 @@ class Exchange:
             )
 
     def _claims(self, level: BindingLevel, *, nonce: bytes, role: Role, own: bool) -> dict[str, bytes]:
-        keys = (self._session.own_spki, self._session.peer_spki)
-        attester, other = keys if own else reversed(keys)
+        session = self._session
         return expected_claims(
             level,
-            attester_spki=attester or b"",
-            other_spki=other,
+            attester_spki=(session.own_spki if own else session.peer_spki) or b"",
+            other_spki=session.peer_spki if own else session.own_spki,
             nonce=nonce,
-            exporter=self._session.exporter,
+            exporter=session.exporter,
             role=role,
         )
 
@@ -460,14 +461,11 @@ class Exchange:
 
     # Order.
 
-    @property
-    def _peer_has_finished(self) -> bool:
-        """Whether the peer has sent its last message, so that what follows is raw bytes."""
-        match self._terms.ending:
-            case Ending.OPEN:
-                return self._opened_received
-            case Ending.OPENED:
-                return self._open_received
+    def _was_its_last(self) -> bool:
+        """Tell whether the message that was just taken is the peer's last one, so that what follows is raw bytes."""
+        ending = self._terms.ending
+        if ending is not Ending.ACCEPT:
+            return self._opened_received if ending is Ending.OPEN else self._open_received
         # Whoever judges has sent its attest before its evidence, so evidence that came first says: no verdict follows.
         shown = self._evidence_received or (not self._terms.judges and self._asked_by_peer)
         return shown and (self._peer_accepted or not self._asked_by_peer)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from eaa.appraise.result import BindingLevel
 from eaa.errors import EAAError, MalformedInput, PeerMisbehaved, Reason, Rejection, VerificationError
 from eaa.evidence import cbor
+from eaa.records import quick
 
 MAX_MESSAGE: Final = 256 * 1024
 """Bytes of one message, the length before it not counted."""
@@ -149,13 +150,17 @@ class Opened:
 
 Message = Attest | Evidence | Accept | Reject | Open | Opened
 
+ACCEPT: Final = Accept()
+_new_attest: Final = quick(Attest)
+new_evidence: Final = quick(Evidence)
+
 
 def encode(message: Message) -> bytes:
     """Return the message as it goes over the wire, its length in front."""
-    if type(message) in _CONSTANT:
-        return _CONSTANT[type(message)]
+    if (known := _CONSTANT.get(type(message))) is not None:
+        return known
     if isinstance(message, Attest) and len(message.nonce) == NONCE_SIZE:
-        return _ATTEST_LENGTHS[message.level] + _ATTEST_HEADS[message.level] + message.nonce
+        return _ATTEST_STARTS[message.level] + message.nonce
     body = _encode_evidence(message) if isinstance(message, Evidence) else cbor.encode(message._fields())
     if len(body) > MAX_MESSAGE:
         raise EAAError(Reason.INTERNAL, f"a message of {len(body)} bytes was built, the protocol allows {MAX_MESSAGE}")
@@ -169,12 +174,12 @@ def decode(body: bytes) -> Message:
         PeerMisbehaved: MESSAGE_MALFORMED.
     """
     # Every message has one encoding, so one that is short enough to compare need not be taken apart.
-    known = _KNOWN.get(body)
-    if known is not None:
-        return known
-    if len(body) <= _LONGEST_ATTEST and (level := _ATTEST_LEVELS.get(body[:-NONCE_SIZE])):
-        return Attest(nonce=body[-NONCE_SIZE:], level=level)
-    if body.startswith(_EVIDENCE_HEAD, 1) and (evidence := _split_evidence(body)):
+    if len(body) <= _LONGEST_ATTEST:
+        if level := _ATTEST_LEVELS.get(body[:-NONCE_SIZE]):
+            return _new_attest(nonce=body[-NONCE_SIZE:], level=level)
+        if (known := _KNOWN.get(body)) is not None:
+            return known
+    elif body.startswith(_EVIDENCE_HEAD, 1) and (evidence := _split_evidence(body)):
         return evidence
     try:
         fields = cbor.decode(body, what="the peer's message")
@@ -208,11 +213,14 @@ class FrameReader:
 
     def pull(self) -> Message | None:
         """Return the next whole message, None while it is incomplete. Raises as `decode` and `push`."""
-        size = self._body_size()
-        if size is None or len(self._buffer) < LENGTH_SIZE + size:
+        buffer = self._buffer
+        if not buffer:
             return None
-        body = bytes(self._buffer[LENGTH_SIZE : LENGTH_SIZE + size])
-        del self._buffer[: LENGTH_SIZE + size]
+        size = self._body_size()
+        if size is None or len(buffer) < LENGTH_SIZE + size:
+            return None
+        body = bytes(buffer[LENGTH_SIZE : LENGTH_SIZE + size])
+        del buffer[: LENGTH_SIZE + size]
         return decode(body)
 
     def feed(self, data: bytes) -> list[Message]:
@@ -301,7 +309,7 @@ _DECODERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
 
 
 _KNOWN: Final[Mapping[bytes, Message]] = {
-    cbor.encode(message._fields()): message for message in (Accept(), Opened(), Evidence())
+    cbor.encode(message._fields()): message for message in (ACCEPT, Opened(), Evidence())
 }
 """The messages without content, by their encodings."""
 _CONSTANT: Final[Mapping[type[Message], bytes]] = {
@@ -317,8 +325,8 @@ _ATTEST_HEADS: Final[Mapping[BindingLevel, bytes]] = {
 }
 _ATTEST_LEVELS: Final[Mapping[bytes, BindingLevel]] = {head: level for level, head in _ATTEST_HEADS.items()}
 _LONGEST_ATTEST: Final = max(len(head) for head in _ATTEST_LEVELS) + NONCE_SIZE
-_ATTEST_LENGTHS: Final[Mapping[BindingLevel, bytes]] = {
-    level: (len(head) + NONCE_SIZE).to_bytes(LENGTH_SIZE, "big") for level, head in _ATTEST_HEADS.items()
+_ATTEST_STARTS: Final[Mapping[BindingLevel, bytes]] = {
+    level: (len(head) + NONCE_SIZE).to_bytes(LENGTH_SIZE, "big") + head for level, head in _ATTEST_HEADS.items()
 }
 
 
@@ -356,7 +364,7 @@ def _split_evidence(body: bytes) -> Evidence | None:
     fits = len(collateral) <= MAX_STAPLED_COLLATERAL and len(signature) in (0, EPOCH_SIGNATURE_SIZE)
     if at != len(body) or members != body[0] or not fits:
         return None
-    return Evidence(evidence=evidence, epoch=signature or None, collateral=collateral or None)
+    return new_evidence(evidence=evidence, epoch=signature or None, collateral=collateral or None)
 
 
 def _level(label: object) -> BindingLevel:
