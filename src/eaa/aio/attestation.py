@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,6 @@ from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, PeerMisbehaved, Reason, Rejection
 from eaa.protocol.exchange import (
     EpochSignature,
-    Event,
     EvidenceReceived,
     EvidenceWanted,
     Exchange,
@@ -29,6 +28,8 @@ from eaa.protocol.exchange import (
     Terms,
 )
 from eaa.protocol.messages import NONCE_SIZE, RejectClass
+from eaa.records import quick
+from eaa.tls.connection import Want
 
 EXCHANGE_TIMEOUT: Final = 30.0
 """Seconds for an exchange; quoting on a busy TDX host takes several."""
@@ -56,6 +57,9 @@ class Answer:
     """What is stapled."""
 
 
+new_answer: Final = quick(Answer)
+_new_session: Final = quick(Session)
+
 Quoter = Callable[[EvidenceWanted], Awaitable[Answer | None]]
 """Returns the evidence that is wanted, or None where there is no attester."""
 
@@ -76,16 +80,21 @@ class Hop:
     """Bytes that a peer may send before its session begins."""
 
 
+new_hop: Final = quick(Hop)
+
+
 class Attestation:
     """Runs the exchange on one stream and opens its gate when, and only when, the terms are met."""
 
     def __init__(self, stream: AttestedStream, hop: Hop) -> None:
         connection = stream.connection
-        session = Session(exporter=connection.exporter(), own_spki=connection.own_spki, peer_spki=connection.peer_spki)
+        session = _new_session(
+            exporter=connection.exporter(), own_spki=connection.own_spki, peer_spki=connection.peer_spki
+        )
         self._stream = stream
         self._hop = hop
         self._workload: str | None = None
-        self._exchange = Exchange(session=session, terms=hop.terms, nonce=secrets.token_bytes(NONCE_SIZE), now=hop.now)
+        self._exchange = Exchange(session=session, terms=hop.terms, nonce=os.urandom(NONCE_SIZE), now=hop.now)
         self.shown_level = BindingLevel.NONE
         """The binding at which this side has shown its own evidence; none where nobody asked, or there is none."""
         self._received = 0
@@ -190,12 +199,24 @@ class Attestation:
             data = await self._receive(cancellable=False, later=await self._flush())
         for event in self._exchange.receive(data):
             self._holds_back = False
-            await self._on(event)
+            match event:
+                case EvidenceWanted():
+                    await self._answer(event)
+                case EvidenceReceived():
+                    await self._judge(event)
+                case OpenReceived(workload=workload):
+                    self._workload = workload
+                case PeerAccepted() | OpenedReceived():
+                    pass
 
     async def _first_bytes(self) -> bytes:
+        # They tend to come together with what has ended the handshake.
+        data = self._stream._receive_control_now(READ_SIZE)  # noqa: SLF001  one module
+        if not isinstance(data, Want):
+            return self._received_now(data)
         asking = asyncio.get_running_loop().call_later(HELD_BACK, self._ask_meanwhile)
         try:
-            return await self._receive(cancellable=False)
+            return await self._receive(cancellable=False, later=True)
         finally:
             asking.cancel()
 
@@ -205,15 +226,19 @@ class Attestation:
         self._outgoing += self._exchange.data_to_send()
         # Whoever waits for the peer hears of it.
         with contextlib.suppress(EAAError):
-            del self._outgoing[: self._stream._send_control_now(self._outgoing)]  # noqa: SLF001  one module
+            del self._outgoing[: self._stream._send_control_now(bytes(self._outgoing))]  # noqa: SLF001  one module
 
     async def _receive(self, *, cancellable: bool = True, later: bool = False) -> bytes:
         # As much as there is, and not message by message: what follows the last one is kept for the stream.
-        data = await self._stream._receive_control(  # noqa: SLF001  one module
-            READ_SIZE, cancellable=cancellable, later=later
+        return self._received_now(
+            await self._stream._receive_control(READ_SIZE, cancellable=cancellable, later=later)  # noqa: SLF001  one module
         )
+
+    def _received_now(self, data: bytes) -> bytes:
+        """Count what was received, and return it. Raises PeerMisbehaved."""
+        if not self._received:
+            handshake_is_over()
         self._received += len(data)
-        handshake_is_over()
         if self._received > self._hop.max_request:
             COUNTERS.refused[Limit.REQUEST] += 1
             raise PeerMisbehaved(
@@ -222,17 +247,6 @@ class Attestation:
                 f"at most {self._hop.max_request} are allowed",
             )
         return data
-
-    async def _on(self, event: Event) -> None:
-        match event:
-            case EvidenceWanted():
-                await self._answer(event)
-            case EvidenceReceived():
-                await self._judge(event)
-            case OpenReceived(workload=workload):
-                self._workload = workload
-            case PeerAccepted() | OpenedReceived():
-                pass
 
     async def _answer(self, wanted: EvidenceWanted) -> None:
         answer = await (self._quote(wanted) if wanted.level is BindingLevel.FRESH else self._hop.quoter(wanted))
@@ -277,15 +291,18 @@ class Attestation:
         return bool(outgoing)
 
     def _take_outgoing(self) -> bytes:
-        outgoing = bytes(self._outgoing) + self._exchange.data_to_send()
-        self._outgoing.clear()
+        outgoing = self._exchange.data_to_send()
+        if self._outgoing:
+            outgoing = bytes(self._outgoing) + outgoing
+            self._outgoing.clear()
         return outgoing
 
     def _enter(self) -> None:
         """Turn the stream over to raw bytes: the exchange is finished."""
         if self._hop.judge is None:
             self._stream.connection.admit_unattested_peer()
-        self._stream.push_back(self._exchange.take_leftover())
+        if leftover := self._exchange.take_leftover():
+            self._stream.push_back(leftover)
         self._stream._send_ahead(self._take_outgoing())  # noqa: SLF001  one module
 
 

@@ -6,7 +6,6 @@ out. Many clients may share an address, behind a kube-proxy or a NAT, so that an
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import ipaddress
 import math
@@ -14,7 +13,7 @@ import socket
 import struct
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -32,18 +31,23 @@ STALLED_AFTER: Final = 1.0
 """Seconds for a handshake after which it makes room for another connection, where there is no other room."""
 UNLIMITED: Final = math.inf
 _DAY: Final = 86400.0
+_INTERNET: Final = frozenset({int(socket.AF_INET), int(socket.AF_INET6)})
 _CREDENTIALS: Final = struct.Struct("iII")
 """Linux's struct ucred: process, user, group."""
 
 
 def origin_of(sock: socket.socket) -> Origin:
     """Return whom a connection counts for. Whoever cannot be told apart shares one origin."""
-    with contextlib.suppress(OSError):
-        if sock.family == socket.AF_UNIX:
+    # The number itself: what Python's sockets add to it is a name for it, looked up each time.
+    family = super(socket.socket, sock).family
+    try:
+        if family in _INTERNET:
+            return origin_of_host(sock.getpeername()[0])
+        if family == socket.AF_UNIX:
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             return Origin("uid", str(_CREDENTIALS.unpack(credentials)[1]))
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            return origin_of_host(sock.getpeername()[0])
+    except OSError:
+        pass
     return Origin("unknown", "")
 
 
@@ -270,21 +274,50 @@ class QuoteQueue:
         """Peers in it."""
         return self._there.total
 
-    @contextlib.contextmanager
-    def place(self, origin: Origin) -> Iterator[None]:
-        """Have a place in it for the duration of a block. Raises Unavailable (OVERLOADED) at once where it is full."""
+    def place(self, origin: Origin) -> _Place:
+        """Return a place in it for the duration of a block.
+
+        To enter raises Unavailable (OVERLOADED) at once where it is full.
+        """
+        return _Place(self, origin)
+
+    def enter(self, origin: Origin) -> None:
+        """Take a place, which has to be given back with `leave`. Raises Unavailable (OVERLOADED) where it is full."""
         self._there.add(origin)
-        try:
-            if self.waiting > self._most:
-                raise _full(Limit.QUOTES, f"{self._most} quotes are being waited for, which is what may be")
-            if self._there.of(origin) > self._most_per_address:
-                raise _full(
-                    Limit.QUOTES_PER_ADDRESS,
-                    f"one address waits for {self._most_per_address} quotes, which is its part",
-                )
-            yield
-        finally:
+        refusal = self._refusal(origin)
+        if refusal is not None:
             self._there.remove(origin)
+            raise refusal
+
+    def leave(self, origin: Origin) -> None:
+        """Give a place back."""
+        self._there.remove(origin)
+
+    def _refusal(self, origin: Origin) -> Unavailable | None:
+        if self._there.total > self._most:
+            return _full(Limit.QUOTES, f"{self._most} quotes are being waited for, which is what may be")
+        if self._there.of(origin) > self._most_per_address:
+            return _full(
+                Limit.QUOTES_PER_ADDRESS,
+                f"one address waits for {self._most_per_address} quotes, which is its part",
+            )
+        return None
+
+
+class _Place:
+    """One place in a queue."""
+
+    __slots__ = ("_origin", "_queue")
+
+    def __init__(self, queue: QuoteQueue, origin: Origin) -> None:
+        self._queue = queue
+        self._origin = origin
+
+    def __enter__(self) -> None:
+        self._queue.enter(self._origin)
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.leave(self._origin)
 
 
 def _full(limit: Limit, message: str) -> Unavailable:

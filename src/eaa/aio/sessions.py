@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, Unpack
 
 from OpenSSL import SSL
 
-from eaa.aio.attestation import Answer, Attestation, Hop, Judge
+from eaa.aio.attestation import Answer, Attestation, Hop, Judge, Quoter, new_answer, new_hop
 from eaa.aio.context import handshake_is_over
 from eaa.aio.counters import COUNTERS, Layer, Side
 from eaa.aio.limits import MAX_REQUEST, QuoteQueue, origin_of
@@ -22,11 +23,15 @@ from eaa.appraise.appraisal import SessionBinding
 from eaa.appraise.result import Accepted, BindingLevel, Rejected, Role
 from eaa.errors import EAAError
 from eaa.protocol.exchange import ALPN, ALPN_INNER, EpochSignature, EvidenceReceived, EvidenceWanted, Levels, Terms
+from eaa.records import quick
 from eaa.tls.certificate import PrivateKey
 from eaa.tls.connection import Connection, make_context
 
 MAX_WAITING_QUOTES: Final = 256
 """Peers that wait for a quote, of whatever address, where no queue is given; one more is told so at once."""
+
+_new_binding: Final = quick(SessionBinding)
+_new_signature: Final = quick(EpochSignature)
 
 _T = TypeVar("_T")
 
@@ -150,7 +155,7 @@ def _counted(judgement: Judgement, role: Role) -> Judgement:
 def _binding_of(shown: EvidenceReceived) -> SessionBinding | None:
     if shown.evidence is None:
         return None
-    return SessionBinding(evidence=shown.evidence, report_data=shown.report_data, level=shown.level)
+    return _new_binding(evidence=shown.evidence, report_data=shown.report_data, level=shown.level)
 
 
 class _Desk:
@@ -198,10 +203,10 @@ class _Desk:
             if epoch is None:
                 return None
             quote = epoch.quote
-            signature = EpochSignature(claims=epoch.claims, signature=epoch.sign(wanted.statement(epoch.digest)))
+            signature = _new_signature(claims=epoch.claims, signature=epoch.sign(wanted.statement(epoch.digest)))
         if quote is None:
             return None
-        return Answer(quote=quote, epoch=signature, collateral=self._identity.collateral())
+        return new_answer(quote=quote, epoch=signature, collateral=self._identity.collateral())
 
     async def _wait_for(self, make: Callable[[], _T], origin: Callable[[], Origin]) -> _T:
         with self._queue.place(origin()):
@@ -307,12 +312,14 @@ class Endpoint:
     def _hop(
         self, terms: Terms, judge: Judge | None, credentials: Credentials | None, origin: Callable[[], Origin]
     ) -> Hop:
-        async def answer(wanted: EvidenceWanted) -> Answer | None:
-            if self._desk is None or credentials is None:
-                return None
-            return await self._desk.answer(wanted, role=terms.own_role, credentials=credentials, origin=origin)
+        quoter: Quoter = _no_answer
+        if self._desk is not None and credentials is not None:
+            quoter = functools.partial(self._desk.answer, role=terms.own_role, credentials=credentials, origin=origin)
+        return new_hop(terms=terms, quoter=quoter, judge=judge, now=self._clock(), max_request=self._max_request)
 
-        return Hop(terms=terms, quoter=answer, judge=judge, now=self._clock(), max_request=self._max_request)
+
+async def _no_answer(_: EvidenceWanted) -> None:
+    """Say that there is nothing to show."""
 
 
 def inner_endpoint(clock: Callable[[], datetime], *, identity: Identity | None = None) -> Endpoint:

@@ -640,11 +640,10 @@ class AttestedStream:
         async with deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
             await self._attempt(self._connection.handshake)
 
-    def _send_control_now(self, data: bytearray) -> int:
+    def _send_control_now(self, data: bytes | memoryview) -> int:
         """Send what there is room for, and return how much that was. Raises PeerMisbehaved."""
         self._require_open()
-        # A copy: what was given to OpenSSL may not change until it has taken it.
-        sent = self._connection.send_control(bytes(data)) if data else 0
+        sent = self._connection.send_control(data) if data else 0
         self._link.push(self._connection)
         return sent if isinstance(sent, int) else 0
 
@@ -659,20 +658,25 @@ class AttestedStream:
             self.write(b"")
 
     async def _send_control(self, data: bytes) -> None:
-        view = memoryview(data)
+        view = memoryview(data)[self._send_control_now(data) :]
         while view:
             sent = await self._step(lambda part=view: self._connection.send_control(part))  # type: ignore[misc]
             view = view[sent:]
         await self._link.drain()
 
-    async def _receive_control(self, size: int, *, cancellable: bool = True, later: bool = False) -> bytes:
+    def _receive_control_now(self, size: int) -> bytes | Want:
+        """Receive bytes of the exchange that are here. Raises PeerMisbehaved."""
+        self._require_open()
+        return self._connection.receive_control(size)
+
+    def _receive_control(self, size: int, *, cancellable: bool = True, later: bool = False) -> Awaitable[bytes]:
         """Receive bytes of the exchange, now or, where none can be there yet, once there are some.
 
         Who is cancelled has read nothing, unless it is said that nobody will be.
         """
         if cancellable:
-            return await self._step(lambda: self._connection.receive_control(size))
-        return await self._attempt(lambda: self._connection.receive_control(size), later=later)
+            return self._step(lambda: self._connection.receive_control(size))
+        return self._attempt(lambda: self._connection.receive_control(size), later=later)
 
     def _has_more(self) -> bool:
         """Tell, without waiting, whether the peer has sent more than was read. Raises PeerMisbehaved."""

@@ -7,7 +7,6 @@ service from stopping for as long as it likes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import threading
 import weakref
@@ -107,9 +106,11 @@ class _Call:
         self._tell(self._future.set_exception, error)
 
     def _tell(self, settle: Callable[[Any], None], outcome: object) -> None:
-        # A loop that is closed has nobody waiting.
-        with contextlib.suppress(RuntimeError):
+        try:
             self._loop.call_soon_threadsafe(self._settle, settle, outcome)
+        except RuntimeError:
+            # A loop that is closed has nobody waiting.
+            return
 
     def _settle(self, settle: Callable[[Any], None], outcome: object) -> None:
         if not self._future.done():
