@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+from unittest import mock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,6 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from eaa.evidence.tagged import PUBKEY_HASH, Endorsements, TaggedEvidence, encode_claims, pubkey_hash_claim
 from eaa.protocol.exchange import ALPN
+from eaa.tls import engine
 from eaa.tls.certificate import PrivateKey, create_certificate
 from eaa.tls.connection import Connection, Want, make_context
 
@@ -33,8 +35,9 @@ ENDORSEMENTS = Endorsements(
     qe_identity_issuer_chain=b"-",
 )
 """The least that endorsements can be; no verifier would take them."""
-Form = Literal["memory", "socket"]
-FORMS: tuple[Form, ...] = ("memory", "socket")
+Form = Literal["memory", "socket", "tcp", "public"]
+FORMS: tuple[Form, ...] = ("memory", "socket", "tcp", "public")
+"""In memory; on sockets, of one machine or TCP's; in memory by nothing but pyOpenSSL's public methods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +184,25 @@ def wire(
     now: datetime = NOW,
 ) -> Iterator[Wire]:
     """Two connections that have not begun their handshake."""
-    server = server or server_identity()
+    with contextlib.ExitStack() as stack:
+        if form == "public":
+            stack.enter_context(mock.patch.object(engine, "ENGINE", None))
+        yield stack.enter_context(
+            _wire(form, client, server or server_identity(), demand=demand, alpn=(client_alpn, server_alpn), now=now)
+        )
+
+
+@contextlib.contextmanager
+def _wire(
+    form: Form,
+    client: Identity | None,
+    server: Identity,
+    *,
+    demand: bool,
+    alpn: tuple[tuple[bytes, ...], tuple[bytes, ...]],
+    now: datetime,
+) -> Iterator[Wire]:
+    client_alpn, server_alpn = alpn
     contexts = (
         make_context(
             server_side=False,
@@ -197,7 +218,7 @@ def wire(
             demand_client_certificate=demand,
         ),
     )
-    sockets = socket.socketpair() if form == "socket" else None
+    sockets = {"socket": socket.socketpair, "tcp": tcp_pair}.get(form, lambda: None)()
     for end in sockets or ():
         end.settimeout(0)
     try:
@@ -213,6 +234,17 @@ def wire(
     finally:
         for end in sockets or ():
             end.close()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a TCP connection, which sends what it is given at once, as those of our programs do."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    for end in (one, other):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    return one, other
 
 
 def send_all(wire_: Wire, send: Callable[[bytes], int | Want], data: bytes) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +24,8 @@ from eaa.appraise.result import Accepted, Attests, BindingLevel, Rejected, Role
 from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.protocol.exchange import ALPN, ALPN_INNER
 from eaa.tls import connection as connection_module
-from eaa.tls.connection import MAX_CONTROL_BYTES, Connection, Want, make_context
+from eaa.tls.bulk import bulk
+from eaa.tls.connection import MAX_CONTROL_BYTES, Connection, Context, Want, make_context
 from support.tls_world import (
     FORMS,
     HOUR,
@@ -36,6 +39,7 @@ from support.tls_world import (
     read_control,
     send_all,
     server_identity,
+    tcp_pair,
     wire,
 )
 
@@ -63,6 +67,13 @@ def pair(form: Form) -> Iterator[Wire]:
     """Both sides have a certificate, and the handshake is done."""
     with wire(form, client=client_identity(), demand=True) as made:
         made.handshake()
+        yield made
+
+
+@pytest.fixture
+def tcp() -> Iterator[Wire]:
+    """Both sides have a certificate, and have said nothing."""
+    with wire("tcp", client=client_identity(), demand=True) as made:
         yield made
 
 
@@ -186,7 +197,7 @@ def test_who_has_signed_a_leaf_means_nothing(form: Form, side: Literal["server",
 def test_more_than_one_certificate_is_refused(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     original = connection_module._use_identity
 
-    def with_a_second(context: SSL.Context, certificate: bytes, key: Any) -> None:
+    def with_a_second(context: Context, certificate: bytes, key: Any) -> None:
         original(context, certificate, key)
         context.add_extra_chain_cert(x509.load_der_x509_certificate(client_identity().certificate))
 
@@ -732,11 +743,85 @@ def test_certificates_of_2021_that_misnumber_their_version_pass_the_handshake(fo
     identity = make_identity()
     renumbered = identity.certificate.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
     assert renumbered != identity.certificate
-    leaf = connection_module._Leaf(now=NOW, names_protocols=False)
+    leaf = connection_module._Leaf(now=NOW, tells_protocol=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = crypto.load_certificate(crypto.FILETYPE_ASN1, renumbered)
-    assert leaf.judge(loaded, 18, 0)
-    assert leaf.judge(loaded, 0, 0)
+    encoded = functools.partial(crypto.dump_certificate, crypto.FILETYPE_ASN1, loaded)
+    assert leaf.judge(18, 0, encoded)
+    assert leaf.judge(0, 0, encoded)
     assert leaf.certificate is not None
     assert leaf.certificate.version == 4
+
+
+# --- flights
+
+
+def test_what_a_side_says_in_its_handshake_goes_out_in_one_piece(tcp: Wire) -> None:
+    """OpenSSL writes it by 4 KiB, and each piece would wake the peer."""
+    assert tcp.sockets is not None
+    at_client, at_server = tcp.sockets
+    tcp.client.handshake()
+    assert tcp.server.handshake() is Want.READ
+    flight = at_client.recv(65536, socket.MSG_PEEK)
+    assert tcp.client.handshake() is Want.NOTHING, "all of it was there"
+    assert len(flight) > 512
+    assert at_server.recv(65536, socket.MSG_PEEK), "what a client says last is not held back"
+
+
+def test_tickets_go_with_the_first_bytes_that_a_server_writes(tcp: Wire) -> None:
+    """Nobody waits for them: they can be redeemed nowhere."""
+    assert tcp.sockets is not None
+    tcp.handshake()
+    with pytest.raises(BlockingIOError):
+        tcp.sockets[0].recv(1, socket.MSG_PEEK)
+    assert tcp.server.send_control(b"hello") == 5
+    assert len(tcp.sockets[0].recv(65536, socket.MSG_PEEK)) > 5 + 2 * 22
+    assert tcp.client.receive_control(10) == b"hello"
+    # And from then on nothing is held back.
+    assert tcp.server.send_control(b"again") == 5
+    assert tcp.client.receive_control(10) == b"again"
+
+
+@pytest.mark.parametrize("leaving", [Connection.shutdown, bulk])
+def test_they_wait_for_nothing_else(tcp: Wire, leaving: Callable[[Connection], object]) -> None:
+    assert tcp.sockets is not None
+    tcp.handshake()
+    open_gates(tcp)
+    leaving(tcp.server)
+    assert tcp.sockets[0].recv(1, socket.MSG_PEEK)
+
+
+def test_the_last_words_of_an_older_handshake_are_waited_for() -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    serving = make_context(
+        server_side=True, certificate=server_identity().certificate, private_key=server_identity().key, alpn=()
+    )
+    at_client, at_server = tcp_pair()
+    with at_client, at_server:
+        at_client.settimeout(0)
+        at_server.settimeout(0)
+        client = SSL.Connection(context, at_client)
+        client.set_connect_state()
+        server = Connection(serving, server_side=True, alpn=(), now=NOW, sock=at_server)
+        for _ in range(2):
+            with pytest.raises(SSL.WantReadError):
+                client.do_handshake()
+            outcome = server.handshake()
+        assert outcome is Want.NOTHING
+        client.do_handshake()
+
+
+# --- our own mistakes
+
+
+def test_a_bug_in_the_middle_of_a_handshake_is_no_fault_of_the_peer(
+    form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(connection_module, "read_leaf", read)
+    with wire(form) as pair:
+        assert isinstance(pair.outcome(pair.client), ZeroDivisionError)

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar, Unpack
 
-from OpenSSL import SSL
-
 from eaa.aio.attestation import Answer, Attestation, Hop, Judge, Quoter, new_answer, new_hop
 from eaa.aio.context import handshake_is_over
 from eaa.aio.counters import COUNTERS, Layer, Side
@@ -25,7 +23,7 @@ from eaa.errors import EAAError
 from eaa.protocol.exchange import ALPN, ALPN_INNER, EpochSignature, EvidenceReceived, EvidenceWanted, Levels, Terms
 from eaa.records import quick
 from eaa.tls.certificate import PrivateKey
-from eaa.tls.connection import Connection, make_context
+from eaa.tls.connection import Connection, Context, make_context
 
 MAX_WAITING_QUOTES: Final = 256
 """Peers that wait for a quote, of whatever address, where no queue is given; one more is told so at once."""
@@ -248,7 +246,7 @@ class Endpoint:
         # Without a name it is an endpoint for peers of 2021.
         self._alpn = () if alpn is None else (alpn,)
         self._demand_client_certificate = demand_client_certificate
-        self._context: SSL.Context | None = None
+        self._context: Context | None = None
         self._credentials: Credentials | None = None
 
     def start_threads(self) -> None:

@@ -92,7 +92,9 @@ class DirectBulk:
         # pyOpenSSL turns OpenSSL's numbers into exceptions, and the connection makes those ours.
         connection = self._connection
         return connection._attempt(  # type: ignore[no-any-return]  # noqa: SLF001
-            lambda: connection._ssl._raise_ssl_error(self._pointer, result),  # noqa: SLF001
+            connection._ssl._raise_ssl_error,  # noqa: SLF001
+            self._pointer,
+            result,
             at_end=at_end,
         )
 
@@ -108,5 +110,6 @@ if _ENGINE is not None:
 def bulk(connection: Connection) -> Bulk:
     """Return the quickest way there is for an open connection. Raises Misuse: GATE_CLOSED."""
     connection._require_open_gate()  # noqa: SLF001  asked once, and not for each record: a gate never closes
+    connection._send_off()  # noqa: SLF001  nor is there anything to wait for: it goes on by other ways
     fast = _ENGINE is not None and hasattr(connection._ssl, "_ssl")  # noqa: SLF001
     return DirectBulk(connection) if fast else PublicBulk(connection)

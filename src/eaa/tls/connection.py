@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from cryptography import x509
@@ -33,7 +31,8 @@ from OpenSSL import SSL, crypto
 from eaa.appraise.result import Accepted, BindingLevel
 from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
-from eaa.tls.engine import found_nothing_to_read, read_one_at_a_time
+from eaa.tls.engine import Seat, calls_on, found_nothing_to_read, have_judged, read_one_at_a_time
+from eaa.tls.engine import Want as Want  # noqa: PLC0414  what the methods of a connection answer
 from eaa.tls.leaf import read_leaf
 
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
@@ -47,8 +46,8 @@ MESSAGES_AT_ONCE: Final = 16
 LEGACY_CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far in the future the certificate of a peer of 2021 may begin: it is made for the connection, by their clock."""
 
-_PEEK: Final = 2
-"""MSG_PEEK: look, and leave it where it is."""
+_IPPROTO_TCP, _TCP_CORK = 6, 3
+"""Of Linux: to send nothing of what is written until that is taken back, or for 0.2 seconds (tcp(7))."""
 _SELF_SIGNED_LEAF: Final = SSL.X509VerificationCodes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT
 _OK: Final = SSL.X509VerificationCodes.OK
 _DATES: Final = (
@@ -61,15 +60,9 @@ _DATES: Final = (
 _OF_DATES: Final = (Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NOT_YET_VALID)
 """What we do."""
 
+_NOT_EARLY: Final = timedelta(0)
+
 T = TypeVar("T")
-
-
-class Want(Enum):
-    """What an operation that could not go on is waiting for."""
-
-    NOTHING = "nothing"
-    READ = "bytes from the peer"
-    WRITE = "room for bytes to the peer"
 
 
 class Descriptor(Protocol):
@@ -78,22 +71,54 @@ class Descriptor(Protocol):
     def fileno(self) -> int:
         """Return the file descriptor."""
 
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        """Set an option of the socket. Raises OSError."""
+
+
+class _Cork:
+    """Holds back what OpenSSL writes piece by piece, so that it goes out, and wakes the peer, in one."""
+
+    __slots__ = ("_sock", "is_in")
+
+    def __init__(self, sock: Descriptor) -> None:
+        self._sock: Descriptor | None = sock
+        self.is_in = False
+
+    def put_in(self) -> None:
+        """Hold back what is written from now on."""
+        if self._sock is not None and not self.is_in:
+            try:
+                self._sock.setsockopt(_IPPROTO_TCP, _TCP_CORK, 1)
+            except OSError:
+                # Sockets that are not of TCP have none.
+                self._sock = None
+            else:
+                self.is_in = True
+
+    def pull(self) -> None:
+        """Send what was held back."""
+        if self._sock is not None and self.is_in:
+            self.is_in = False
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(_IPPROTO_TCP, _TCP_CORK, 0)
+
 
 class _Leaf:
-    """What the verify callback learns about the peer's certificate."""
+    """What is learnt of the peer's certificate in the middle of the handshake, and of the protocol."""
 
-    def __init__(self, *, now: datetime, names_protocols: bool) -> None:
-        self.now = now
-        self.names_protocols = names_protocols
-        self.early = timedelta(0)
+    __slots__ = ("_now", "_tells_protocol", "agreed", "bug", "certificate", "der", "refusal", "self_signed")
+
+    def __init__(self, *, now: datetime, tells_protocol: Callable[[], bytes] | None) -> None:
+        self._now = now
+        self._tells_protocol = tells_protocol
         self.self_signed = False
         self.der: bytes | None = None
         self.certificate: RATLSCertificate | None = None
         self.refusal: EAAError | None = None
-        self.offered: tuple[bytes, ...] = ()
+        self.bug: Exception | None = None
         self.agreed = b""
 
-    def judge(self, certificate: crypto.X509, error: int, depth: int) -> bool:
+    def judge(self, error: int, depth: int, encoded: Callable[[], bytes]) -> bool:
         """Say whether the handshake goes on. OpenSSL asks to forgive error 18, then errors of dates, and at the end.
 
         The error to which it is told no decides the alert, and to a no at the end it sends `internal_error`. So the
@@ -108,14 +133,17 @@ class _Leaf:
             return False
         if error == _SELF_SIGNED_LEAF:
             self.self_signed = True
-            read = self._read(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate))
+            read = self._read(encoded())
             return read or (self.refusal is not None and self.refusal.reason in _OF_DATES)
         # By the time that we are given, and with our tolerance; OpenSSL's opinion decides nothing but the alert.
         return self.self_signed and self.refusal is None
 
     def _read(self, der: bytes) -> bool:
+        names_a_protocol = self._tells_protocol is not None and (self.agreed or self._tells_protocol())
+        # Where a name had to be agreed on the peer will be refused for what it is, and not for its clock.
+        early = _NOT_EARLY if names_a_protocol else LEGACY_CLOCK_TOLERANCE
         try:
-            self.certificate = read_leaf(der, now=self.now, early=self.early)
+            self.certificate = read_leaf(der, now=self._now, early=early)
         except EAAError as error:
             self.refusal = error
             return False
@@ -123,8 +151,26 @@ class _Leaf:
         return True
 
 
-_FORGOTTEN: Final = _Leaf(now=datetime.min.replace(tzinfo=UTC), names_protocols=True)
+_FORGOTTEN: Final = _Leaf(now=datetime.min.replace(tzinfo=UTC), tells_protocol=None)
 """Of peers whose certificate nobody needs any more. None can come later: nothing here allows for it."""
+
+
+class Context(SSL.Context):
+    """What connections of one kind share, see `make_context`."""
+
+    def __init__(self, method: int) -> None:
+        super().__init__(method)
+        self.seat: Seat[_Leaf] = Seat()
+        """Of the connection whose handshake goes on."""
+        self.own_spki: bytes | None = None
+        self._second: int | None = None
+
+    def set_time(self, now: datetime) -> None:
+        """Give OpenSSL the time, or it takes the wall clock's. It is the context's, and decides nothing but alerts."""
+        second = int(now.timestamp())
+        if second != self._second:
+            cast("crypto.X509Store", self.get_cert_store()).set_time(now.astimezone(UTC))
+            self._second = second
 
 
 def make_context(
@@ -134,7 +180,7 @@ def make_context(
     private_key: PrivateKey | None,
     alpn: tuple[bytes, ...],
     demand_client_certificate: bool = False,
-) -> SSL.Context:
+) -> Context:
     """Return what connections of one kind share. Making one takes about a millisecond: reuse it.
 
     Args:
@@ -148,7 +194,7 @@ def make_context(
     Raises:
         Misuse: USAGE, a server without a certificate, or a certificate and a key that do not belong together.
     """
-    context = SSL.Context(SSL.TLS_SERVER_METHOD if server_side else SSL.TLS_CLIENT_METHOD)
+    context = Context(SSL.TLS_SERVER_METHOD if server_side else SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION if alpn else SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -159,23 +205,23 @@ def make_context(
     store = cast("crypto.X509Store", context.get_cert_store())
     store.set_flags(flags.IGNORE_CRITICAL)
     if not server_side or demand_client_certificate:
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge_leaf)
+        have_judged(context, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, context.seat)
     elif alpn:
         # Asked for but not demanded: so a client that has a certificate always sends it, and both ends agree on what
         # the claim `peer` has to be. A client cannot ask OpenSSL whether its certificate was wanted.
-        context.set_verify(SSL.VERIFY_PEER, _judge_leaf)
+        have_judged(context, SSL.VERIFY_PEER, context.seat)
     if certificate is not None and private_key is not None:
         _use_identity(context, certificate, private_key)
     elif server_side:
         raise Misuse(Reason.USAGE, "a TLS server needs a certificate and its key")
     if server_side and alpn:
-        context.set_alpn_select_callback(functools.partial(_select_alpn, alpn))
+        context.set_alpn_select_callback(functools.partial(_select_alpn, alpn, context.seat))
     elif alpn:
         context.set_alpn_protos(list(alpn))
     return context
 
 
-def _use_identity(context: SSL.Context, certificate: bytes, private_key: PrivateKey) -> None:
+def _use_identity(context: Context, certificate: bytes, private_key: PrivateKey) -> None:
     try:
         own_spki = _spki_of(certificate)
         context.use_certificate(x509.load_der_x509_certificate(certificate))
@@ -184,41 +230,16 @@ def _use_identity(context: SSL.Context, certificate: bytes, private_key: Private
     except (MalformedInput, ValueError, SSL.Error) as error:
         # Malformed is what a peer sends. This one is the caller's own.
         raise Misuse(Reason.USAGE, "the TLS certificate cannot be read, or its key is another one") from error
-    _OWN_KEYS[context] = own_spki
+    context.own_spki = own_spki
 
 
-def _set_time(context: SSL.Context, now: datetime) -> None:
-    """Give OpenSSL the time, or it takes the wall clock's. It is the context's, and decides nothing but an alert."""
-    second = int(now.timestamp())
-    if _TIMES.get(context) != second:
-        cast("crypto.X509Store", context.get_cert_store()).set_time(now.astimezone(UTC))
-        # Not as the context's own data, which pyOpenSSL lets nobody change once there was a connection.
-        _TIMES[context] = second
-
-
-_TIMES: Final[weakref.WeakKeyDictionary[SSL.Context, int]] = weakref.WeakKeyDictionary()
-"""Of each context, the second that OpenSSL was told."""
-_OWN_KEYS: Final[weakref.WeakKeyDictionary[SSL.Context, bytes]] = weakref.WeakKeyDictionary()
-"""Of each context with a certificate, its SubjectPublicKeyInfo."""
-
-
-def _judge_leaf(ssl: SSL.Connection, certificate: crypto.X509, error: int, depth: int, _ok: int) -> bool:
-    leaf: _Leaf = ssl.get_app_data()
-    if leaf.der is None and not (leaf.names_protocols and (leaf.agreed or ssl.get_alpn_proto_negotiated())):
-        # Where a name had to be agreed on the peer will be refused for what it is, and not for its clock.
-        leaf.early = LEGACY_CLOCK_TOLERANCE
-    return leaf.judge(certificate, error, depth)
-
-
-def _select_alpn(spoken: tuple[bytes, ...], ssl: SSL.Connection, offered: list[bytes]) -> bytes:
-    leaf: _Leaf = ssl.get_app_data()
+def _select_alpn(spoken: tuple[bytes, ...], seat: Seat[_Leaf], _ssl: SSL.Connection, offered: list[bytes]) -> bytes:
     for name in spoken:
-        if name in offered:
-            leaf.agreed = name
+        if name in offered and seat.taken_by is not None:
+            seat.taken_by.agreed = name
             return name
-    leaf.offered = tuple(offered)
     # pyOpenSSL turns what is raised here into the fatal alert no_application_protocol, and raises it again later.
-    raise _no_protocol(spoken, leaf.offered)
+    raise _no_protocol(spoken, tuple(offered))
 
 
 class Connection:
@@ -231,7 +252,7 @@ class Connection:
 
     def __init__(
         self,
-        context: SSL.Context,
+        context: Context,
         *,
         server_side: bool,
         alpn: tuple[bytes, ...],
@@ -249,12 +270,14 @@ class Connection:
         """
         self._server_side = server_side
         self._alpn = alpn
-        self._leaf = _Leaf(now=now, names_protocols=bool(alpn))
-        _set_time(context, now)
-        self._own_spki = _OWN_KEYS.get(context)
+        context.set_time(now)
+        self._seat = context.seat
+        self._own_spki = context.own_spki
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
-        self._ssl.set_app_data(self._leaf)
+        self._calls = calls_on(self._ssl)
+        self._leaf = _Leaf(now=now, tells_protocol=self._ssl.get_alpn_proto_negotiated if alpn else None)
+        self._cork = None if sock is None else _Cork(sock)
         # What was fed is bounded; what a socket brings is not.
         self._one_at_a_time = sock is not None and read_one_at_a_time(self._ssl)
         if server_side:
@@ -280,12 +303,19 @@ class Connection:
         """
         if self._established:
             return Want.NOTHING
-        outcome = self._attempt(self._ssl.do_handshake)
-        if isinstance(outcome, Want):
-            return outcome
-        self._conclude_handshake()
-        self._established = True
-        return Want.NOTHING
+        if self._cork is not None:
+            self._cork.put_in()
+        self._seat.taken_by = self._leaf
+        try:
+            outcome = self._attempt(self._calls.shake_hands)
+            if outcome is Want.NOTHING:
+                self._conclude_handshake()
+                self._established = True
+        finally:
+            self._seat.taken_by = None
+            if not self._may_wait_for_more():
+                self._send_off()
+        return outcome
 
     def feed(self, data: bytes) -> None:
         """Memory form: take bytes from the peer; b"" says that there will be no more."""
@@ -351,7 +381,7 @@ class Connection:
         if not self._control_bytes and not self._server_side:
             # A server that refused this side's certificate has sent an alert and gone. Writing first would fail, and
             # after that OpenSSL reads no more: listen first.
-            self._attempt(lambda: self._ssl.recv(1, _PEEK), at_end=b"")
+            self._attempt(self._calls.peek, at_end=False)
         return self._write(data)
 
     def receive_control(self, size: int) -> bytes | Want:
@@ -377,7 +407,7 @@ class Connection:
     def has_more(self) -> bool:
         """Tell whether the peer has sent bytes that nobody has read. Raises PeerMisbehaved where it has gone badly."""
         self._require_established()
-        return self._attempt(lambda: self._ssl.recv(1, _PEEK), at_end=b"") not in (b"", Want.READ, Want.WRITE)
+        return self._attempt(self._calls.peek, at_end=False) is True
 
     def has_read_ahead(self) -> bool:
         """Tell whether bytes of the peer are here that need not be waited for."""
@@ -434,14 +464,13 @@ class Connection:
     def receive_into(self, buffer: bytearray | memoryview) -> int | Want:
         """Receive application bytes into `buffer`; return how many, 0 at a good end. Raises Misuse: GATE_CLOSED."""
         self._require_open_gate()
-        return self._attempt(lambda: self._ssl.recv_into(buffer, min(len(buffer), RECORD_SIZE)), at_end=0)
+        return self._attempt(self._ssl.recv_into, buffer, min(len(buffer), RECORD_SIZE), at_end=0)
 
     def forget_peer(self) -> None:
         """Keep the peer's certificate no longer; `peer`, `peer_certificate` and `peer_spki` are None from now on."""
         self._require_open_gate()
         self._leaf = _FORGOTTEN
         self._expected = None
-        self._ssl.set_app_data(_FORGOTTEN)
 
     def may_have_stopped_short(self) -> bool:
         """Tell whether what has just wanted to read did so after a message of TLS's own, with more behind it."""
@@ -452,13 +481,13 @@ class Connection:
     def _conclude_handshake(self) -> None:
         """Check what OpenSSL leaves to us: the agreed protocol, and that the peer sent one certificate only."""
         agreed = (self._leaf.agreed or self._ssl.get_alpn_proto_negotiated()) if self._alpn else b""
-        chain = self._ssl.get_peer_cert_chain(as_cryptography=False) or []
+        certificates = self._calls.count_peer_certificates()
         failure: EAAError | None = None
         if self._alpn and agreed not in self._alpn:
             failure = _legacy(self._alpn, server_side=self._server_side)
-        elif len(chain) > 1:
+        elif certificates > 1:
             failure = VerificationError(
-                Reason.CERTIFICATE_CHAIN, f"the peer sent {len(chain)} certificates, one is expected"
+                Reason.CERTIFICATE_CHAIN, f"the peer sent {certificates} certificates, one is expected"
             )
         if failure is not None:
             # The handshake is over, so there is no alert left to send but the goodbye.
@@ -467,42 +496,59 @@ class Connection:
 
     def _say_goodbye(self) -> Want:
         try:
-            self._ssl.shutdown()
+            outcome = self._calls.say_goodbye()
         except SSL.WantReadError:
-            # It has been said before; only the peer's own goodbye is outstanding, and nobody waits for that.
-            return Want.NOTHING
+            outcome = Want.READ
         except SSL.WantWriteError:
-            return Want.WRITE
+            outcome = Want.WRITE
         except SSL.Error:
             # The peer is gone already, which is no news to someone who says goodbye.
             _empty_error_queue()
-        return Want.NOTHING
+            outcome = Want.NOTHING
+        self._send_off()
+        # What would be read has been said before: only the peer's own goodbye is due, and nobody waits for that.
+        return Want.WRITE if outcome is Want.WRITE else Want.NOTHING
+
+    def _may_wait_for_more(self) -> bool:
+        """Whether what was written of the handshake may go out with what is written next: the tickets of TLS 1.3.
+
+        Whatever else ends a handshake the peer waits for.
+        """
+        return self._established and self._server_side and (bool(self._alpn) or self._calls.is_tls_1_3())
+
+    def _send_off(self) -> None:
+        if self._cork is not None:
+            self._cork.pull()
 
     def _write(self, data: bytes | memoryview) -> int | Want:
         if not len(data):
             return 0
-        return self._attempt(lambda: self._ssl.send(data))
+        sent = self._attempt(self._calls.write, data)
+        self._send_off()
+        return sent
 
     def _read(self, size: int) -> bytes | Want:
-        return self._attempt(lambda: self._ssl.recv(min(size, RECORD_SIZE)), at_end=b"")
+        return self._attempt(self._calls.read, min(size, RECORD_SIZE), at_end=b"")
 
-    def _attempt(self, operation: Callable[[], T], *, at_end: T | None = None) -> T | Want:
+    def _attempt(self, operation: Callable[..., T | Want], *arguments: Any, at_end: T | None = None) -> T | Want:
         """Run one operation of OpenSSL's; its failures become ours, once and for all.
 
         `at_end` is what it returns where the peer has said that no more will come; without it, that is a failure.
         """
-        outcome = self._attempt_once(operation, at_end)
+        outcome = self._attempt_once(operation, arguments, at_end)
         for _ in range(MESSAGES_AT_ONCE):
             if outcome is not Want.READ or not self.may_have_stopped_short():
                 break
-            outcome = self._attempt_once(operation, at_end)
+            outcome = self._attempt_once(operation, arguments, at_end)
         return outcome
 
-    def _attempt_once(self, operation: Callable[[], T], at_end: T | None) -> T | Want:
+    def _attempt_once(
+        self, operation: Callable[..., T | Want], arguments: tuple[Any, ...], at_end: T | None
+    ) -> T | Want:
         if self._failure is not None:
             raise self._failure
         try:
-            return operation()
+            return operation(*arguments)
         except SSL.WantReadError:
             return Want.READ
         except SSL.WantWriteError:
@@ -517,6 +563,8 @@ class Connection:
             failure = _closed("without saying goodbye")
             failure.__cause__ = error
         except SSL.Error as error:
+            if self._leaf.bug is not None:
+                raise self._leaf.bug from error
             failure = self._leaf.refusal or self._tls_failure(error)
             failure.__cause__ = error
         except PeerMisbehaved as error:
