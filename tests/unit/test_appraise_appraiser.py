@@ -152,7 +152,7 @@ def count_reports(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     judged: list[object] = []
     ask = ReportQuestions.ask
 
-    def counting(self: ReportQuestions, report: EnclaveReport | TDReport) -> list[Check]:
+    def counting(self: ReportQuestions, report: EnclaveReport | TDReport) -> tuple[Check, ...]:
         judged.append(report)
         return ask(self, report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
@@ -49,6 +49,8 @@ MAX_REMEMBERED: Final = 512
 """Reports, and platforms, of which an Appraiser remembers what it found."""
 
 
+_OfReport = tuple[ReferenceValue | None, tuple[Check, ...]]
+"""The reference value that a report matches, and the checks."""
 _Key = TypeVar("_Key")
 _Found = TypeVar("_Found")
 
@@ -91,22 +93,9 @@ def appraise(  # noqa: PLR0913  all that a judgement may rest on, by keyword
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """Checks that ran together."""
-
-    checks: tuple[Check, ...]
-    passed: bool
-    """Whether all of them did."""
-    value: ReferenceValue | None = None
-    """What the report matched."""
-
-    @classmethod
-    def of(cls, *checks: Check, value: ReferenceValue | None = None) -> _Finding:
-        return cls(checks, all(check.passed for check in checks), value)
-
-
 _new_accepted: Final = quick(Accepted)
+_passed: Final = attrgetter("passed")
+_NO_REPORT_DATA: Final = bytes(64)
 
 
 class Appraiser:
@@ -123,10 +112,10 @@ class Appraiser:
         self._reference_questions = ReferenceQuestions(reference_values, role)
         self._report_questions = ReportQuestions(policy)
         self._platform_questions = PlatformQuestions(policy)
-        self._of_reports: dict[tuple[object, ...], _Finding] = {}
-        self._of_platforms: dict[PlatformFacts, _Finding] = {}
+        self._of_reports: dict[tuple[object, ...], _OfReport] = {}
+        self._of_platforms: dict[PlatformFacts, tuple[Check, ...]] = {}
         # With the facts themselves, so that no other object gets their identity meanwhile.
-        self._of_late_platforms: dict[tuple[int, PlatformFacts], tuple[TCBFacts, _Finding]] = {}
+        self._of_late_platforms: dict[tuple[int, PlatformFacts], tuple[TCBFacts, tuple[Check, ...]]] = {}
 
     def appraise(
         self,
@@ -139,88 +128,66 @@ class Appraiser:
         pins: PlatformPins | None = None,
     ) -> Accepted | Rejected:
         """Do what the function `appraise` does."""
-        evidence = verified.quote.raw or verified.quote.encode()
+        evidence, report = _evidence_of(verified, session), verified.quote.body
+        # What is asked of this piece of evidence alone, where anybody asks.
+        expected = expected_report_data if session is None else session.report_data
+        of_session = [] if expected is None else [report_data_check(report.report_data, expected)]
         if session is not None:
-            shown = session.evidence
-            if shown is not evidence and shown.rstrip(b"\0") != evidence.rstrip(b"\0"):
-                raise Misuse(
-                    Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown"
-                )
-            evidence, expected_report_data = shown, session.report_data
-        return self._appraise(
-            verified,
-            session=session,
-            evidence=evidence,
-            expected_report_data=expected_report_data,
-            event_log=event_log,
-            floor=floor,
-            pins=pins,
-        )
-
-    def _appraise(
-        self,
-        verified: VerifiedQuote,
-        *,
-        session: SessionBinding | None,
-        evidence: bytes,
-        expected_report_data: bytes | None,
-        event_log: EventLog | None,
-        floor: EvaluationFloor | None,
-        pins: PlatformPins | None,
-    ) -> Accepted | Rejected:
-        report = verified.quote.body
-        in_session = (
-            *report_data_check(report.report_data, expected_report_data),
-            *binding_check(session, self._policy),
-        )
-        of_log, of_floor = event_log_checks(report, event_log), floor_check(verified, floor)
+            of_session.append(binding_check(session, self._policy))
+        of_log = [] if event_log is None else event_log_checks(report, event_log)
+        of_floor = [] if floor is None else [floor_check(verified, floor)]
         # What it is comes before how it runs: without a reference value, that there is none explains everything.
-        of_report = self._find_of_report(report, verified.trust_anchor)
-        value = of_report.value
-        key = None if value is None else (verified.trust_anchor, self._role, value.name)
-        of_machine = (
-            *allowed_platform_check(verified, self._policy.platforms),
-            *pinned_platform_check(verified, pins, key),
-        )
+        value, of_report = self._find_of_report(report, verified.trust_anchor)
+        allowed = self._policy.platforms
+        of_machine = [allowed_platform_check(verified, allowed)] if allowed else []
+        if pins is not None and value is not None:
+            key = (verified.trust_anchor, self._role, value.name)
+            of_machine.append(pinned_platform_check(verified, pins, key))
         of_platform = self._find_of_platform(verified)
-        once = (*in_session, *of_log, *of_machine, *of_floor)
+        checks = (*of_session, *of_report, *of_log, *of_machine, *of_platform, *of_floor)
         shared: dict[str, Any] = {
             "role": self._role,
             "binding": session.level if session else BindingLevel.NONE,
             "evidence_digest": hashlib.sha256(evidence).digest(),
             "report_data": report.report_data,
-            "checks": (*in_session, *of_report.checks, *of_log, *of_machine, *of_platform.checks, *of_floor),
+            "checks": checks,
         }
-        found = of_report.passed and of_platform.passed
-        if value is not None and found and all(check.passed for check in once):
+        if value is not None and all(map(_passed, checks)):
             return _new_accepted(reference_value=value.name, attests=value.attests, **shared)
         return Rejected(**shared)
 
-    def _find_of_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _Finding:
+    def _find_of_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _OfReport:
         return _remembered(self._of_reports, (trust_anchor, *_but_report_data(report)), self._judge_report)
 
-    def _judge_report(self, key: tuple[Any, ...]) -> _Finding:
+    def _judge_report(self, key: tuple[Any, ...]) -> _OfReport:
         trust_anchor, kind, *values = key
         report = _without_report_data(kind, values)
-        value, checks = self._reference_questions.ask(report, trust_anchor)
-        return _Finding.of(*checks, *self._report_questions.ask(report), value=value)
+        value, of_value = self._reference_questions.ask(report, trust_anchor)
+        return value, (*of_value, *self._report_questions.ask(report))
 
-    def _find_of_platform(self, verified: VerifiedQuote) -> _Finding:
+    def _find_of_platform(self, verified: VerifiedQuote) -> tuple[Check, ...]:
         facts = PlatformFacts.of(verified)
         if not needs_lateness(verified, self._policy):
-            return _remembered(self._of_platforms, facts, self._judge_platform)
+            return _remembered(self._of_platforms, facts, self._platform_questions.ask)
         if depends_on_time(verified, self._policy):
-            return self._judge_platform(facts, Lateness.of(verified))
+            return self._platform_questions.ask(facts, Lateness.of(verified))
         # By identity: a fleet's verifier works out the TCB of a platform once, and comparing is more than judging.
         _, finding = _remembered(
             self._of_late_platforms,
             (id(verified.tcb), facts),
-            lambda _: (verified.tcb, self._judge_platform(facts, Lateness.of(verified))),
+            lambda _: (verified.tcb, self._platform_questions.ask(facts, Lateness.of(verified))),
         )
         return finding
 
-    def _judge_platform(self, facts: PlatformFacts, lateness: Lateness | None = None) -> _Finding:
-        return _Finding.of(*self._platform_questions.ask(facts, lateness))
+
+def _evidence_of(verified: VerifiedQuote, session: SessionBinding | None) -> bytes:
+    """Return the evidence as it was shown. Raises Misuse where other evidence was verified."""
+    evidence = verified.quote.raw or verified.quote.encode()
+    if session is None or session.evidence is evidence:
+        return evidence
+    if session.evidence.rstrip(b"\0") != evidence.rstrip(b"\0"):
+        raise Misuse(Reason.RESULT_FOR_OTHER_EVIDENCE, "the verified facts are not of the evidence that was shown")
+    return session.evidence
 
 
 def _remembered(findings: dict[_Key, _Found], key: _Key, find: Callable[[_Key], _Found]) -> _Found:
@@ -250,7 +217,7 @@ def _without_report_data(kind: type[EnclaveReport | TDReport], values: list[obje
     if kind not in _WRITERS:
         names = [item.name for item in fields(kind) if item.name != "report_data"]
         _WRITERS[kind] = filler(kind, [*names, "report_data"])
-    made: EnclaveReport | TDReport = _WRITERS[kind]((*values, bytes(64)))
+    made: EnclaveReport | TDReport = _WRITERS[kind]((*values, _NO_REPORT_DATA))
     return made
 
 

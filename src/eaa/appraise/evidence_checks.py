@@ -25,44 +25,34 @@ class SessionBinding:
     level: BindingLevel
 
 
-def report_data_check(actual: bytes, expected: bytes | None) -> list[Check]:
-    """Return the check that evidence was made for this key and session; none where nothing is expected."""
-    if expected is None:
-        return []
-    return [
-        new_check(
-            name="report_data",
-            passed=actual == expected,
-            reason=Reason.REPORT_DATA_MISMATCH,
-            expected=expected.hex(),
-            actual=actual.hex(),
-            clause="the evidence must contain exactly these 64 bytes, which name the key and the session",
-            hint="the evidence was made for another key or session: a replay, or somebody in between",
-        )
-    ]
+def report_data_check(actual: bytes, expected: bytes) -> Check:
+    """Return the check that evidence was made for this key and session."""
+    return new_check(
+        name="report_data",
+        passed=actual == expected,
+        reason=Reason.REPORT_DATA_MISMATCH,
+        expected=expected.hex(),
+        actual=actual.hex(),
+        clause="the evidence must contain exactly these 64 bytes, which name the key and the session",
+        hint="the evidence was made for another key or session: a replay, or somebody in between",
+    )
 
 
-def binding_check(session: SessionBinding | None, policy: Policy) -> list[Check]:
-    """Return the check of how closely evidence is tied to its session; none for a document."""
-    if session is None:
-        return []
-    return [
-        new_check(
-            name="binding",
-            passed=session.level >= policy.minimum_binding,
-            reason=Reason.BINDING_TOO_WEAK,
-            expected=f"{policy.minimum_binding.label} or stronger",
-            actual=session.level.label,
-            clause="policy minimum_binding",
-            hint="ask the peer for a stronger level (--level), or lower the minimum knowingly (--minimum-binding)",
-        )
-    ]
+def binding_check(session: SessionBinding, policy: Policy) -> Check:
+    """Return the check of how closely evidence is tied to its session."""
+    return new_check(
+        name="binding",
+        passed=session.level >= policy.minimum_binding,
+        reason=Reason.BINDING_TOO_WEAK,
+        expected=f"{policy.minimum_binding.label} or stronger",
+        actual=session.level.label,
+        clause="policy minimum_binding",
+        hint="ask the peer for a stronger level (--level), or lower the minimum knowingly (--minimum-binding)",
+    )
 
 
-def event_log_checks(report: EnclaveReport | TDReport, event_log: EventLog | None) -> list[Check]:
+def event_log_checks(report: EnclaveReport | TDReport, event_log: EventLog) -> list[Check]:
     """Return a check for each register: does replaying the log give what the quote says?"""
-    if event_log is None:
-        return []
     replayed = event_log.replay()
     shown = [getattr(report, f"rtmr{number}", None) for number in range(RTMRS)]
     return [
@@ -79,20 +69,16 @@ def event_log_checks(report: EnclaveReport | TDReport, event_log: EventLog | Non
     ]
 
 
-def floor_check(verified: VerifiedQuote, floor: EvaluationFloor | None) -> list[Check]:
+def floor_check(verified: VerifiedQuote, floor: EvaluationFloor) -> Check:
     """Return the check that no document is older than one of its kind that was seen before."""
-    if floor is None:
-        return []
     numbers = evaluation_numbers(verified)
     seen = {key: floor.numbers.get(key, 0) for key in numbers}
-    return [
-        new_check(
-            name="evaluation_floor",
-            passed=all(number >= seen[key] for key, number in numbers.items()),
-            reason=Reason.EVALUATION_NUMBER_TOO_LOW,
-            expected=", ".join(f"{document} {number} or higher" for (_, document), number in seen.items()),
-            actual=", ".join(f"{document} {number}" for (_, document), number in numbers.items()),
-            clause="no evaluation number lower than one that was seen before under this trust anchor",
-            hint="somebody serves collateral that Intel has replaced since: refresh the PCCS",
-        )
-    ]
+    return new_check(
+        name="evaluation_floor",
+        passed=all(number >= seen[key] for key, number in numbers.items()),
+        reason=Reason.EVALUATION_NUMBER_TOO_LOW,
+        expected=", ".join(f"{document} {number} or higher" for (_, document), number in seen.items()),
+        actual=", ".join(f"{document} {number}" for (_, document), number in numbers.items()),
+        clause="no evaluation number lower than one that was seen before under this trust anchor",
+        hint="somebody serves collateral that Intel has replaced since: refresh the PCCS",
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from eaa.appraise.policy import Policy
 from eaa.appraise.result import Check, new_check
@@ -29,15 +29,10 @@ class PlatformFacts(NamedTuple):
     @classmethod
     def of(cls, verified: VerifiedQuote) -> PlatformFacts:
         """Return what is asked of a platform that is current, and no more."""
-        return cls(
-            verified.tcb_status,
-            verified.advisory_ids,
-            verified.launch_advisory_ids,
-            verified.tcb_evaluation_data_number,
-            verified.dynamic_platform,
-            verified.cached_keys,
-            verified.smt_enabled,
-        )
+        return tuple.__new__(cls, _facts_of(verified))
+
+
+_facts_of: Final[Callable[[VerifiedQuote], tuple[Any, ...]]] = attrgetter(*PlatformFacts._fields)
 
 
 class Lateness(NamedTuple):
@@ -77,18 +72,28 @@ class PlatformQuestions:
         self._grace = dict(policy.status_grace)
         self._statuses = " or ".join(policy.allowed_tcb_statuses)
         self._statuses += "".join(f", or {status} for {limit.days} days" for status, limit in policy.status_grace)
+        self._status_clause = "policy allowed_tcb_statuses" + (", status_grace_days" if policy.status_grace else "")
+        self._evaluation_numbers = f"{policy.minimum_evaluation_number} or higher"
         self._of_current_documents = _freshness(policy, None)
         self._named = _questions_named_by(policy)
 
-    def ask(self, platform: PlatformFacts, lateness: Lateness | None) -> list[Check]:
+    def ask(self, platform: PlatformFacts, lateness: Lateness | None = None) -> tuple[Check, ...]:
         """Return the checks of the platform; `lateness` is given where `needs_lateness` says so."""
         are_late = lateness is not None and lateness.collateral_expired
-        return [
+        return (
             self._ask_of_status(platform, lateness),
             *[question(platform) for question in self._named],
-            _evaluation_number(self._policy.minimum_evaluation_number, platform),
+            new_check(
+                name="evaluation_number",
+                passed=platform.tcb_evaluation_data_number >= self._policy.minimum_evaluation_number,
+                reason=Reason.EVALUATION_NUMBER_TOO_LOW,
+                expected=self._evaluation_numbers,
+                actual=str(platform.tcb_evaluation_data_number),
+                clause="policy minimum_evaluation_number",
+                hint="the collateral is older than you allow; refresh the PCCS",
+            ),
             _freshness(self._policy, lateness) if are_late else self._of_current_documents,
-        ]
+        )
 
     def _ask_of_status(self, platform: PlatformFacts, lateness: Lateness | None) -> Check:
         allowed = platform.tcb_status in self._policy.allowed_tcb_statuses
@@ -99,7 +104,7 @@ class PlatformQuestions:
             reason=Reason.TCB_STATUS_NOT_ALLOWED,
             expected=self._statuses,
             actual=" ".join((platform.tcb_status, *platform.advisory_ids)) + late,
-            clause="policy allowed_tcb_statuses" + (", status_grace_days" if self._grace else ""),
+            clause=self._status_clause,
             hint="update the machine's firmware and software, or accept this status knowingly",
         )
 
@@ -112,11 +117,11 @@ def _questions_named_by(policy: Policy) -> list[Callable[[PlatformFacts], Check]
     if policy.allowed_advisories is not None:
         questions.append(partial(_allowed_advisories, policy.allowed_advisories))
     configurations = (
-        ("dynamic_platform", policy.refuse_dynamic_platform, attrgetter("dynamic_platform")),
-        ("cached_keys", policy.refuse_cached_keys, attrgetter("cached_keys")),
-        ("smt", policy.refuse_smt, attrgetter("smt_enabled")),
+        ("dynamic_platform", policy.refuse_dynamic_platform, "dynamic_platform"),
+        ("cached_keys", policy.refuse_cached_keys, "cached_keys"),
+        ("smt", policy.refuse_smt, "smt_enabled"),
     )
-    questions += [partial(_configuration, name, read) for name, refused, read in configurations if refused]
+    questions += [partial(_configuration, name, field) for name, refused, field in configurations if refused]
     return questions
 
 
@@ -161,8 +166,8 @@ def _advisory_check(name: str, expected: str, found: list[str], wrong: list[str]
     )
 
 
-def _configuration(name: str, value_of: Callable[[PlatformFacts], bool | None], platform: PlatformFacts) -> Check:
-    value = value_of(platform)
+def _configuration(name: str, field: str, platform: PlatformFacts) -> Check:
+    value: bool | None = getattr(platform, field)
     words = {True: "yes", False: "no", None: "its PCK certificate does not tell"}
     return new_check(
         name=name,
@@ -172,18 +177,6 @@ def _configuration(name: str, value_of: Callable[[PlatformFacts], bool | None], 
         actual=words[value],
         clause=f"policy refuse_{name}",
         hint="the platform was set up and registered this way; use another one, or change the policy knowingly",
-    )
-
-
-def _evaluation_number(minimum: int, platform: PlatformFacts) -> Check:
-    return new_check(
-        name="evaluation_number",
-        passed=platform.tcb_evaluation_data_number >= minimum,
-        reason=Reason.EVALUATION_NUMBER_TOO_LOW,
-        expected=f"{minimum} or higher",
-        actual=str(platform.tcb_evaluation_data_number),
-        clause="policy minimum_evaluation_number",
-        hint="the collateral is older than you allow; refresh the PCCS",
     )
 
 

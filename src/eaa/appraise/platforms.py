@@ -84,23 +84,19 @@ def platform_ids(verified: VerifiedQuote) -> tuple[PlatformID, ...]:
 # --- a list of machines
 
 
-def allowed_platform_check(verified: VerifiedQuote, allowed: tuple[PlatformID, ...]) -> list[Check]:
-    """Return the check that evidence is of one of these machines; none where the policy names no machine."""
-    if not allowed:
-        return []
+def allowed_platform_check(verified: VerifiedQuote, allowed: tuple[PlatformID, ...]) -> Check:
+    """Return the check that evidence is of one of these machines, of which there is at least one."""
     ids = platform_ids(verified)
     more = [f"{len(allowed) - MAX_LISTED} more"] if len(allowed) > MAX_LISTED else []
-    return [
-        new_check(
-            name="platform",
-            passed=any(one in allowed for one in ids),
-            reason=Reason.PLATFORM_NOT_PINNED,
-            expected=" or ".join([*map(str, allowed[:MAX_LISTED]), *more]),
-            actual=_listed(ids),
-            clause="policy platforms",
-            hint="another machine than those you named: find out who sends you there, or add it if it is yours",
-        )
-    ]
+    return new_check(
+        name="platform",
+        passed=any(one in allowed for one in ids),
+        reason=Reason.PLATFORM_NOT_PINNED,
+        expected=" or ".join([*map(str, allowed[:MAX_LISTED]), *more]),
+        actual=_listed(ids),
+        clause="policy platforms",
+        hint="another machine than those you named: find out who sends you there, or add it if it is yours",
+    )
 
 
 # --- the machine that was seen first
@@ -180,30 +176,22 @@ def pin_of(verified: VerifiedQuote) -> Pin:
     return Pin(ids=platform_ids(verified), since=verified.verified_at.astimezone(UTC).replace(microsecond=0))
 
 
-def pinned_platform_check(verified: VerifiedQuote, pins: PlatformPins | None, key: PinKey | None) -> list[Check]:
-    """Return the check that a reference value is seen on the machine where it was seen first.
-
-    None where nothing is pinned, and none where no reference value matches: then there is nothing to look up.
-    """
-    if pins is None or key is None:
-        return []
+def pinned_platform_check(verified: VerifiedQuote, pins: PlatformPins, key: PinKey) -> Check:
+    """Return the check that a reference value is seen on the machine where it was seen first."""
     ids = platform_ids(verified)
     pin = pins.pins.get(key)
-    # Every id that was recorded must be there again: a new registration of a machine has new keys.
-    passed = bool(ids) if pin is None else set(pin.ids) <= set(ids)
-    return [
-        new_check(
-            name="pinned_platform",
-            passed=passed,
-            reason=Reason.PLATFORM_NOT_PINNED,
-            expected="any machine that its certificate names, for it is the first"
-            if pin is None
-            else f"{_listed(pin.ids)}, as seen first at {pin.since:%Y-%m-%dT%H:%MZ}",
-            actual=_listed(ids),
-            clause=f"the machine on which the reference value {key[2]} was seen first",
-            hint="another machine: find out who sends you there; if you moved it, remove its pin from the file",
-        )
-    ]
+    return new_check(
+        name="pinned_platform",
+        # Every id that was recorded must be there again: a new registration of a machine has new keys.
+        passed=bool(ids) if pin is None else set(pin.ids) <= set(ids),
+        reason=Reason.PLATFORM_NOT_PINNED,
+        expected="any machine that its certificate names, for it is the first"
+        if pin is None
+        else f"{_listed(pin.ids)}, as seen first at {pin.since:%Y-%m-%dT%H:%MZ}",
+        actual=_listed(ids),
+        clause=f"the machine on which the reference value {key[2]} was seen first",
+        hint="another machine: find out who sends you there; if you moved it, remove its pin from the file",
+    )
 
 
 def _listed(ids: tuple[PlatformID, ...]) -> str:

@@ -35,6 +35,13 @@ class _Words(NamedTuple):
     hint: str
 
 
+class _Recorded(NamedTuple):
+    """A value of the role, and what it pins."""
+
+    value: ReferenceValue
+    pins: dict[str, bytes]
+
+
 class ReferenceQuestions:
     """What reference values ask of evidence in one role. What depends on them alone is worked out once."""
 
@@ -49,22 +56,22 @@ class ReferenceQuestions:
             or f"a recorded value of role {role}, and there is none",
             f"if this is what you built and expect, `shelter record NAME --role {role}` records it",
         )
-        self._recorded: dict[tuple[bytes, bytes], list[ReferenceValue]] = {}
+        self._recorded: dict[tuple[bytes, bytes], list[_Recorded]] = {}
         for value in self._of_role:
-            self._recorded.setdefault((value.measurement, value.trust_anchor), []).append(value)
+            alike = self._recorded.setdefault((value.measurement, value.trust_anchor), [])
+            alike.append(_Recorded(value, value.pins))
 
-    def ask(self, report: Report, trust_anchor: bytes) -> tuple[ReferenceValue | None, list[Check]]:
+    def ask(self, report: Report, trust_anchor: bytes) -> tuple[ReferenceValue | None, tuple[Check, ...]]:
         """Return the value of this measurement under this trust anchor, if there is one, and the checks."""
         measurement = measurement_of(report)
-        recorded = self._recorded.get((measurement, trust_anchor))
-        if recorded is None:
-            return None, [self._measurement_check(measurement, self._why_unknown(measurement), passed=False)]
-        # Values may share a measurement and differ in signer or registers; the one that fits best counts.
-        value = min(recorded, key=lambda value: len(_unlike(report, value)))
-        return value, [
+        alike = self._recorded.get((measurement, trust_anchor))
+        if alike is None:
+            return None, (self._measurement_check(measurement, self._why_unknown(measurement), passed=False),)
+        value, pins = alike[0] if len(alike) == 1 else _best(alike, report)
+        return value, (
             self._measurement_check(measurement, self._words, passed=True),
-            *[self._pin_check(report, value, name, digest) for name, digest in value.pins.items()],
-        ]
+            *[self._pin_check(report, value, name, digest) for name, digest in pins.items()],
+        )
 
     def _measurement_check(self, measurement: bytes, words: _Words, *, passed: bool) -> Check:
         return new_check(
@@ -113,6 +120,6 @@ def _listed(values: Sequence[ReferenceValue], tell: Callable[[ReferenceValue], s
     return " or ".join([*map(tell, values[:MAX_LISTED]), *more])
 
 
-def _unlike(report: Report, value: ReferenceValue) -> list[str]:
-    """Return the pins of a value that this report does not match."""
-    return [name for name, digest in value.pins.items() if field_of(report, name) != digest]
+def _best(alike: list[_Recorded], report: Report) -> _Recorded:
+    """Values may share a measurement and differ in signer or registers; the one that fits best counts."""
+    return min(alike, key=lambda one: sum(field_of(report, name) != digest for name, digest in one.pins.items()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Final
 
 from eaa.appraise.result import Attests, Role
@@ -28,8 +27,6 @@ _OF_DOMAINS: Final = {
 }
 DIGESTS: Final = {"mr_enclave": 32, "mr_td": 48, **_OF_ENCLAVES, **_OF_DOMAINS}
 """What of a report a value may hold, in the order in which it is written, and the bytes of each."""
-_PINS: Final = (*_OF_ENCLAVES, *_OF_DOMAINS)
-_pins_of: Final = attrgetter(*_PINS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +90,7 @@ class ReferenceValue:
     @property
     def pins(self) -> dict[str, bytes]:
         """What must match beside the measurement, by the name of the report's field."""
-        return {name: digest for name, digest in zip(_PINS, _pins_of(self), strict=True) if digest is not None}
+        return {name: digest for name in (*_OF_ENCLAVES, *_OF_DOMAINS) if (digest := getattr(self, name)) is not None}
 
     def encode(self) -> str:
         """Return this value as a TOML table."""

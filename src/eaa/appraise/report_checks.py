@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Final
 
 from eaa.appraise.policy import OPTIONAL_TD_ATTRIBUTES, Policy
@@ -48,9 +47,6 @@ _CONSTRAINTS: Final = (
     _Constraint("mr_seam", "mr_seams", Reason.TDX_MODULE_NOT_ALLOWED, "the host runs another TDX module"),
     _Constraint("xfam", "xfams", Reason.CONFIGURATION_MISMATCH, _CONFIGURED),
 )
-_allowed_by: Final[Callable[[Policy], tuple[tuple[bytes, ...], ...]]] = attrgetter(
-    *(row.policy for row in _CONSTRAINTS)
-)
 _OF_KSS: Final = frozenset({"isv_ext_prod_id", "isv_family_id", "config_id", "config_svn"})
 _OF_TUD: Final = 0xFF
 _SEPT_VE_DISABLE: Final = int(TDAttribute.SEPT_VE_DISABLE)
@@ -68,44 +64,37 @@ class ReportQuestions:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        # The answers to nearly every report that is accepted.
-        self._of_production = _debug(policy, 0)
-        self._of_usual_attributes = _attribute_checks(policy, _SEPT_VE_DISABLE)
-        self._of_no_service_domain = _service_domains(policy, [], told=True)
+        # What it says of nearly every report that is accepted.
+        self._of_production_enclave = (_debug(policy, 0),)
+        self._of_usual_domain = _domain_checks(policy, _SEPT_VE_DISABLE, [], told=True)
         self._named = _questions_named_by(policy)
 
-    def ask(self, report: Report) -> list[Check]:
+    def ask(self, report: Report) -> tuple[Check, ...]:
         """Return the checks of how it runs, then those of what the policy names."""
-        if isinstance(report, TDReport):
-            how_it_runs = [*self._ask_of_attributes(report), self._ask_of_service_domains(report)]
-        else:
-            how_it_runs = [_debug(self._policy, TDAttribute.DEBUG) if report.is_debug else self._of_production]
-        return [*how_it_runs, *[question(report) for question in self._named]]
+        how_it_runs = self._ask_domain(report) if isinstance(report, TDReport) else self._ask_enclave(report)
+        return (*how_it_runs, *[question(report) for question in self._named])
 
-    def _ask_of_attributes(self, report: TDReport) -> list[Check]:
-        bits = int.from_bytes(report.td_attributes, "little")
-        return self._of_usual_attributes if bits == _SEPT_VE_DISABLE else _attribute_checks(self._policy, bits)
+    def _ask_enclave(self, report: EnclaveReport) -> tuple[Check, ...]:
+        return (_debug(self._policy, TDAttribute.DEBUG),) if report.is_debug else self._of_production_enclave
 
-    def _ask_of_service_domains(self, report: TDReport) -> Check:
+    def _ask_domain(self, report: TDReport) -> tuple[Check, ...]:
+        attributes = int.from_bytes(report.td_attributes, "little")
         bound = [digest for name in _SERVICE_DOMAINS if (digest := getattr(report, name, _NO_DOMAIN)) != _NO_DOMAIN]
+        if attributes == _SEPT_VE_DISABLE and not bound:
+            return self._of_usual_domain
         # Version 1.0 cannot tell. That matters where a domain that can be migrated would be accepted; others are not
         # bound.
-        told = (
-            isinstance(report, TDReport15)
-            or "MIGRATABLE" not in self._policy.allowed_td_attributes
-            or not report.is_migratable
-        )
-        if told and not bound:
-            return self._of_no_service_domain
-        return _service_domains(self._policy, bound, told=told)
+        may_be_bound = report.is_migratable and "MIGRATABLE" in self._policy.allowed_td_attributes
+        told = isinstance(report, TDReport15) or not may_be_bound
+        return _domain_checks(self._policy, attributes, bound, told=told)
 
 
 def _questions_named_by(policy: Policy) -> list[Callable[[Report], Check]]:
     """Return what is asked only where a policy names it."""
     questions: list[Callable[[Report], Check]] = [
         partial(_allowed_digest, row, allowed, " or ".join(digest.hex() for digest in allowed))
-        for row, allowed in zip(_CONSTRAINTS, _allowed_by(policy), strict=True)
-        if allowed
+        for row in _CONSTRAINTS
+        if (allowed := getattr(policy, row.policy))
     ]
     if policy.isv_prod_id is not None:
         questions.append(partial(_product, policy.isv_prod_id))
@@ -124,9 +113,14 @@ def field_of(report: Report, name: str) -> bytes | int | None:
     return value
 
 
-def _attribute_checks(policy: Policy, bits: int) -> list[Check]:
-    """Return the checks of a domain's TDATTRIBUTES, u64."""
-    return [_debug(policy, bits & _OF_TUD), _sept_ve(policy, bits), _td_attributes(policy, bits)]
+def _domain_checks(policy: Policy, attributes: int, bound: list[bytes], *, told: bool) -> tuple[Check, ...]:
+    """Return the checks of a domain: of its TDATTRIBUTES, u64, and of the service domains that are bound to it."""
+    return (
+        _debug(policy, attributes & _OF_TUD),
+        _sept_ve(policy, attributes),
+        _td_attributes(policy, attributes),
+        _service_domains(policy, bound, told=told),
+    )
 
 
 def _debug(policy: Policy, tud_bits: int) -> Check:
@@ -144,8 +138,8 @@ def _debug(policy: Policy, tud_bits: int) -> Check:
     )
 
 
-def _sept_ve(policy: Policy, bits: int) -> Check:
-    disabled = bool(bits & _SEPT_VE_DISABLE)
+def _sept_ve(policy: Policy, attributes: int) -> Check:
+    disabled = bool(attributes & _SEPT_VE_DISABLE)
     return new_check(
         name="sept_ve_disable",
         passed=disabled or policy.dangerous_accept_sept_ve,
@@ -157,9 +151,9 @@ def _sept_ve(policy: Policy, bits: int) -> Check:
     )
 
 
-def _td_attributes(policy: Policy, bits: int) -> Check:
+def _td_attributes(policy: Policy, attributes: int) -> Check:
     allowed = ("SEPT_VE_DISABLE", *policy.allowed_td_attributes)
-    shown = _names_of(bits & ~_OF_TUD)
+    shown = _names_of(attributes & ~_OF_TUD)
     surplus = [name for name in shown if name not in allowed]
     hints = [_ATTRIBUTE_HINTS[name] for name in surplus if name in _ATTRIBUTE_HINTS]
     return new_check(
