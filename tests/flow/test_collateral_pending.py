@@ -5,26 +5,40 @@ Real processes, none of which is ever restarted.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eaa.errors import Reason
 from support.flow import answer_of, filled_pccs, free_port
-from support.system import Site, running
+from support.system import READY_TIMEOUT, Site, running
+
+
+def answer_in_the_end(site: Site, node: str, *options: str) -> dict[str, Any]:
+    """The answer to a client that comes again as long as it is told to.
+
+    What was tried a moment ago is not tried again for whoever asks: one who comes in that moment has come too early.
+    """
+    told_to_come_again = {Reason.COLLATERAL_PENDING, Reason.WORKLOAD_UNAVAILABLE}
+    end = time.monotonic() + READY_TIMEOUT
+    while (answer := answer_of(site.shelter(node, "--json", *options)))["reason"] in told_to_come_again:
+        assert time.monotonic() < end, answer
+    return answer
 
 
 @pytest.mark.timeout(180)
 def test_a_relay_judges_its_clients_as_soon_as_its_pccs_is_there(site: Site, tmp_path: Path) -> None:
     port = free_port()
     trusting = ("--trust-anchor", str(site.root), "--reference-values", str(site.values))
-    client = ("--mutual", *site.attested("client"), "--json")
+    client = ("--mutual", *site.attested("client"))
     command = ("--mutual", "--attest-clients", *site.attested("relay"), *trusting, "--pccs", f"http://127.0.0.1:{port}")
     with site.workload() as workload:
         hops = ("inclavared", "--listen", "tcp://127.0.0.1:0", "--xfer", workload.address())
         with running(*hops, *command) as relay:
             address = relay.address()
-            early = site.shelter(address, *client)
+            early = site.shelter(address, "--json", *client)
             answer = answer_of(early)
             assert (early.code, answer["reason"]) == (4, Reason.COLLATERAL_PENDING), early
             assert "again" in answer["hint"]
@@ -32,7 +46,7 @@ def test_a_relay_judges_its_clients_as_soon_as_its_pccs_is_there(site: Site, tmp
             said = relay.wait_for(rf"PCCS_UNREACHABLE.*\[{Reason.COLLATERAL_PENDING}\]")
             assert str(port) in said.string
             with filled_pccs(site, tmp_path, port=port):
-                assert answer_of(site.shelter(address, *client))["verdict"] == "accepted"
+                assert answer_in_the_end(site, address, *client)["verdict"] == "accepted"
 
 
 @pytest.mark.timeout(180)
@@ -50,7 +64,7 @@ def test_a_workload_judges_its_relays_as_soon_as_its_pccs_is_there(site: Site, t
         relay.wait_for(Reason.COLLATERAL_PENDING.value)
         workload.wait_for(rf"PCCS_UNREACHABLE.*\[{Reason.COLLATERAL_PENDING}\]")
         with filled_pccs(site, tmp_path, port=port):
-            assert site.shelter(address).code == 0
+            assert answer_in_the_end(site, address)["verdict"] == "accepted"
 
 
 @pytest.mark.timeout(180)
