@@ -23,6 +23,7 @@ import cbor2
 from eaa.errors import MalformedInput, Reason
 from eaa.evidence import cbor
 from eaa.evidence.quote import MAX_QUOTE_SIZE
+from eaa.records import quick
 
 QUOTE_TAG: Final = 60000
 """An Intel quote, of an SGX enclave or a trust domain."""
@@ -94,8 +95,8 @@ class TaggedEvidence:
         item, _ = cbor.decode_first(raw, what="the evidence extension", tags=_KNOWN_TAGS)
         return cls._from_item(item)
 
-    @classmethod
-    def _split(cls, raw: bytes) -> TaggedEvidence | None:
+    @staticmethod
+    def _split(raw: bytes) -> TaggedEvidence | None:
         """Return what stands in the one deterministic encoding of a quote of ordinary size; None of anything else.
 
         It is what all but a few peers send, and has nothing in it that a reader of all of CBOR is needed for.
@@ -106,7 +107,7 @@ class TaggedEvidence:
         begin, end = cbor.byte_string_at(raw, middle)
         if end != len(raw) or end - begin > MAX_CLAIMS_SIZE:
             return None
-        return cls(tag=QUOTE_TAG, evidence=raw[at:middle], claims=raw[begin:end])
+        return _new_evidence(tag=QUOTE_TAG, evidence=raw[at:middle], claims=raw[begin:end])
 
     @classmethod
     def _from_item(cls, item: Any) -> TaggedEvidence:
@@ -134,6 +135,9 @@ class TaggedEvidence:
     def report_data(self) -> bytes:
         """The 64 bytes that the evidence has to contain."""
         return claims_report_data(self.claims)
+
+
+_new_evidence: Final = quick(TaggedEvidence)
 
 
 def claims_report_data(claims: bytes) -> bytes:

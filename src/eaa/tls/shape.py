@@ -23,6 +23,7 @@ from typing import Final
 from eaa import der
 from eaa.errors import MalformedInput
 from eaa.evidence.tagged import TaggedEvidence
+from eaa.records import quick
 from eaa.tls.certificate import EVIDENCE_OID, Format, RATLSCertificate, parse_time
 
 MAX_SHAPES: Final = 64
@@ -40,6 +41,8 @@ _FIELDS: Final = 8
 _KEY_IDENTIFIERS: Final = {"2.5.29.14": bytes.fromhex("0414"), "2.5.29.35": bytes.fromhex("30168014")}
 """Extensions that identify a key by 20 bytes, and what stands before these."""
 _KEY_IDENTIFIER_SIZE: Final = 20
+
+_new_certificate: Final = quick(RATLSCertificate)
 
 Value = tuple[int, int]
 """Where a value begins and ends."""
@@ -100,7 +103,7 @@ class Shape:
             return None
         known = self.example
         try:
-            return RATLSCertificate(
+            return _new_certificate(
                 format=known.format,
                 version=known.version,
                 serial_number=der.parse_uint(serial),
