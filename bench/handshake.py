@@ -31,7 +31,9 @@ from report import Part, Result, environment, parser, run
 from servers import (
     GREETING,
     HOST,
-    QuotingService,
+    Quotes,
+    QuotesHere,
+    QuotesOfDevice,
     Server,
     World,
     find_nginx,
@@ -158,7 +160,7 @@ class Kind:
     name: str
     server: Server
     connect: Connect
-    attester: QuotingService | None = None
+    attester: Quotes | None = None
     """Whose quotes are no part of what is measured."""
 
     def cpu_us(self) -> float:
@@ -190,23 +192,25 @@ def measure(scale: float) -> Iterator[Result]:
             Kind(name="https new", server=https, connect=clients.new),
             Kind(name="judged", server=under_asyncio, connect=by_certificate(world)),
             Kind(name="unjudged", server=unjudged, connect=by_certificate(world)),
-            *(start(_exchange(world, level, judges=judges)) for level in _LEVELS for judges in (True, False)),
+            *(start(_exchange(name, world, QuotesHere(world.attester))) for name in _EXCHANGES),
+            *(start(_exchange(name, world, QuotesOfDevice(world.attester))) for name in _EXCHANGES_OF_DEVICE),
         )
         medians = _cpu_of(kinds, rounds)
     yield from _results(medians, n=rounds * BLOCK)
 
 
-_LEVELS: Final = (BindingLevel.SESSION, BindingLevel.FRESH)
+_EXCHANGES: Final = ("session", "session shown", "fresh", "fresh shown")
+_EXCHANGES_OF_DEVICE: Final = ("fresh of a device", "fresh of a device, shown")
 
 
 @contextlib.contextmanager
-def _exchange(world: World, level: BindingLevel, *, judges: bool) -> Iterator[Kind]:
-    """Run a server whose clients ask it for evidence at this level, and which asks them if it judges."""
+def _exchange(name: str, world: World, attester: Quotes) -> Iterator[Kind]:
+    """Run a server whose clients ask it for evidence at the level of this name, and which asks them if it judges."""
+    level = BindingLevel.from_label(name.partition(" ")[0])
     with (
-        contextlib.closing(QuotingService(world.attester)) as attester,
-        ours(serve_exchange(level, attester, judges=judges), world) as server,
+        contextlib.closing(attester),
+        ours(serve_exchange(level, attester, judges=not name.endswith("shown")), world) as server,
     ):
-        name = level.label if judges else f"{level.label} shown"
         yield Kind(name=name, server=server, connect=attesting(world, level), attester=attester)
 
 
@@ -262,6 +266,11 @@ _ADDED: Final = {
     "session shown": ("what level session adds to a server that judges nobody", "unjudged"),
     "fresh": ("what level fresh adds beside the quote, both ends asking and judging", "judged"),
     "fresh shown": ("what level fresh adds beside the quote to a server that judges nobody", "unjudged"),
+    "fresh of a device": ("fresh, where the quote has to be waited for in a thread", "judged"),
+    "fresh of a device, shown": (
+        "fresh shown, where the quote has to be waited for in a thread",
+        "unjudged",
+    ),
 }
 """What it is, and which kind of handshake it is added to."""
 

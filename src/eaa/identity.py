@@ -132,6 +132,7 @@ class Identity:
             Unavailable: QUOTE_UNAVAILABLE.
         """
         self._attester = attester
+        self._is_immediate = getattr(attester, "is_immediate", False)
         self._clock = clock
         self._lifetime = lifetime
         self._epoch_lifetime = epoch_lifetime
@@ -206,6 +207,20 @@ class Identity:
             return None
         with self._quoting:
             quote = _ask(self._attester, report_data)
+        return _checked(quote, report_data)
+
+    def quote_at_hand(self, report_data: bytes) -> bytes | None:
+        """Return what `quote` would where a quote is but a computation, None where a platform has to be waited for.
+
+        Raises:
+            Unavailable: QUOTE_UNAVAILABLE, as `quote`.
+        """
+        if self._attester is None or not self._is_immediate or not self._quoting.acquire(blocking=False):
+            return None
+        try:
+            quote = _ask(self._attester, report_data)
+        finally:
+            self._quoting.release()
         return _checked(quote, report_data)
 
     def epoch(self, role: str, credentials: Credentials | None = None) -> Epoch | None:

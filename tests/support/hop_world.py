@@ -53,6 +53,7 @@ class Somebody:
         self.asked: list[bytes] = []
         self.epochs: dict[tuple[str, bytes], MadeEpoch] = {}
         self.stapled: bytes | None = None
+        self.is_immediate = False
         self.may_quote = threading.Event()
         self.may_quote.set()
         self._quote = quote
@@ -64,6 +65,9 @@ class Somebody:
 
     def credentials_at_hand(self) -> Credentials | None:
         return None
+
+    def quote_at_hand(self, report_data: bytes) -> bytes | None:
+        return self.quote(report_data) if self.is_immediate else None
 
     def epoch_at_hand(self, role: str, credentials: Credentials) -> MadeEpoch | None:
         return self.epochs.get((role, credentials.certificate))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from eaa.aio import sessions
+from eaa.aio.limits import QuoteQueue
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by, judge_now_by
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import EAAError, Reason, Rejection, Unavailable
@@ -280,6 +281,44 @@ class SlowAttester:
         self.asked += 1
         assert self.may_quote.wait(30)
         return self._enclave.quote(report_data)
+
+
+# --- quotes at hand
+
+
+class Computing(Somebody):
+    """One whose quotes are but a computation."""
+
+    def __init__(self, **quote: Any) -> None:
+        super().__init__(**quote)
+        self.is_immediate = True
+        self.threads: set[str] = set()
+
+    def quote(self, report_data: bytes) -> bytes | None:
+        self.threads.add(threading.current_thread().name)
+        return super().quote(report_data)
+
+
+@pytest.mark.parametrize("failure", [None, Unavailable(Reason.QUOTE_UNAVAILABLE, "busy")])
+def test_a_quote_that_is_but_a_computation_is_made_where_it_is_wanted(failure: Exception | None) -> None:
+    """In no other thread, and in nobody's queue: one that is full keeps out who has to wait, and nobody else."""
+    workload = Computing() if failure is None else Computing(quote=failure)
+
+    async def main() -> None:
+        full = QuoteQueue(most=0, most_per_address=0)
+        served = Endpoint(workload, server_side=True, clock=lambda: NOW, quotes=full)
+        ends = endpoint(Somebody(), server_side=False), served
+        async with hop(*ends, level=BindingLevel.FRESH) as both:
+            outcome = await asyncio.gather(both.client.complete(), both.server.complete(), return_exceptions=True)
+            if failure is None:
+                assert not any(outcome)
+                assert both.server.shown_level is BindingLevel.FRESH
+            else:
+                reasons = [reason_of(error) for error in outcome]
+                assert reasons == [Reason.WORKLOAD_UNAVAILABLE, Reason.QUOTE_UNAVAILABLE]
+
+    run(main())
+    assert workload.threads == {threading.current_thread().name}
 
 
 # --- level session

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from eaa.attesters.simulated import SimulatedAttester
 from eaa.errors import Reason, Unavailable
 from eaa.evidence.epoch import EPOCH_LABEL, EpochClaims, is_signed_by
 from eaa.evidence.quote import Quote
@@ -52,6 +53,7 @@ class Attester:
         self.enclave = enclave
         self.asked: list[bytes] = []
         self.answer: bytes | Exception | None = None
+        self.is_immediate = False
         self.may_quote = threading.Event()
         self.may_quote.set()
 
@@ -352,6 +354,57 @@ def test_the_key_of_an_epoch_is_no_tls_key_and_shown_nowhere(attester: Attester,
     said = EpochClaims.from_claims(parse_claims(epoch.claims, tolerant=False))
     assert said.session_key != credentials.spki_der
     assert "private" not in repr(epoch)
+
+
+# --- quotes at hand
+
+
+def test_a_platform_that_has_to_be_waited_for_has_no_quote_at_hand(attester: Attester, clock: Clock) -> None:
+    identity = Identity(attester, clock=clock)
+    asked = len(attester.asked)
+    assert identity.quote_at_hand(bytes(64)) is None
+    assert len(attester.asked) == asked
+
+
+def test_who_has_no_attester_has_no_quote_at_hand(clock: Clock) -> None:
+    assert Identity(None, clock=clock).quote_at_hand(bytes(64)) is None
+
+
+def test_one_that_only_computes_is_asked_at_once_and_checked_like_any_other(attester: Attester, clock: Clock) -> None:
+    attester.is_immediate = True
+    identity = Identity(attester, clock=clock)
+    wanted = bytes(range(64))
+    quote = identity.quote_at_hand(wanted)
+    assert quote is not None
+    assert Quote.parse(quote).body.report_data == wanted
+    attester.answer = quote
+    with pytest.raises(Unavailable) as caught:
+        identity.quote_at_hand(bytes(64))
+    assert caught.value.reason is Reason.QUOTE_UNAVAILABLE
+    attester.answer = RuntimeError("broken")
+    with pytest.raises(Unavailable) as caught:
+        identity.quote_at_hand(bytes(64))
+    assert caught.value.reason is Reason.QUOTE_UNAVAILABLE
+    attester.answer = None
+    assert identity.quote_at_hand(wanted) is not None
+
+
+def test_nobody_waits_for_a_quote_at_hand_while_another_one_is_made(attester: Attester, clock: Clock) -> None:
+    attester.is_immediate = True
+    identity = Identity(attester, clock=clock)
+    attester.may_quote.clear()
+    asked = len(attester.asked)
+    other = threading.Thread(target=identity.quote, args=(bytes(64),))
+    other.start()
+    eventually(lambda: len(attester.asked) > asked)
+    assert identity.quote_at_hand(bytes(64)) is None
+    attester.may_quote.set()
+    other.join()
+    assert identity.quote_at_hand(bytes(64)) is not None
+
+
+def test_the_software_tee_only_computes(enclave: Enclave) -> None:
+    assert SimulatedAttester(enclave).is_immediate
 
 
 def test_one_quote_serves_an_epoch(attester: Attester, clock: Clock) -> None:

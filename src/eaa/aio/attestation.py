@@ -60,8 +60,8 @@ class Answer:
 new_answer: Final = quick(Answer)
 _new_session: Final = quick(Session)
 
-Quoter = Callable[[EvidenceWanted], Awaitable[Answer | None]]
-"""Returns the evidence that is wanted, or None where there is no attester."""
+Quoter = Callable[[EvidenceWanted], Answer | Awaitable[Answer | None] | None]
+"""Returns the evidence that is wanted, or None where there is no attester; or what to await for it."""
 
 _T = TypeVar("_T")
 
@@ -249,18 +249,20 @@ class Attestation:
         return data
 
     async def _answer(self, wanted: EvidenceWanted) -> None:
-        answer = await (self._quote(wanted) if wanted.level is BindingLevel.FRESH else self._hop.quoter(wanted))
+        answer = self._hop.quoter(wanted)
+        if answer is not None and not isinstance(answer, Answer):
+            answer = await (self._quote(answer) if wanted.level is BindingLevel.FRESH else answer)
         if answer is None:
             self._exchange.answer(None)
             return
         self._exchange.answer(answer.quote, epoch=answer.epoch, collateral=answer.collateral)
         self.shown_level = wanted.level
 
-    async def _quote(self, wanted: EvidenceWanted) -> Answer | None:
+    async def _quote(self, quote: Awaitable[Answer | None]) -> Answer | None:
         """Have a quote made; where that takes its time, ask the peer meanwhile, so that both ends quote at once."""
         asking = asyncio.get_running_loop().call_later(HELD_BACK_WITH_QUOTE, self._ask_meanwhile)
         try:
-            return await self._hop.quoter(wanted)
+            return await quote
         finally:
             asking.cancel()
 

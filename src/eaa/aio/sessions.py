@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar, Unpack
@@ -80,6 +80,9 @@ class Identity(Protocol):
 
     def quote(self, report_data: bytes) -> bytes | None:
         """Return a quote over 64 bytes, or None where there is no attester. May take long."""
+
+    def quote_at_hand(self, report_data: bytes) -> bytes | None:
+        """Return it where that takes no time, else None."""
 
     def epoch(self, role: str, credentials: Any) -> Epoch | None:
         """Return the epoch of these credentials in that role, or None where there is no attester. May take long."""
@@ -180,31 +183,42 @@ class _Desk:
             return at_hand
         return await asyncio.get_running_loop().run_in_executor(self._keeping, self._identity.credentials)
 
-    async def answer(
+    def answer(
         self, wanted: EvidenceWanted, *, role: Role, credentials: Credentials, origin: Callable[[], Origin]
-    ) -> Answer | None:
-        """Return what shows this identity in that role. Raises Unavailable: OVERLOADED at once, or QUOTE_UNAVAILABLE.
+    ) -> Answer | Awaitable[Answer | None] | None:
+        """Return what shows this identity in that role, or what to await where it has to be waited for.
 
         The credentials are those of the connection, which need not be the current ones any more. `origin` tells whom
         its peer counts for where a quote has to be waited for.
+
+        Raises:
+            Unavailable: QUOTE_UNAVAILABLE; awaiting it also OVERLOADED, at once.
         """
-        quote: bytes | None
-        signature = None
         if wanted.level is BindingLevel.CERT:
-            quote = credentials.quote
-        elif wanted.level is BindingLevel.FRESH:
-            quote = await self._wait_for(lambda: self._identity.quote(wanted.report_data), origin)
-        else:
-            epoch = self._identity.epoch_at_hand(role, credentials)
-            if epoch is None:
-                epoch = await self._wait_for(lambda: self._identity.epoch(role, credentials), origin)
-            if epoch is None:
-                return None
-            quote = epoch.quote
-            signature = _new_signature(claims=epoch.claims, signature=epoch.sign(wanted.statement(epoch.digest)))
-        if quote is None:
-            return None
-        return new_answer(quote=quote, epoch=signature, collateral=self._identity.collateral())
+            return self._shown(credentials.quote)
+        if wanted.level is BindingLevel.FRESH:
+            quote = self._identity.quote_at_hand(wanted.report_data)
+            return self._quoted(wanted, origin) if quote is None else self._shown(quote)
+        epoch = self._identity.epoch_at_hand(role, credentials)
+        if epoch is None:
+            return self._in_new_epoch(wanted, role, credentials, origin)
+        return self._signed(wanted, epoch)
+
+    async def _quoted(self, wanted: EvidenceWanted, origin: Callable[[], Origin]) -> Answer | None:
+        return self._shown(await self._wait_for(lambda: self._identity.quote(wanted.report_data), origin))
+
+    async def _in_new_epoch(
+        self, wanted: EvidenceWanted, role: Role, credentials: Credentials, origin: Callable[[], Origin]
+    ) -> Answer | None:
+        epoch = await self._wait_for(lambda: self._identity.epoch(role, credentials), origin)
+        return None if epoch is None else self._signed(wanted, epoch)
+
+    def _signed(self, wanted: EvidenceWanted, epoch: Epoch) -> Answer:
+        signature = _new_signature(claims=epoch.claims, signature=epoch.sign(wanted.statement(epoch.digest)))
+        return new_answer(quote=epoch.quote, epoch=signature, collateral=self._identity.collateral())
+
+    def _shown(self, quote: bytes | None) -> Answer | None:
+        return None if quote is None else new_answer(quote=quote, collateral=self._identity.collateral())
 
     async def _wait_for(self, make: Callable[[], _T], origin: Callable[[], Origin]) -> _T:
         with self._queue.place(origin()):
@@ -316,7 +330,7 @@ class Endpoint:
         return new_hop(terms=terms, quoter=quoter, judge=judge, now=self._clock(), max_request=self._max_request)
 
 
-async def _no_answer(_: EvidenceWanted) -> None:
+def _no_answer(_: EvidenceWanted) -> None:
     """Say that there is nothing to show."""
 
 

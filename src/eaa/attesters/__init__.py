@@ -15,7 +15,11 @@ _OFFERED: Final = "sgx_ecdsa (the TEE this process runs in), sgx_sim (a software
 
 
 class Attester(Protocol):
-    """One source of evidence."""
+    """One source of evidence.
+
+    One that only computes, and waits for no device or service, may have `is_immediate = True`: it is then asked where
+    the quote is wanted. All others are asked in a thread.
+    """
 
     @property
     def name(self) -> str:

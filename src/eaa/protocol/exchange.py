@@ -17,6 +17,7 @@ Every message comes at most once. Source: docs/manual/protocol.md.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,6 +62,8 @@ ALPN: Final = b"eaa/2"
 """Shelter and relay, relay and workload."""
 ALPN_INNER: Final = b"eaa/2-inner"
 """Shelter and workload, inside the relay's pipe. The name tells the hop: no side accepts the other's."""
+MAX_REMEMBERED_EPOCHS: Final = 16
+"""Epochs of this side whose encoded evidence is remembered: as many as an identity has at once."""
 MAX_EARLY_BYTES: Final = 32 * 1024
 """Raw bytes that may come before a channel is open: room for one side's first flight of an inner TLS handshake."""
 
@@ -270,7 +273,8 @@ class Exchange:
             return
         if collateral is not None and len(collateral) > messages.MAX_STAPLED_COLLATERAL:
             collateral = None
-        tagged = TaggedEvidence(evidence=quote, claims=epoch.claims if epoch else claims).encode()
+        # An epoch's evidence is the same in all of its sessions.
+        tagged = _tagged_again(quote, epoch.claims) if epoch else _tagged(quote, claims)
         signature = epoch.signature if epoch else None
         self._send(messages.new_evidence(evidence=tagged, epoch=signature, collateral=collateral))
 
@@ -492,6 +496,14 @@ class Exchange:
 
     def _send(self, message: Message) -> None:
         self._outgoing += messages.encode(message)
+
+
+def _tagged(quote: bytes, claims: bytes) -> bytes:
+    return _new_tagged(evidence=quote, claims=claims).encode()
+
+
+_new_tagged: Final = quick(TaggedEvidence)
+_tagged_again: Final = functools.lru_cache(maxsize=MAX_REMEMBERED_EPOCHS)(_tagged)
 
 
 _REFUSAL_HINTS: Final = {
