@@ -96,6 +96,27 @@ def test_where_one_address_of_a_name_is_taken_none_is_kept(monkeypatch: pytest.M
         assert [sock.fileno() for sock in made] == [-1, -1]
 
 
+def test_whoever_is_accepted_is_sent_at_once_what_is_written() -> None:
+    async def handler(sock: socket.socket, _: str) -> None:
+        sock.send(b"%d" % sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    async def main(*, adopted: bool) -> None:
+        with contextlib.ExitStack() as stack:
+            service = Service()
+            if adopted:
+                listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+                service.adopt([listening], handler)
+            else:
+                service.listen(LOOPBACK, handler)
+            service.start()
+            with contextlib.closing(await connect(address_of(service.sockets[0]))) as sock:
+                assert await asyncio.get_running_loop().sock_recv(sock, 1) == b"1"
+            await service.stop()
+
+    for adopted in (False, True):
+        run(main(adopted=adopted))
+
+
 def test_a_taken_port() -> None:
     with bound(LOOPBACK) as (sock,):
         assert reason_of(lambda: bind(address_of(sock))) is Reason.ADDRESS_IN_USE
@@ -550,31 +571,6 @@ def test_what_a_connection_ends_with_is_one_line_and_costs_nobody_else(
     assert lines(caplog) == [f"{name}: {line}"]
 
 
-def test_a_peer_that_is_gone_before_it_is_served(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On some systems its socket takes no options any more: that is its own affair, and not the service's."""
-    refusing = [OSError(errno.EINVAL, "Invalid argument")]
-    original = net._no_delay
-
-    def no_delay(sock: socket.socket) -> None:
-        if refusing:
-            raise refusing.pop()
-        original(sock)
-
-    async def main() -> None:
-        async with Serving(echo) as serving:
-            monkeypatch.setattr(net, "_no_delay", no_delay)
-            sock = socket.create_connection((serving.address.host, serving.address.port))  # type: ignore[union-attr]
-            sock.settimeout(0)
-            assert await serving.hear(sock) == b""
-            sock.close()
-            assert await is_echoed(serving)
-
-    run(main())
-    assert len(lines(caplog)) == 1
-
-
 def test_one_connection_more_than_are_served_is_closed_and_the_flood_is_two_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -608,10 +604,10 @@ def test_a_system_with_nothing_left_to_accept_with_is_waited_for(
     async def main() -> None:
         accept = net._accepted
 
-        async def accepted(sock: socket.socket) -> Any:
+        def accepted(sock: socket.socket) -> Any:
             if failures:
                 raise failures.pop()
-            return await accept(sock)
+            return accept(sock)
 
         monkeypatch.setattr(net, "_accepted", accepted)
         async with Serving(echo) as serving:
@@ -634,11 +630,10 @@ def test_who_waits_while_nothing_can_be_accepted_is_told_so_with_a_spare_descrip
     async def main() -> None:
         accept = net._accepted
 
-        async def accepted(sock: socket.socket) -> Any:
+        def accepted(sock: socket.socket) -> Any:
             if exhausted:
-                await asyncio.sleep(0)
                 raise OSError(errno.EMFILE, "Too many open files")
-            return await accept(sock)
+            return accept(sock)
 
         monkeypatch.setattr(net, "_accepted", accepted)
         async with Serving(echo, farewell=b"no") as serving:
@@ -769,14 +764,14 @@ def test_a_service_that_has_gone_deaf_ends(monkeypatch: pytest.MonkeyPatch, tmp_
     path = tmp_path / "socket"
 
     async def main() -> None:
-        async def accepted(_: socket.socket) -> Any:
+        def accepted(_: socket.socket) -> Any:
             raise ZeroDivisionError
 
         monkeypatch.setattr(net, "_accepted", accepted)
         service = Service()
         service.listen(UnixAddress(path), echo)
-        with pytest.raises(ZeroDivisionError):
-            await service.run(lambda: None)
+        with socket.socket(socket.AF_UNIX) as client, pytest.raises(ZeroDivisionError):
+            await service.run(lambda: client.connect(str(path)))
 
     run(main())
     assert not path.exists()

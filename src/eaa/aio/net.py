@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import itertools
 import logging
 import os
 import resource
@@ -138,6 +137,7 @@ async def _targets(address: Address) -> list[tuple[socket.AddressFamily, tuple[s
 
 
 def _no_delay(sock: socket.socket) -> None:
+    """Have what is written sent at once; what a socket that listens accepts inherits it."""
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -181,6 +181,7 @@ def _bind_tcp(address: TCPAddress, *, reuse_port: bool) -> list[socket.socket]:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            _no_delay(sock)
             sock.bind(target)
             sock.listen(BACKLOG)
             sock.setblocking(False)  # noqa: FBT003  the standard library's signature
@@ -238,11 +239,13 @@ Handler = Callable[[socket.socket, str], Awaitable[None]]
 """Serves one accepted connection; the second argument names the peer for logs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Listener:
     sock: socket.socket
     handler: Handler
     path: _BoundPath | None
+    failing_since: float | None = None
+    """By the event loop's clock; None while accepting works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,6 +328,7 @@ class Service:
         """Serve on sockets that listen already; return their names. The path of a unix socket stays whose it is."""
         for sock in sockets:
             sock.setblocking(False)  # noqa: FBT003  the standard library's signature
+            _no_delay(sock)
             self._listeners.append(_Listener(sock=sock, handler=handler, path=None))
         return [bound_name(sock) for sock in sockets]
 
@@ -414,46 +418,68 @@ class Service:
             self._spare = None
 
     async def _accept(self, listener: _Listener) -> None:
-        failing: float | None = None
-        for number in itertools.count(1):
+        """Accept whoever comes. It ends by being cancelled, or by a bug of ours."""
+        loop = asyncio.get_running_loop()
+        while True:
+            failed: asyncio.Future[OSError] = loop.create_future()
+            # Watched all the time, and without a turn of this task for who comes.
+            loop.add_reader(listener.sock, self._accept_some, listener, failed)
             try:
-                if number % ACCEPTS_IN_A_ROW == 0:
-                    await asyncio.sleep(0)
-                sock, peer = await _accepted(listener.sock)
-            except ConnectionAbortedError:
-                # It was gone before it was accepted.
-                continue
-            except OSError as error:
-                # Out of descriptors or memory: what is served goes on, and accepting is tried again.
-                now = asyncio.get_running_loop().time()
-                if failing is None:
-                    failing = now
-                    logger.error(  # noqa: TRY400  one line
-                        "cannot accept: %s [%s]",
-                        error.strerror,
-                        Reason.OVERLOADED,
-                        extra={"event": "accept.failed", "limit": Limit.DESCRIPTORS},
-                    )
-                if now - failing >= ACCEPT_PATIENCE:
-                    self._refuse_with_spare(listener)
-                await asyncio.sleep(ACCEPT_PAUSE)
-                continue
-            if failing is not None:
-                logger.info("accepting again", extra={"event": "accept.resumed"})
-                failing = None
-            origin = origin_of(sock)
-            limit = self._gate.enter(origin, make_room=self._make_room)
-            if limit is None:
-                self._accepted += 1
-                self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted), origin)
-            else:
-                self._refuse(sock, limit, origin)
+                error = await failed
+            finally:
+                loop.remove_reader(listener.sock)
+            # Out of descriptors or memory: what is served goes on, and accepting is tried again.
+            now = loop.time()
+            if listener.failing_since is None:
+                listener.failing_since = now
+                logger.error(
+                    "cannot accept: %s [%s]",
+                    error.strerror,
+                    Reason.OVERLOADED,
+                    extra={"event": "accept.failed", "limit": Limit.DESCRIPTORS},
+                )
+            if now - listener.failing_since >= ACCEPT_PATIENCE:
+                self._refuse_with_spare(listener)
+            await asyncio.sleep(ACCEPT_PAUSE)
+
+    def _accept_some(self, listener: _Listener, failed: asyncio.Future[OSError]) -> None:
+        if failed.done():
+            return
+        try:
+            for _ in range(ACCEPTS_IN_A_ROW):
+                if not self._accept_one(listener):
+                    break
+        except OSError as error:
+            failed.set_result(error)
+        except Exception as bug:  # noqa: BLE001  it is raised where the future is awaited
+            failed.set_exception(bug)
+
+    def _accept_one(self, listener: _Listener) -> bool:
+        """Serve or refuse the next one who waits; return whether there was any. Raises OSError."""
+        try:
+            sock, peer = _accepted(listener.sock)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionAbortedError:
+            # It was gone before it was accepted.
+            return True
+        if listener.failing_since is not None:
+            logger.info("accepting again", extra={"event": "accept.resumed"})
+            listener.failing_since = None
+        origin = origin_of(sock)
+        limit = self._gate.enter(origin, make_room=self._make_room)
+        if limit is None:
+            self._accepted += 1
+            self._start(listener.handler, sock, _peer_name(sock, peer, self._accepted), origin)
+        else:
+            self._refuse(sock, limit, origin)
+        return True
 
     def _start(self, handler: Handler, sock: socket.socket, peer: str, origin: Origin) -> None:
         beginner = self._beginners.add(sock, origin)
         context = contextvars.copy_context()
         context.run(serve_beginner, beginner)
-        task = asyncio.create_task(_serve(handler, sock, peer, self._accepted), context=context)
+        task = asyncio.get_running_loop().create_task(_serve(handler, sock, peer, self._accepted), context=context)
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._ended(task, beginner))
 
@@ -604,24 +630,11 @@ class _Refusals:
             )
 
 
-async def _accepted(listening: socket.socket) -> tuple[socket.socket, Any]:
-    """Return the next connection, and who it is of.
-
-    Who is cancelled here has accepted nothing. `sock_accept` of event loops may have, and then the peer of a service
-    that was just stopped would wait for nobody.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        with contextlib.suppress(BlockingIOError, InterruptedError):
-            sock, peer = listening.accept()
-            sock.setblocking(False)  # noqa: FBT003  the standard library's signature
-            return sock, peer
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(listening, _settle, ready, None)
-        try:
-            await ready
-        finally:
-            loop.remove_reader(listening)
+def _accepted(listening: socket.socket) -> tuple[socket.socket, Any]:
+    """Return the next connection, and who it is of. Raises OSError, BlockingIOError where nobody waits."""
+    sock, peer = listening.accept()
+    sock.setblocking(False)  # noqa: FBT003  the standard library's signature
+    return sock, peer
 
 
 async def _part(sock: socket.socket) -> None:
@@ -657,7 +670,6 @@ def _allow_descriptors(wanted: int = DESCRIPTORS) -> int:
 async def _serve(handler: Handler, sock: socket.socket, peer: str, number: int) -> None:
     note(connection=number, peer=peer)
     try:
-        _no_delay(sock)
         await handler(sock, peer)
     except EAAError as error:
         message = "; ".join(filter(None, (error.message, error.hint)))
@@ -683,7 +695,7 @@ def _peer_name(sock: socket.socket, peer: object, number: int) -> str:
     """Return what tells peers apart in a log: address and port, or a number and the process of a unix peer."""
     match peer:
         case (str(host), int(port), *_):
-            return str(TCPAddress(host, port)).removeprefix("tcp://")
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with contextlib.suppress(OSError):
         process, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         return f"unix peer {number} (process {process})"
