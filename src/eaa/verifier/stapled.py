@@ -80,8 +80,8 @@ class HighWaterMarks:
         """Remember what was verified."""
         with self._guard:
             for document, mark in marks.items():
-                known = self._marks.pop(document, mark)
-                self._marks[document] = known.raised_to(mark)
+                known = self._marks.pop(document, None)
+                self._marks[document] = mark if known is None else known.raised_to(mark)
             while len(self._marks) > MAX_MARKS:
                 del self._marks[next(iter(self._marks))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterable
@@ -17,8 +16,9 @@ from eaa.errors import EAAError, MalformedInput, Unavailable, VerificationError
 from eaa.evidence.quote import Quote
 from eaa.sources import CollateralSource, LocalSource, PCKCertificateSource, PCKName
 from eaa.verifier.fetching import CLOSE_TIMEOUT, FetchCache, FetchCounters
+from eaa.verifier.intake import Intake
 from eaa.verifier.platforms import WITHOUT_CHAIN, Model, chain_key, pck_name, read_pck_certificate, verify_descent
-from eaa.verifier.stapled import MAX_STAPLED_SIZE, HighWaterMarks, Staple, marks_of, parse_staple, verify_staple
+from eaa.verifier.stapled import MAX_STAPLED_SIZE, Staple, marks_of, parse_staple, verify_staple
 from eaa.verify.cache import VerificationCache
 from eaa.verify.dcap import VerifiedCollateral
 
@@ -68,31 +68,32 @@ class Supply:
             grace: the longest time that collateral may be used past its nextUpdate, by any policy.
             accept_stapled: whether a peer's collateral may serve where there is nothing to compare it with.
         """
-        self._source = source
+        self._intake = Intake(source, verified=verified, clock=clock, grace=grace)
         self._chain_source = source if isinstance(source, PCKCertificateSource) else None
         self._is_local = isinstance(source, LocalSource) and source.is_local
         self._verified = verified
         self._clock = clock
         self._grace = grace
         self._accept_stapled = accept_stapled
-        self._marks = HighWaterMarks()
         self._models: FetchCache[Model, Collateral] = FetchCache(
             what=lambda model: f"the collateral of {model}",
             maximum=MAX_CACHED_COLLATERAL,
             clock=clock,
-            vet=self._note,
-            replaced=self._replaced,
+            vet=self._intake.vet,
+            replaced=self._intake.replaced,
         )
         self._chains: FetchCache[bytes, bytes | None] = FetchCache(
             what=lambda _: "the PCK certificate of a platform whose quotes do not carry it",
             maximum=MAX_CACHED_CHAINS,
             clock=clock,
         )
-        self.generation = 0
-        """How often collateral that was kept has been replaced."""
         self._own: tuple[bytes, Model] | None = None
         self._json: tuple[Collateral, bytes] | None = None
-        self._expirations: dict[bytes, tuple[tuple[str, datetime], ...]] = {}
+
+    @property
+    def generation(self) -> int:
+        """How often collateral that was kept has been replaced."""
+        return self._intake.generation
 
     # --- for one piece of evidence
 
@@ -147,7 +148,7 @@ class Supply:
         if supplied.stapled:
             return
         key = chain_key(quote)
-        if not self._models.renews or not self._is_sound(supplied.collateral):
+        if not self._models.renews or not self._intake.is_sound(supplied.collateral):
             self._models.forget(supplied.model)
             self._chains.forget(key)
         else:
@@ -164,7 +165,7 @@ class Supply:
 
     def _missing(self, model: Model, quote: Quote, chain: bytes | None, patience: Patience) -> Collateral | Unavailable:
         """Fetch collateral, or have it fetched; return it, or why it is not there."""
-        fetch = functools.partial(self._fetch, model)
+        fetch = functools.partial(self._intake.fetch, model)
         try:
             if patience is Patience.WAIT or self._is_local:
                 return self._models.get(model, fetch)
@@ -172,33 +173,6 @@ class Supply:
             return self._models.get_now(model, fetch)
         except Unavailable as error:
             return error
-
-    def _fetch(self, model: Model) -> Collateral:
-        collateral = self._source.fetch(tee=model.tee, fmspc=model.fmspc, ca=model.ca)
-        # What does not verify is found out when it is used, with the reason that comes first.
-        with contextlib.suppress(EAAError):
-            self._note(collateral)
-        return collateral
-
-    def _replaced(self, before: Collateral) -> None:
-        """Let go of what there was before, now that something else is in its place."""
-        self._verified.forget(before)
-        self.generation += 1
-
-    def _note(self, collateral: Collateral) -> None:
-        """Verify fetched collateral, and remember how new it is. Raises MalformedInput, VerificationError."""
-        documents = self._verified.verify_collateral(collateral, now=self._clock(), grace=self._grace)
-        self._marks.raise_to(marks_of(documents))
-        while len(self._expirations) >= MAX_CACHED_COLLATERAL:
-            self._expirations.pop(next(iter(self._expirations)), None)
-        self._expirations[collateral.digest] = documents.expirations
-
-    def _is_sound(self, collateral: Collateral) -> bool:
-        try:
-            self._note(collateral)
-        except EAAError:
-            return False
-        return True
 
     def _usable(
         self,
@@ -222,7 +196,7 @@ class Supply:
         if fault := self._fault_of(staple, admits):
             _log.info("stapled collateral for %s is not used: %s", model, fault)
             return None
-        self._marks.raise_to(staple.marks)
+        self._intake.marks.raise_to(staple.marks)
         if own is not None:
             if not self._is_newer(staple, own, now):
                 return None
@@ -231,9 +205,9 @@ class Supply:
         return collateral
 
     def _fault_of(self, staple: Staple, admits: Callable[[VerifiedCollateral], bool]) -> str | None:
-        if behind := self._marks.behind(staple.marks):
+        if behind := self._intake.marks.behind(staple.marks):
             return f"its {' and '.join(behind)} is older than what was seen"
-        if not self._accept_stapled and (unknown := self._marks.unknown(staple.marks)):
+        if not self._accept_stapled and (unknown := self._intake.marks.unknown(staple.marks)):
             return f"there is no {' and '.join(unknown)} to compare it with"
         return None if admits(staple.documents) else "its evaluation numbers are lower than the policy's, or the floor"
 
@@ -266,7 +240,7 @@ class Supply:
         if chain is not None:
             pck = pck_certificate_of(chain)
             model = Model(tee, pck.fmspc, pck.ca)
-            self._models.prefetch(model, functools.partial(self._fetch, model), pinned=pinned)
+            self._models.prefetch(model, functools.partial(self._intake.fetch, model), pinned=pinned)
         return chain
 
     # --- ahead of time
@@ -275,7 +249,7 @@ class Supply:
         """Have the collateral of these models fetched, and keep it fresh for ever. Waits for nothing."""
         if not self._is_local:
             for model in models:
-                self._models.prefetch(Model(*model), functools.partial(self._fetch, Model(*model)), pinned=True)
+                self._models.prefetch(Model(*model), functools.partial(self._intake.fetch, Model(*model)), pinned=True)
 
     def prefetch_for(self, quote: Quote) -> None:
         """Do so for the platform of this quote, if a trusted vendor has certified it."""
@@ -303,7 +277,7 @@ class Supply:
             kept = self._models.find(model, self._clock())
             if kept is None and not self._is_local:
                 return None
-            collateral = kept.value if kept else self._models.get(model, functools.partial(self._fetch, model))
+            collateral = kept.value if kept else self._models.get(model, functools.partial(self._intake.fetch, model))
         except EAAError:
             return None
         if self._json is None or self._json[0] is not collateral:
@@ -323,11 +297,7 @@ class Supply:
 
     def expirations(self) -> dict[str, datetime]:
         """Return when the first document of each kind ends, of all that is kept and was sound when it came."""
-        first: dict[str, datetime] = {}
-        for collateral in self._models.values():
-            for name, end in self._expirations.get(collateral.digest, ()):
-                first[name] = min(end, first.get(name, end))
-        return first
+        return self._intake.expirations(self._models.values())
 
     @property
     def counters(self) -> FetchCounters:
