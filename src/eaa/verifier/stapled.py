@@ -19,7 +19,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from eaa.collateral.bundle import Collateral
 from eaa.errors import MalformedInput, Reason, VerificationError
@@ -39,8 +39,7 @@ Document = tuple[str, bytes]
 """A kind of document, and what tells those of a kind apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """How new a document is."""
 
     number: int

@@ -33,7 +33,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
@@ -69,8 +69,7 @@ _SIZE_AND_SIGNATURE: Final = 4 + 64
 """Bytes between what the attestation key signed and the attestation key."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Validity:
+class _Validity(NamedTuple):
     """When everything that an entry rests on is valid, both ends included."""
 
     begins: datetime

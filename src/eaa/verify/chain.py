@@ -6,6 +6,7 @@ bytes, never by issuer and serial, because Intel has issued different certificat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from eaa import der
@@ -33,7 +35,7 @@ a floor below evaluation numbers for instance, would not hold under the other.
 
 _P256_ORDER: Final = bytes.fromhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551")
 _ZERO: Final = bytes(32)
-_ECDSA_WITH_SHA256: Final = ECDSA(SHA256())
+_ECDSA_OF_SHA256: Final = ECDSA(Prehashed(SHA256()))
 _FINGERPRINT_SIZE: Final = 32
 _CA_USAGE: Final = frozenset({"keyCertSign", "cRLSign"})
 _MAX_ANCHORS: Final = 64
@@ -294,8 +296,9 @@ def _der_integer(number: bytes) -> bytes:
 
 
 def _signed(message: bytes, signature: bytes, public_key: EllipticCurvePublicKey) -> bool:
+    # Hashed here: the library looks at the classes of an algorithm longer than this takes.
     try:
-        public_key.verify(signature, message, _ECDSA_WITH_SHA256)
+        public_key.verify(signature, hashlib.sha256(message).digest(), _ECDSA_OF_SHA256)
     except InvalidSignature:
         return False
     return True

@@ -273,7 +273,9 @@ class VerifiedPlatform:
 
 
 _new_quote: Final = quick(VerifiedQuote)
+_new_chain: Final = quick(PCKChain)
 _new_lists: Final = quick(RevocationLists)
+_new_verified: Final = quick(Verified)
 _new_collateral: Final = quick(VerifiedCollateral)
 _new_platform: Final = quick(VerifiedPlatform)
 
@@ -421,7 +423,7 @@ def _parse_pck_chain(pem: bytes, *, origin: Origin, known: Known | None, known_p
     if known_pck is not None and decode_pem_text(texts[0]) == known_pck.der:
         known[texts[0]] = known_pck
     pck, ca, root = _in_order([_parse_certificate(text, known) for text in texts])
-    return PCKChain(pck=pck, ca=ca, root=root, origin=origin)
+    return _new_chain(pck=pck, ca=ca, root=root, origin=origin)
 
 
 def _in_order(chain: list[Certificate]) -> Sequence[Certificate]:
@@ -498,7 +500,7 @@ def verify_pck_chain(
     verify_role(chain.pck, PCK)
     verify_issued(chain.pck, issuer=chain.ca)
     verify_not_revoked(chain.pck, crl=lists.pck_crl)
-    return Verified(
+    return _new_verified(
         document=known if known and known.record == chain.pck else PCKCertificate.from_certificate(chain.pck),
         windows=(
             certificate_window(chain.ca, name="PCK CA certificate"),
@@ -550,7 +552,7 @@ def verify_tcb_info(collateral: Collateral, lists: RevocationLists, *, known: Kn
     verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     info = verify_tcb_info_signature(collateral.tcb_info, collateral.tcb_info_signature, signer=signer)
     windows = (certificate_window(signer, name="TCB Info signing certificate"), tcb_info_window(info))
-    return Verified(document=info, windows=windows, signer=signer)
+    return _new_verified(document=info, windows=windows, signer=signer)
 
 
 def verify_qe_identity(
@@ -579,7 +581,7 @@ def verify_qe_identity(
             verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     identity = verify_identity_signature(collateral.qe_identity, collateral.qe_identity_signature, signer=signer)
     windows = (certificate_window(signer, name="QE identity signing certificate"), identity_window(identity))
-    return Verified(document=identity, windows=windows, signer=signer)
+    return _new_verified(document=identity, windows=windows, signer=signer)
 
 
 def verify_evidence(quote: Quote, pck: PCKCertificate, tcb_info: TCBInfo, qe_identity: QEIdentity) -> TCBFacts:
