@@ -224,7 +224,7 @@ def stale(identity, report_data):
     return made.quote if made else quote(identity, report_data)
 
 quote = Identity.quote
-Identity.quote = stale
+Identity.quote = Identity.quote_at_hand = stale
 from eaa.inclavared.cli import main
 main()
 """
