@@ -112,6 +112,7 @@ class Appraiser:
         self._reference_questions = ReferenceQuestions(reference_values, role)
         self._report_questions = ReportQuestions(policy)
         self._platform_questions = PlatformQuestions(policy)
+        self._of_levels: dict[BindingLevel, Check] = {}
         self._of_reports: dict[tuple[object, ...], _OfReport] = {}
         self._of_platforms: dict[PlatformFacts, tuple[Check, ...]] = {}
         # With the facts themselves, so that no other object gets their identity meanwhile.
@@ -133,7 +134,7 @@ class Appraiser:
         expected = expected_report_data if session is None else session.report_data
         of_session = [] if expected is None else [report_data_check(report.report_data, expected)]
         if session is not None:
-            of_session.append(binding_check(session, self._policy))
+            of_session.append(_remembered(self._of_levels, session.level, self._ask_of_level))
         of_log = [] if event_log is None else event_log_checks(report, event_log)
         of_floor = [] if floor is None else [floor_check(verified, floor)]
         # What it is comes before how it runs: without a reference value, that there is none explains everything.
@@ -155,6 +156,9 @@ class Appraiser:
         if value is not None and all(map(_passed, checks)):
             return _new_accepted(reference_value=value.name, attests=value.attests, **shared)
         return Rejected(**shared)
+
+    def _ask_of_level(self, level: BindingLevel) -> Check:
+        return binding_check(level, self._policy)
 
     def _find_of_report(self, report: EnclaveReport | TDReport, trust_anchor: bytes) -> _OfReport:
         return _remembered(self._of_reports, (trust_anchor, *_but_report_data(report)), self._judge_report)

@@ -27,25 +27,26 @@ class SessionBinding:
 
 def report_data_check(actual: bytes, expected: bytes) -> Check:
     """Return the check that evidence was made for this key and session."""
+    passed, named = actual == expected, expected.hex()
     return new_check(
         name="report_data",
-        passed=actual == expected,
+        passed=passed,
         reason=Reason.REPORT_DATA_MISMATCH,
-        expected=expected.hex(),
-        actual=actual.hex(),
+        expected=named,
+        actual=named if passed else actual.hex(),
         clause="the evidence must contain exactly these 64 bytes, which name the key and the session",
         hint="the evidence was made for another key or session: a replay, or somebody in between",
     )
 
 
-def binding_check(session: SessionBinding, policy: Policy) -> Check:
+def binding_check(level: BindingLevel, policy: Policy) -> Check:
     """Return the check of how closely evidence is tied to its session."""
     return new_check(
         name="binding",
-        passed=session.level >= policy.minimum_binding,
+        passed=level >= policy.minimum_binding,
         reason=Reason.BINDING_TOO_WEAK,
         expected=f"{policy.minimum_binding.label} or stronger",
-        actual=session.level.label,
+        actual=level.label,
         clause="policy minimum_binding",
         hint="ask the peer for a stronger level (--level), or lower the minimum knowingly (--minimum-binding)",
     )

@@ -6,7 +6,6 @@ This is the only library code that reads the wall clock, and it does so in one p
 from __future__ import annotations
 
 import copy
-import functools
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from eaa.appraise.appraisal import Appraiser, SessionBinding, reject_missing_evidence
 from eaa.appraise.floor import FloorKeeper, evaluation_numbers
 from eaa.appraise.platform_checks import needs_lateness
-from eaa.appraise.platforms import PinKeeper, PinKey, pin_of
+from eaa.appraise.platforms import PinKeeper, PinKey, PlatformPins, pin_of
 from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValues
 from eaa.appraise.result import Accepted, BindingLevel, Check, Rejected, Role
@@ -407,24 +406,27 @@ class Verifier:
         event_log: EventLog | None = None,
     ) -> Judgement:
         """Appraise facts that were established before."""
-        appraise = functools.partial(
-            self._appraisers[role].appraise,
-            verified,
-            session=session,
-            expected_report_data=expected_report_data,
-            event_log=event_log,
-            floor=None if self._floor is None else self._floor.raise_to(evaluation_numbers(verified)),
-        )
-        if self._pins is None:
-            return _new_judgement(verified=verified, result=appraise())
-        pins = self._pins.read()
-        result = appraise(pins=pins)
+
+        floor = None if self._floor is None else self._floor.raise_to(evaluation_numbers(verified))
+
+        def appraise(pins: PlatformPins | None) -> Accepted | Rejected:
+            return self._appraisers[role].appraise(
+                verified,
+                session=session,
+                expected_report_data=expected_report_data,
+                event_log=event_log,
+                floor=floor,
+                pins=pins,
+            )
+
+        pins = None if self._pins is None else self._pins.read()
+        result = appraise(pins)
         # Only what passes every other check is pinned. Whoever else saw the value meanwhile was first: judge again.
-        if isinstance(result, Accepted):
+        if self._pins is not None and pins is not None and isinstance(result, Accepted):
             key: PinKey = verified.trust_anchor, role, result.reference_value
             if key not in pins.pins:
-                result = appraise(pins=self._pins.pin(key, pin_of(verified)))
-        return Judgement(verified=verified, result=result)
+                result = appraise(self._pins.pin(key, pin_of(verified)))
+        return _new_judgement(verified=verified, result=result)
 
     async def judge_async(
         self,
