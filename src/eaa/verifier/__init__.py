@@ -406,7 +406,6 @@ class Verifier:
         event_log: EventLog | None = None,
     ) -> Judgement:
         """Appraise facts that were established before."""
-
         floor = None if self._floor is None else self._floor.raise_to(evaluation_numbers(verified))
 
         def appraise(pins: PlatformPins | None) -> Accepted | Rejected:
