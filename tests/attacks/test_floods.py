@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import resource
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pytest
 
@@ -20,7 +22,7 @@ from eaa.errors import EAAError, PeerMisbehaved, Reason
 from eaa.program.listener import MAX_SCRAPERS
 from support.peers import verifier_of
 from support.scraping import Scrape, fetch, metrics_address
-from support.system import Running, Site
+from support.system import Running, Site, running
 
 CROWD = 5000
 ELSEWHERE = "127.0.0.66"
@@ -59,6 +61,23 @@ def workload(site: Site) -> Iterator[str]:
 @contextlib.contextmanager
 def relay_with(site: Site, workload: str, *limits: str) -> Iterator[Door]:
     with site.relay(workload, *limits, *METRICS) as relay:
+        yield Door(site, relay, *metrics_address(relay))
+
+
+_WAITED_FOR: Final = """
+from eaa.attesters.simulated import SimulatedAttester
+SimulatedAttester.is_immediate = False
+from eaa.inclavared.cli import main
+main()
+"""
+"""A relay whose platform has to be waited for, as all but the software TEE have to be."""
+
+
+@contextlib.contextmanager
+def waiting_relay_with(site: Site, workload: str, *limits: str) -> Iterator[Door]:
+    hops = ("--listen", "tcp://127.0.0.1:0", "--xfer", workload, "--mutual")
+    options = (*hops, *site.attested("relay"), *site.judging, *limits, *METRICS)
+    with running(sys.executable, "-c", _WAITED_FOR, *options) as relay:
         yield Door(site, relay, *metrics_address(relay))
 
 
@@ -218,7 +237,7 @@ def test_a_flood_of_questions_for_quotes_is_refused_at_once(site: Site, workload
         return Counter(await asyncio.gather(*(ask(address) for _ in range(questions))))
 
     limits = ("--max-quotes", "2", "--max-quotes-per-address", "1", "--idle-timeout", "3")
-    with relay_with(site, workload, *limits) as door:
+    with waiting_relay_with(site, workload, *limits) as door:
         outcomes = asyncio.run(flood(door.at))
         assert set(outcomes) <= {"served", Reason.WORKLOAD_UNAVAILABLE}
         assert outcomes["served"] >= 1

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from eaa.aio import sessions
+from eaa.aio.attestation import Answer
 from eaa.aio.limits import QuoteQueue
 from eaa.aio.sessions import Endpoint, enter_workload, judge_by, judge_now_by
+from eaa.aio.together import Origin
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import EAAError, Reason, Rejection, Unavailable
 from eaa.identity import CERTIFICATE_LIFETIME, Identity
-from eaa.protocol.exchange import ALPN_INNER, EvidenceReceived, Terms
+from eaa.protocol.exchange import ALPN_INNER, EvidenceReceived, EvidenceWanted, Terms
 from eaa.simulator.platform import Enclave, Platform
 from eaa.tls.connection import make_context
 from support.aio_world import run, tcp_pair, until
@@ -319,6 +321,33 @@ def test_a_quote_that_is_but_a_computation_is_made_where_it_is_wanted(failure: E
 
     run(main())
     assert workload.threads == {threading.current_thread().name}
+
+
+def test_one_quote_is_made_in_a_turn_of_the_event_loop_and_the_others_wait_for_theirs() -> None:
+    """A flood of questions holds nobody up for longer than one quote takes, and those who wait have their limits."""
+
+    async def main() -> None:
+        workload = Computing()
+        desk = sessions._Desk(workload, QuoteQueue(most=1, most_per_address=1))
+        wanted = EvidenceWanted(claims=b"", level=BindingLevel.FRESH)
+
+        def ask() -> Any:
+            here = Origin("ipv4", "192.0.2.1")
+            return desk.answer(wanted, role=Role.WORKLOAD, credentials=workload.current, origin=lambda: here)
+
+        assert isinstance(ask(), Answer)
+        second, third = asyncio.create_task(ask()), ask()
+        workload.may_quote.clear()
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable) as caught:
+            await third
+        assert caught.value.reason is Reason.OVERLOADED
+        workload.may_quote.set()
+        assert isinstance(await second, Answer)
+        assert isinstance(ask(), Answer)
+        assert len(workload.threads) == 2
+
+    run(main())
 
 
 # --- level session

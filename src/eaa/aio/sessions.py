@@ -168,6 +168,7 @@ class _Desk:
     def __init__(self, identity: Identity, queue: QuoteQueue) -> None:
         self._identity = identity
         self._queue = queue
+        self._has_quoted = False
         self._quoting = Workers(1, "quoting")
         # While one caller waits for new credentials, the others go on with those there are.
         self._keeping = Workers(2, "credentials")
@@ -197,12 +198,28 @@ class _Desk:
         if wanted.level is BindingLevel.CERT:
             return self._shown(credentials.quote)
         if wanted.level is BindingLevel.FRESH:
-            quote = self._identity.quote_at_hand(wanted.report_data)
+            quote = self._quote_at_hand(wanted.report_data)
             return self._quoted(wanted, origin) if quote is None else self._shown(quote)
         epoch = self._identity.epoch_at_hand(role, credentials)
         if epoch is None:
             return self._in_new_epoch(wanted, role, credentials, origin)
         return self._signed(wanted, epoch)
+
+    def _quote_at_hand(self, report_data: bytes) -> bytes | None:
+        """Return a quote that is but a computation, at most one in each turn of the event loop.
+
+        It holds up everybody else. Of those who ask at the same time the others wait in the queue, whose limits hold.
+        """
+        if self._has_quoted:
+            return None
+        quote = self._identity.quote_at_hand(report_data)
+        if quote is not None:
+            self._has_quoted = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        return quote
+
+    def _begin_turn(self) -> None:
+        self._has_quoted = False
 
     async def _quoted(self, wanted: EvidenceWanted, origin: Callable[[], Origin]) -> Answer | None:
         return self._shown(await self._wait_for(lambda: self._identity.quote(wanted.report_data), origin))

@@ -17,8 +17,9 @@ _OFFERED: Final = "sgx_ecdsa (the TEE this process runs in), sgx_sim (a software
 class Attester(Protocol):
     """One source of evidence.
 
-    One that only computes, and waits for no device or service, may have `is_immediate = True`: it is then asked where
-    the quote is wanted. All others are asked in a thread.
+    One that waits for no device or service, and makes a quote in well below a millisecond, may have `is_immediate =
+    True`: it is then asked where the quote is wanted, which holds up all else that happens there for as long. All
+    others are asked in a thread.
     """
 
     @property
