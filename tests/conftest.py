@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -19,6 +19,10 @@ settings.load_profile("build" if os.environ.get("CI") else "here")
 # Tests start some thousand processes: where none may keep what it compiled, each compiles all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# They start processes, or go again and again where others have been: what is traced takes two to three times as long,
+# and a branch that was taken a thousand times is taken.
+_NOT_TRACED = ("chaos", "flow", "fuzz", "model", "mutants", "mutation", "scale", "soak")
 
 pytest_plugins = ["support.site_fixture"]
 
@@ -48,3 +52,19 @@ def _signals_reach_programs() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Trace nothing where tests repeat themselves, or say `no_cover`.
+
+    That marker's own plug-in stops one of the two tracers that there are in a worker of xdist, and the other goes on.
+    """
+    if item.path.parent.name not in _NOT_TRACED and item.get_closest_marker("no_cover") is None:
+        return (yield)
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
