@@ -242,8 +242,8 @@ class Verified(Generic[Document]):
 
     document: Document
     windows: tuple[Window, ...] = field(repr=False)
-    signer: Certificate | None = field(default=None, repr=False)
-    """Who signed it under the root, where it is no certificate itself."""
+    signer: Certificate = field(repr=False)
+    """Who signed it, under the root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +329,7 @@ def verify_quote(
     tcb_info = verify_tcb_info(collateral, lists, known=known)
     verify_dates(tcb_info.windows, now=now, grace=grace)
     # 6.
-    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer, known=known)
+    qe_identity = verify_qe_identity(collateral, lists, tcb_info=tcb_info, known=known)
     verify_dates(qe_identity.windows, now=now, grace=grace)
     # 7.
     documents = _collect(lists, tcb_info, qe_identity)
@@ -358,7 +358,7 @@ def verify_collateral(
     verify_dates(lists.windows, now=now, grace=grace)
     tcb_info = verify_tcb_info(collateral, lists, known=known)
     verify_dates(tcb_info.windows, now=now, grace=grace)
-    qe_identity = verify_qe_identity(collateral, lists, known_signer=tcb_info.signer, known=known)
+    qe_identity = verify_qe_identity(collateral, lists, tcb_info=tcb_info, known=known)
     verify_dates(qe_identity.windows, now=now, grace=grace)
     return _collect(lists, tcb_info, qe_identity)
 
@@ -502,6 +502,7 @@ def verify_pck_chain(
     verify_not_revoked(chain.pck, crl=lists.pck_crl)
     return _new_verified(
         document=known if known and known.record == chain.pck else PCKCertificate.from_certificate(chain.pck),
+        signer=chain.ca,
         windows=(
             certificate_window(chain.ca, name="PCK CA certificate"),
             certificate_window(chain.pck, name="PCK certificate"),
@@ -559,7 +560,7 @@ def verify_qe_identity(
     collateral: Collateral,
     lists: RevocationLists,
     *,
-    known_signer: Certificate | None = None,
+    tcb_info: Verified[TCBInfo],
     known: Known | None = None,
 ) -> Verified[QEIdentity]:
     """Step 6: verify the QE identity under the root of `lists`. No dates.
@@ -567,18 +568,19 @@ def verify_qe_identity(
     Args:
         collateral: as served.
         lists: what step 3 established.
-        known_signer: who signed TCB Info of this collateral, as step 5 established under the very same `lists`. Intel
-            signs both documents with one certificate, and where it recurs, byte for byte, it is not verified again.
+        tcb_info: what step 5 established of this collateral, under the very same `lists`. Intel signs both documents
+            with one certificate, and where it recurs, byte for byte, it is not verified again.
         known: certificates that were parsed before, as in `parse_pck_chain`.
 
     Raises:
         MalformedInput, VerificationError: as `verify_quote`.
     """
-    signer = known_signer
-    if signer is None or collateral.qe_identity_issuer_chain != collateral.tcb_info_issuer_chain:
+    if collateral.qe_identity_issuer_chain == collateral.tcb_info_issuer_chain:
+        signer = tcb_info.signer
+    else:
         signer = _parse_issuer(collateral.qe_identity_issuer_chain, root=lists.root, what="QE identity", known=known)
-        if signer != known_signer:
-            verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
+    if signer != tcb_info.signer:
+        verify_issuer(signer, TCB_SIGNER, root=lists.root, root_crl=lists.root_crl)
     identity = verify_identity_signature(collateral.qe_identity, collateral.qe_identity_signature, signer=signer)
     windows = (certificate_window(signer, name="QE identity signing certificate"), identity_window(identity))
     return _new_verified(document=identity, windows=windows, signer=signer)

@@ -196,7 +196,7 @@ def _walk(
     walk.take("tcb_info_dates", lambda: valid(info.windows), _until)
     identity = walk.take(
         "qe_identity",
-        lambda: dcap.verify_qe_identity(collateral, lists, known_signer=info.signer),
+        lambda: dcap.verify_qe_identity(collateral, lists, tcb_info=info),
         lambda identity: (
             f"{identity.document.id}, version 2, evaluation number {identity.document.tcb_evaluation_data_number}"
         ),
