@@ -6,10 +6,9 @@ serves metrics reads. What is counted by are closed sets, ours and never a peer'
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Final
 
@@ -65,18 +64,9 @@ class Counters:
         self.accepted_at: dict[Role, float] = {}
         """When evidence was last accepted in each role, on the monotonic clock."""
 
-    @contextlib.contextmanager
-    def handshake(self, side: Side, layer: Layer) -> Iterator[None]:
+    def handshake(self, side: Side, layer: Layer) -> AbstractContextManager[None]:
         """Count a handshake by how it ends. One that this side gives up, at its end for instance, is not counted."""
-        try:
-            yield
-        except EAAError as error:
-            self.handshakes[side, layer, error.reason] += 1
-            raise
-        except Exception:
-            self.handshakes[side, layer, Reason.INTERNAL] += 1
-            raise
-        self.handshakes[side, layer, COMPLETED] += 1
+        return _Counted(self.handshakes, side, layer)
 
     def accepted(self, role: Role) -> None:
         """Count a good verdict."""
@@ -86,6 +76,32 @@ class Counters:
     def not_accepted(self, role: Role, reason: Reason) -> None:
         """Count evidence that was refused, or could not be judged."""
         self.verdicts[role, reason] += 1
+
+
+class _Counted:
+    """A handshake that goes on."""
+
+    __slots__ = ("_handshakes", "_layer", "_side")
+
+    def __init__(self, handshakes: Counter[tuple[Side, Layer, str]], side: Side, layer: Layer) -> None:
+        self._handshakes = handshakes
+        self._side = side
+        self._layer = layer
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Count it."""
+        if error is None:
+            outcome = COMPLETED
+        elif isinstance(error, EAAError):
+            outcome = error.reason
+        elif isinstance(error, Exception):
+            outcome = Reason.INTERNAL
+        else:
+            return
+        self._handshakes[self._side, self._layer, outcome] += 1
 
 
 COUNTERS: Final = Counters()

@@ -7,7 +7,6 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from eaa.appraise.result import Accepted, BindingLevel, Rejected
@@ -203,8 +202,11 @@ class _SocketLink:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
             while dropped < MAX_UNREAD:
-                await self._reading.wait()
-                data = self.socket.recv(READ_SIZE)
+                try:
+                    data = self.socket.recv(READ_SIZE)
+                except BlockingIOError:
+                    await self._reading.wait()
+                    continue
                 if not data:
                     return
                 dropped += len(data)
@@ -454,7 +456,7 @@ class AttestedStream:
         self._go_ahead()
         while self._sending is not None:
             # Who is cancelled here gives up waiting; the bytes are sent even so.
-            await asyncio.wait([self._sending])
+            await _end_of(self._sending)
         await self._give_way()
         self._require_open()
         if failure := self._connection.failure or self._unsent:
@@ -552,7 +554,7 @@ class AttestedStream:
     async def wait_closed(self) -> None:
         """Wait until a stream is closed on which `close` or `abort` was called."""
         if self._closing is not None:
-            await asyncio.wait([self._closing])
+            await _end_of(self._closing)
 
     def is_closing(self) -> bool:
         """Tell whether this side has closed the stream, or is about to."""
@@ -589,7 +591,7 @@ class AttestedStream:
     async def _leave(self, last_words: Callable[[], Awaitable[None]]) -> None:
         try:
             with contextlib.suppress(EAAError, OSError):
-                async with asyncio.timeout(PARTING_TIMEOUT):
+                async with deadline(PARTING_TIMEOUT, "a goodbye"):
                     await last_words()
                     await self._link.part()
         finally:
@@ -748,27 +750,48 @@ async def _handshaken(stream: AttestedStream) -> AttestedStream:
 class deadline:  # noqa: N801  used as a function is, as `asyncio.timeout`
     """Bound a step in time, or not where there are no seconds. Raises PeerMisbehaved (PEER_TIMEOUT) naming the step."""
 
-    __slots__ = ("_limit", "_seconds", "_what")
+    __slots__ = ("_cancelled_before", "_has_expired", "_seconds", "_task", "_timer", "_what")
 
     def __init__(self, seconds: float | None, what: str) -> None:
         self._seconds = seconds
         self._what = what
-        self._limit = asyncio.timeout(seconds)
+        self._timer: asyncio.TimerHandle | None = None
+        self._has_expired = False
 
     async def __aenter__(self) -> None:
-        await self._limit.__aenter__()
+        if self._seconds is not None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._task = task
+            self._cancelled_before = task.cancelling()
+            self._timer = task.get_loop().call_later(self._seconds, self._expire)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError as expired:
+    def _expire(self) -> None:
+        self._has_expired = True
+        self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # Somebody else may have cancelled the task as well: then it is they who are heard.
+        if self._has_expired and self._task.uncancel() <= self._cancelled_before and kind is asyncio.CancelledError:
             raise PeerMisbehaved(
                 Reason.PEER_TIMEOUT,
                 f"{self._what} did not finish in {self._seconds:g} seconds",
                 hint="the peer stalls or is overloaded; check what runs at that address",
-            ) from expired
+            ) from error
+
+
+async def _end_of(task: asyncio.Task[None]) -> None:
+    """Wait until a task has ended, and who was told of it first. Who is cancelled here leaves it alone."""
+    ended: asyncio.Future[None] = task.get_loop().create_future()
+
+    def tell(_: object) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    task.add_done_callback(tell)
+    await ended
 
 
 def _closed_here() -> PeerMisbehaved:
