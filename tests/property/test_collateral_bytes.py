@@ -31,8 +31,6 @@ from eaa.evidence.quote import TEEType
 from eaa.verify.dcap import TrustAnchors, verify_quote
 from support.dcap_world import World, compact, qe_identity, tcb_info
 
-# Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.no_cover
 
 WORLD = World()
 QUOTE = WORLD.quote()
