@@ -58,7 +58,7 @@ MAY_IMPORT: Final[dict[str, frozenset[str]]] = {
     "measure": frozenset({"errors", "der"}),
     "verify": frozenset({"errors", "der", "records", "evidence", "collateral"}),
     "appraise": frozenset({"errors", "der", "records", "evidence", "verify"}),
-    "tls": frozenset({"errors", "der", "evidence", "appraise.result"}),
+    "tls": frozenset({"errors", "der", "records", "evidence", "appraise.result"}),
     "protocol": frozenset({"errors", "der", "records", "evidence", "appraise.result"}),
     "simulator": frozenset({"errors", "der", "evidence", "collateral", "measure"}),
     "attesters": frozenset({"errors", "evidence"}),

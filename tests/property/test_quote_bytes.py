@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -79,6 +80,34 @@ def test_authentication_data_of_sound_quotes_takes_the_quick_way(tee: TEEType, v
     raw = made(tee, version)
     at = HEADER_SIZE + (EnclaveReport.SIZE if tee is TEEType.SGX else TDReport.SIZE)
     assert quote._split_authentication_data(raw, at, version=version) is not None
+
+
+def said_by(reader: Callable[[bytes], bytes], raw: bytes) -> bytes | Reason:
+    try:
+        return reader(raw)
+    except MalformedInput as error:
+        return error.reason
+
+
+@given(
+    world=st.sampled_from(WORLDS),
+    at=st.sampled_from([0, 1, 2, 4, 12, 300, 430, 432, 434, 630, 632, 634]),
+    change=st.binary(max_size=4),
+    data=st.data(),
+)
+def test_report_data_are_read_in_their_place_as_the_thorough_way_reads_them(
+    world: tuple[TEEType, int], at: int, change: bytes, data: st.DataObject
+) -> None:
+    raw = made(*world)
+    cut = data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))
+    shown = (raw[:at] + change + raw[at + len(change) :])[:cut]
+
+    def thoroughly(raw: bytes) -> bytes:
+        _, body, reader = quote._parse_signed_part(raw)
+        reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
+        return body.report_data
+
+    assert said_by(quote.read_report_data, shown) == said_by(thoroughly, shown)
 
 
 @given(raw=st.binary(max_size=2000))

@@ -27,6 +27,8 @@ from eaa.tls.connection import Connection, Context, make_context
 
 MAX_WAITING_QUOTES: Final = 256
 """Peers that wait for a quote, of whatever address, where no queue is given; one more is told so at once."""
+QUOTES_IN_A_TURN: Final = 4
+"""Quotes that are but a computation and are made in one turn of the event loop: they hold everybody else up."""
 
 _new_binding: Final = quick(SessionBinding)
 _new_signature: Final = quick(EpochSignature)
@@ -168,7 +170,7 @@ class _Desk:
     def __init__(self, identity: Identity, queue: QuoteQueue) -> None:
         self._identity = identity
         self._queue = queue
-        self._has_quoted = False
+        self._quotes_in_turn = 0
         self._quoting = Workers(1, "quoting")
         # While one caller waits for new credentials, the others go on with those there are.
         self._keeping = Workers(2, "credentials")
@@ -206,20 +208,21 @@ class _Desk:
         return self._signed(wanted, epoch)
 
     def _quote_at_hand(self, report_data: bytes) -> bytes | None:
-        """Return a quote that is but a computation, at most one in each turn of the event loop.
+        """Return a quote that is but a computation, QUOTES_IN_A_TURN of the event loop at most.
 
-        It holds up everybody else. Of those who ask at the same time the others wait in the queue, whose limits hold.
+        Of those who ask at the same time the others wait in the queue, whose limits hold.
         """
-        if self._has_quoted:
+        if self._quotes_in_turn >= QUOTES_IN_A_TURN:
             return None
         quote = self._identity.quote_at_hand(report_data)
         if quote is not None:
-            self._has_quoted = True
-            asyncio.get_running_loop().call_soon(self._begin_turn)
+            if not self._quotes_in_turn:
+                asyncio.get_running_loop().call_soon(self._begin_turn)
+            self._quotes_in_turn += 1
         return quote
 
     def _begin_turn(self) -> None:
-        self._has_quoted = False
+        self._quotes_in_turn = 0
 
     async def _quoted(self, wanted: EvidenceWanted, origin: Callable[[], Origin]) -> Answer | None:
         return self._shown(await self._wait_for(lambda: self._identity.quote(wanted.report_data), origin))

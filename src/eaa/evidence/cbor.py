@@ -37,8 +37,14 @@ def encode(value: object) -> bytes:
 
 def byte_string(content: bytes) -> bytes:
     """Return the deterministic encoding of a byte string."""
-    size = len(content)
-    return (_SHORT_HEADS[size] if size < _LONG else _head(_BYTES, size)) + content
+    return head_of_byte_string(len(content)) + content
+
+
+def head_of_byte_string(size: int) -> bytes:
+    """Return what stands before the content of a byte string in its deterministic encoding."""
+    if size < _LONG:
+        return _SHORT_HEADS[size]
+    return bytes((_TWO_BYTE_LENGTH, size >> 8, size & 0xFF)) if size < 1 << 16 else _head(_BYTES, size)
 
 
 def map_of_byte_strings(values: Mapping[str, bytes]) -> bytes:

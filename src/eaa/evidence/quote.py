@@ -253,9 +253,29 @@ def read_report_data(raw: bytes) -> bytes:
     Raises:
         MalformedInput: `raw` is no quote, or was cut off.
     """
+    # In nearly all quotes it is the end of what is signed, whose size the first words tell.
+    end = _SIGNED_SIZES.get(raw[:8])
+    if end is not None and raw[_VENDOR] == INTEL_QE_VENDOR_ID:
+        rest = len(raw) - end - _SIZE_FIELD
+        if rest >= 0 and len(raw) <= MAX_QUOTE_SIZE and int.from_bytes(raw[end : end + _SIZE_FIELD], "little") <= rest:
+            return raw[end - _REPORT_DATA_SIZE : end]
     _, body, reader = _parse_signed_part(raw)
     reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
     return body.report_data
+
+
+_VENDOR: Final = slice(12, 28)
+_SIZE_FIELD: Final = 4
+_REPORT_DATA_SIZE: Final = 64
+_SIGNED_SIZES: Final = {
+    _HEADER.pack(version, ECDSA_P256, kind, b"", b"", b"")[:8]: HEADER_SIZE + body.SIZE
+    for version, kind, body in (
+        (3, TEEType.SGX, EnclaveReport),
+        (4, TEEType.SGX, EnclaveReport),
+        (4, TEEType.TDX, TDReport),
+    )
+}
+"""Bytes of header and body by what a header begins with, where the body ends with its report data."""
 
 
 def _parse_signed_part(raw: bytes) -> tuple[QuoteHeader, Body, Reader]:

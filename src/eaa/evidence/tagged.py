@@ -128,7 +128,9 @@ class TaggedEvidence:
     def encode(self) -> bytes:
         """Return the deterministic encoding."""
         if self.tag == QUOTE_TAG:
-            return _TAGGED_HEAD + cbor.byte_string(self.evidence) + cbor.byte_string(self.claims)
+            evidence, claims = self.evidence, self.claims
+            head = cbor.head_of_byte_string
+            return b"".join((_TAGGED_HEAD, head(len(evidence)), evidence, head(len(claims)), claims))
         return cbor.encode(cbor2.CBORTag(self.tag, [self.evidence, self.claims]))
 
     @property

@@ -161,10 +161,11 @@ def encode(message: Message) -> bytes:
         return known
     if isinstance(message, Attest) and len(message.nonce) == NONCE_SIZE:
         return _ATTEST_STARTS[message.level] + message.nonce
-    body = _encode_evidence(message) if isinstance(message, Evidence) else cbor.encode(message._fields())
-    if len(body) > MAX_MESSAGE:
-        raise EAAError(Reason.INTERNAL, f"a message of {len(body)} bytes was built, the protocol allows {MAX_MESSAGE}")
-    return len(body).to_bytes(LENGTH_SIZE, "big") + body
+    pieces = _encode_evidence(message) if isinstance(message, Evidence) else [cbor.encode(message._fields())]
+    size = sum(map(len, pieces))
+    if size > MAX_MESSAGE:
+        raise EAAError(Reason.INTERNAL, f"a message of {size} bytes was built, the protocol allows {MAX_MESSAGE}")
+    return b"".join((size.to_bytes(LENGTH_SIZE, "big"), *pieces))
 
 
 def decode(body: bytes) -> Message:
@@ -338,15 +339,19 @@ _SIGNATURE_KEY: Final = cbor.encode("epoch-signature")
 _MAP_OF_2: Final = 0xA2
 
 
-def _encode_evidence(message: Evidence) -> bytes:
+def _encode_evidence(message: Evidence) -> list[bytes]:
+    """Return the message in pieces, the long ones not copied."""
     if message.evidence is None:
-        return cbor.encode(message._fields())
-    pieces = [_EVIDENCE_HEAD, cbor.byte_string(message.evidence)]
+        return [cbor.encode(message._fields())]
+    members = _MAP_OF_2
+    pieces = [b"", _EVIDENCE_HEAD, cbor.head_of_byte_string(len(message.evidence)), message.evidence]
     # In the order of deterministic CBOR: shorter keys first.
     for key, content in ((_COLLATERAL_KEY, message.collateral), (_SIGNATURE_KEY, message.epoch)):
         if content is not None:
-            pieces += (key, cbor.byte_string(content))
-    return bytes([_MAP_OF_2 + len(pieces) // 2 - 1]) + b"".join(pieces)
+            pieces += (key, cbor.head_of_byte_string(len(content)), content)
+            members += 1
+    pieces[0] = bytes((members,))
+    return pieces
 
 
 def _split_evidence(body: bytes) -> Evidence | None:
