@@ -64,8 +64,12 @@ AT_ONCE: Final = 8
 MOST: Final = {"known": 1.15, "new": 1.35, "https": 1.45}
 """How many times the C server's CPU time a handshake of ours may take."""
 MOST_ADDED: Final = {
-    **{"session": 350, "session shown": 350, "fresh": 400, "fresh shown": 400},
-    **{"fresh of a device": 400, "fresh of a device, shown": 400},
+    "session": 350,
+    "session shown": 350,
+    "fresh": 400,
+    "fresh shown": 400,
+    "fresh of a device": 400,
+    "fresh of a device, shown": 400,
 }
 """µs that a level may add, beside the quote."""
 
