@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -31,8 +32,8 @@ from OpenSSL import SSL, crypto
 from eaa.appraise.result import Accepted, BindingLevel
 from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
-from eaa.tls.engine import Seat, calls_on, found_nothing_to_read, have_judged, read_one_at_a_time
 from eaa.tls.engine import Want as Want  # noqa: PLC0414  what the methods of a connection answer
+from eaa.tls.engine import calls_on, found_nothing_to_read, have_judged, read_one_at_a_time
 from eaa.tls.leaf import read_leaf
 
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
@@ -151,6 +152,8 @@ class _Leaf:
         return True
 
 
+_JUDGING: Final[ContextVar[_Leaf | None]] = ContextVar("judging", default=None)
+"""Of the connection whose handshake this thread goes on with; another thread may do so on the same context."""
 _FORGOTTEN: Final = _Leaf(now=datetime.min.replace(tzinfo=UTC), tells_protocol=None)
 """Of peers whose certificate nobody needs any more. None can come later: nothing here allows for it."""
 
@@ -160,8 +163,8 @@ class Context(SSL.Context):
 
     def __init__(self, method: int) -> None:
         super().__init__(method)
-        self.seat: Seat[_Leaf] = Seat()
-        """Of the connection whose handshake goes on."""
+        self.kept: object = None
+        """What OpenSSL calls."""
         self.own_spki: bytes | None = None
         self._second: int | None = None
 
@@ -205,17 +208,17 @@ def make_context(
     store = cast("crypto.X509Store", context.get_cert_store())
     store.set_flags(flags.IGNORE_CRITICAL)
     if not server_side or demand_client_certificate:
-        have_judged(context, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, context.seat)
+        context.kept = have_judged(context, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _JUDGING.get)
     elif alpn:
         # Asked for but not demanded: so a client that has a certificate always sends it, and both ends agree on what
         # the claim `peer` has to be. A client cannot ask OpenSSL whether its certificate was wanted.
-        have_judged(context, SSL.VERIFY_PEER, context.seat)
+        context.kept = have_judged(context, SSL.VERIFY_PEER, _JUDGING.get)
     if certificate is not None and private_key is not None:
         _use_identity(context, certificate, private_key)
     elif server_side:
         raise Misuse(Reason.USAGE, "a TLS server needs a certificate and its key")
     if server_side and alpn:
-        context.set_alpn_select_callback(functools.partial(_select_alpn, alpn, context.seat))
+        context.set_alpn_select_callback(functools.partial(_select_alpn, alpn))
     elif alpn:
         context.set_alpn_protos(list(alpn))
     return context
@@ -233,10 +236,11 @@ def _use_identity(context: Context, certificate: bytes, private_key: PrivateKey)
     context.own_spki = own_spki
 
 
-def _select_alpn(spoken: tuple[bytes, ...], seat: Seat[_Leaf], _ssl: SSL.Connection, offered: list[bytes]) -> bytes:
+def _select_alpn(spoken: tuple[bytes, ...], _ssl: SSL.Connection, offered: list[bytes]) -> bytes:
+    leaf = _JUDGING.get()
     for name in spoken:
-        if name in offered and seat.taken_by is not None:
-            seat.taken_by.agreed = name
+        if name in offered and leaf is not None:
+            leaf.agreed = name
             return name
     # pyOpenSSL turns what is raised here into the fatal alert no_application_protocol, and raises it again later.
     raise _no_protocol(spoken, tuple(offered))
@@ -271,7 +275,6 @@ class Connection:
         self._server_side = server_side
         self._alpn = alpn
         context.set_time(now)
-        self._seat = context.seat
         self._own_spki = context.own_spki
         socket: Any = sock
         self._ssl = SSL.Connection(context, socket)
@@ -305,14 +308,14 @@ class Connection:
             return Want.NOTHING
         if self._cork is not None:
             self._cork.put_in()
-        self._seat.taken_by = self._leaf
+        judging = _JUDGING.set(self._leaf)
         try:
             outcome = self._attempt(self._calls.shake_hands)
             if outcome is Want.NOTHING:
                 self._conclude_handshake()
                 self._established = True
         finally:
-            self._seat.taken_by = None
+            _JUDGING.reset(judging)
             if not self._may_wait_for_more():
                 self._send_off()
         return outcome
@@ -579,6 +582,8 @@ class Connection:
 
     def _fail(self, failure: EAAError) -> EAAError:
         self._failure = failure
+        # OpenSSL may have written an alert.
+        self._send_off()
         return failure
 
     def _require_established(self) -> None:

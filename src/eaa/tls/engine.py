@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from OpenSSL import SSL, crypto
 
@@ -175,44 +175,37 @@ class Judge(Protocol):
         """Say whether the handshake goes on, of OpenSSL's number of a mistake and the certificate that has it, DER."""
 
 
-_Judge = TypeVar("_Judge", bound=Judge)
+def have_judged(context: SSL.Context, mode: int, judge_now: Callable[[], Judge | None]) -> object:
+    """Have certificates of peers judged by whom `judge_now` returns; keep what this returns for as long as the context.
 
-
-class Seat(Generic[_Judge]):
-    """Where OpenSSL finds the judge of a certificate: that of the connection whose handshake goes on just now."""
-
-    __slots__ = ("callback", "taken_by")
-
-    def __init__(self) -> None:
-        self.callback: Any = None
-        self.taken_by: _Judge | None = None
-
-
-def have_judged(context: SSL.Context, mode: int, seat: Seat[Any]) -> None:
-    """Have certificates of peers judged by whoever has the seat, which has to live as long as the context."""
+    OpenSSL asks in the thread that goes on with a handshake, and others may do so on the same context at that moment.
+    """
     if ENGINE is None or not hasattr(context, "_context"):
-        context.set_verify(mode, lambda _ssl, certificate, error, depth, _ok: _ask(seat, error, depth, certificate))
-        return
+        context.set_verify(
+            mode, lambda _ssl, certificate, error, depth, _ok: _ask(judge_now(), error, depth, certificate)
+        )
+        return None
 
     def answer(_ok: int, store: Any) -> int:
         error, depth = _lib.X509_STORE_CTX_get_error(store), _lib.X509_STORE_CTX_get_error_depth(store)
-        judge: Judge | None = seat.taken_by
+        judge = judge_now()
+        if judge is None:
+            return 0
         try:
-            good = judge is not None and judge.judge(error, depth, lambda: _encoded(store))
+            good = judge.judge(error, depth, lambda: _encoded(store))
         except Exception as bug:  # noqa: BLE001  nothing can be raised through OpenSSL
-            good = False
-            if judge is not None:
-                judge.bug = bug
+            good, judge.bug = False, bug
         if good:
             _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_OK)
         return int(good)
 
-    seat.callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", answer, error=0)
-    _lib.SSL_CTX_set_verify(context._context, mode, seat.callback)  # noqa: SLF001  see the module
+    callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", answer, error=0)
+    _lib.SSL_CTX_set_verify(context._context, mode, callback)  # noqa: SLF001  see the module
+    kept: object = callback
+    return kept
 
 
-def _ask(seat: Seat[Any], error: int, depth: int, certificate: crypto.X509) -> bool:
-    judge: Judge | None = seat.taken_by
+def _ask(judge: Judge | None, error: int, depth: int, certificate: crypto.X509) -> bool:
     return judge is not None and judge.judge(
         error, depth, lambda: crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
     )
