@@ -90,6 +90,16 @@ def clock() -> Clock:
     return Clock()
 
 
+Renewals = Callable[[], list[threading.Thread]]
+
+
+@pytest.fixture
+def renewals() -> Renewals:
+    """The threads of this test that renew. What other tests keep for their module may have one as well."""
+    before = set(threading.enumerate())
+    return lambda: [thread for thread in set(threading.enumerate()) - before if thread.name == "renewal"]
+
+
 def test_the_certificate_carries_evidence_for_its_own_key(attester: Attester, clock: Clock) -> None:
     credentials = Identity(attester, clock=clock).credentials()
     certificate = RATLSCertificate.parse(credentials.certificate)
@@ -167,7 +177,9 @@ def test_a_platform_that_does_not_quote_for_a_while_costs_nothing(attester: Atte
 
 
 @pytest.mark.parametrize("ahead", [True, False], ids=["renewed by a thread", "renewed when asked"])
-def test_whatever_an_attester_raises_is_a_failed_renewal(attester: Attester, clock: Clock, *, ahead: bool) -> None:
+def test_whatever_an_attester_raises_is_a_failed_renewal(
+    attester: Attester, clock: Clock, renewals: Renewals, *, ahead: bool
+) -> None:
     """It may be anybody's. What is still valid serves on."""
     identity = Identity(attester, clock=clock)
     first = identity.credentials()
@@ -177,7 +189,7 @@ def test_whatever_an_attester_raises_is_a_failed_renewal(attester: Attester, clo
         identity.keep_renewed()
         eventually(lambda: identity.renewal_failures == 1)
         identity.close()
-        eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
+        eventually(lambda: not renewals())
     assert identity.credentials() is first
     assert identity.renewal_failures == 1
     assert identity.next_renewal == clock.now + RETRY_FIRST
@@ -267,7 +279,9 @@ def test_credentials_are_at_hand_unless_they_have_to_be_made(attester: Attester,
     assert identity.credentials_at_hand() is second is not first
 
 
-def test_a_thread_renews_what_is_due_and_connections_go_on_with_what_there_is(attester: Attester, clock: Clock) -> None:
+def test_a_thread_renews_what_is_due_and_connections_go_on_with_what_there_is(
+    attester: Attester, clock: Clock, renewals: Renewals
+) -> None:
     identity = Identity(attester, clock=clock)
     first = identity.credentials()
     identity.keep_renewed()
@@ -285,11 +299,15 @@ def test_a_thread_renews_what_is_due_and_connections_go_on_with_what_there_is(at
     finally:
         attester.may_quote.set()
         identity.close()
-    eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
+    eventually(lambda: not renewals())
 
 
 def test_a_bug_does_not_end_the_renewing(
-    attester: Attester, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    attester: Attester,
+    clock: Clock,
+    renewals: Renewals,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     identity = Identity(attester, clock=clock)
     monkeypatch.setattr("eaa.identity.create_certificate", lambda *_, **__: 1 // 0)
@@ -302,13 +320,13 @@ def test_a_bug_does_not_end_the_renewing(
         eventually(lambda: identity.next_renewal == clock.now + RENEW_AFTER)
     finally:
         identity.close()
-    eventually(lambda: not any(thread.name == "renewal" for thread in threading.enumerate()))
+    eventually(lambda: not renewals())
 
 
-def test_without_an_attester_there_is_no_thread(clock: Clock) -> None:
+def test_without_an_attester_there_is_no_thread(clock: Clock, renewals: Renewals) -> None:
     identity = Identity(None, clock=clock)
     identity.keep_renewed()
-    assert not any(thread.name == "renewal" for thread in threading.enumerate())
+    assert not renewals()
     identity.close()
 
 
