@@ -31,7 +31,6 @@ from eaa.evidence.quote import TEEType
 from eaa.verify.dcap import TrustAnchors, verify_quote
 from support.dcap_world import World, compact, qe_identity, tcb_info
 
-
 WORLD = World()
 QUOTE = WORLD.quote()
 COLLATERAL = WORLD.collateral()
