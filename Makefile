@@ -116,7 +116,8 @@ COMPLETE := import venv, ensurepip; $(NEW_ENOUGH)
 # An environment of ours: new enough, has pip, and is an environment at all.
 SOUND := import pip, sys; sys.exit(sys.version_info < (3, 11) or sys.prefix == sys.base_prefix)
 
-# 1. Keep an environment that works. 2. Otherwise find an interpreter, or say what is missing. 3. Install.
+# 1. Keep an environment that works. 2. Otherwise find an interpreter, or say what is missing. 3. Install, and compile:
+# pip compiles all packages but one that is edited in its place.
 # -qq: pip warns about indexes and its own age, which is of no use here; its errors still show.
 define set_up
 set -eu; \
@@ -137,5 +138,6 @@ if ! $(RUN) -c "$(SOUND)" 2>/dev/null; then \
 fi; \
 echo "make: installing the project and what it needs into $(VENV)" >&2; \
 $(RUN) -m pip install -qq --disable-pip-version-check --no-input --prefer-binary --editable '.[$(1)]' || \
-  { echo "make: the installation failed, see above: check the network and pip's index, then run make again" >&2; exit 1; }
+  { echo "make: the installation failed, see above: check the network and pip's index, then run make again" >&2; exit 1; }; \
+$(RUN) -m compileall -q src
 endef
