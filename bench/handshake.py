@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from operator import sub, truediv
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,7 @@ from eaa.appraise.result import BindingLevel
 
 STARTS: Final = 3
 """How often all servers are started anew: of two processes of one server, one may take a tenth more all its life."""
-ROUNDS: Final = 5
+ROUNDS: Final = 8
 """After each start, beside one for getting warm."""
 BLOCK: Final = 40
 """Handshakes with one server in a row. The servers take turns, so that whatever else the machine does befalls all."""
@@ -188,8 +189,7 @@ def measure(scale: float) -> Iterator[Result]:
         for _ in range(STARTS):
             for name, measured in _times_after_a_start(world, clients, rounds).items():
                 times.setdefault(name, []).extend(measured)
-    medians = {name: statistics.median(measured) for name, measured in times.items()}
-    yield from _results(medians, n=STARTS * rounds * BLOCK)
+    yield from _results(times, n=STARTS * rounds * BLOCK)
 
 
 def _times_after_a_start(world: World, clients: Clients, rounds: int) -> dict[str, list[float]]:
@@ -245,7 +245,12 @@ def _times_of(kinds: tuple[Kind, ...], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def _results(medians: dict[str, float], *, n: int) -> Iterator[Result]:
+def _results(times: dict[str, list[float]], *, n: int) -> Iterator[Result]:
+    """Yield what handshakes take, block by block beside what the same round of another kind took.
+
+    The machine may be a third slower a second later, and all kinds with it: what is compared has to be of one moment.
+    """
+    medians = {name: statistics.median(measured) for name, measured in times.items()}
     whats = {
         "known": "our TLS engine, a certificate verified before",
         "new": "our TLS engine, new evidence of a known machine",
@@ -260,7 +265,7 @@ def _results(medians: dict[str, float], *, n: int) -> Iterator[Result]:
             what=what,
             subject="P-256, mutual, TLS 1.3",
             n=n,
-            value=round(medians[name] / medians["plain"], 3),
+            value=round(statistics.median(map(truediv, times[name], times["plain"])), 3),
             unit="x",
             target=MOST.get(name),
             theirs_us=round(medians["plain"], 1),
@@ -272,7 +277,7 @@ def _results(medians: dict[str, float], *, n: int) -> Iterator[Result]:
             what=what,
             subject="P-256, mutual, TLS 1.3",
             n=n,
-            value=round(medians[name] - medians[beside]),
+            value=round(statistics.median(map(sub, times[name], times[beside]))),
             unit="µs",
             target=MOST_ADDED.get(name),
             ours_us=round(medians[name], 1),
