@@ -21,7 +21,7 @@ class SimulatedAttester:
     name = "sgx_sim"
     tee = "sgx"
     is_immediate = True
-    """There is no device to wait for: a quote is half a millisecond's computation, and more where a thread does it."""
+    """There is no device to wait for: a quote is a fifth of a millisecond, and more where a thread makes it."""
 
     def __init__(self, enclave: Enclave) -> None:
         """Quote for this enclave."""

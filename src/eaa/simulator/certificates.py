@@ -8,6 +8,7 @@ Source: Intel SGX PCK Certificate and CRL Profile Specification; the order and t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from eaa.errors import Misuse, Reason
-from eaa.simulator.entropy import Entropy
+from eaa.simulator.entropy import MAX_KNOWN, Entropy
 from eaa.simulator.sgx_extension import SGX_EXTENSION_OID
 
 ORGANIZATION: Final = "SIMULATED Intel Corporation (no hardware)"
@@ -148,6 +149,7 @@ def certifiable_key(entropy: Entropy, key_name: str) -> tuple[ec.EllipticCurvePr
         attempt += 1
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN)
 def to_pem(*certificates: x509.Certificate) -> bytes:
     """Return a PEM chain in the given order."""
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import secrets
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from eaa.errors import Misuse, Reason
 
 SEED_SIZE: Final = 32
+MAX_KNOWN: Final = 1024
+"""Values, keys and signatures that are remembered: a machine uses the same few for each of its quotes."""
 P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -36,25 +39,36 @@ class Entropy:
 
     def take(self, length: int, name: str) -> bytes:
         """Return the `length` bytes of this name; names are independent of each other and of the order of use."""
-        blocks = (
-            hmac.digest(self.seed, block.to_bytes(4, "big") + name.encode(), hashlib.sha256)
-            for block in range(-(-length // 32))
-        )
-        return b"".join(blocks)[:length]
+        return _take(self.seed, length, name)
 
     def key(self, name: str) -> ec.EllipticCurvePrivateKey:
         """Return the P-256 key of this name."""
-        # 16 spare bytes make the bias of the reduction negligible.
-        scalar = int.from_bytes(self.take(48, f"key: {name}"), "big") % (P256_ORDER - 1) + 1
-        return ec.derive_private_key(scalar, ec.SECP256R1())
+        return _key(self.seed, name)
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN)
+def _take(seed: bytes, length: int, name: str) -> bytes:
+    blocks = (
+        hmac.digest(seed, block.to_bytes(4, "big") + name.encode(), hashlib.sha256) for block in range(-(-length // 32))
+    )
+    return b"".join(blocks)[:length]
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN)
+def _key(seed: bytes, name: str) -> ec.EllipticCurvePrivateKey:
+    # 16 spare bytes make the bias of the reduction negligible.
+    scalar = int.from_bytes(_take(seed, 48, f"key: {name}"), "big") % (P256_ORDER - 1) + 1
+    return ec.derive_private_key(scalar, ec.SECP256R1())
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN)
 def sign_raw(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     """Return the 64 bytes r||s over SHA-256 of `message`, with the nonce of RFC 6979."""
     r, s = decode_dss_signature(key.sign(message, ec.ECDSA(SHA256(), deterministic_signing=True)))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN)
 def raw_public_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     """Return the 64 bytes x||y of the public half."""
     numbers = key.public_key().public_numbers()
