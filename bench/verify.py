@@ -25,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
+from operator import truediv
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,17 +155,16 @@ def measure_stages(subject: Subject, n: int) -> Iterator[Result]:
 
     for _ in range(0, n, BLOCK):
         for name in names:
-            times[name] += [cpu_us(prepared[name]()) for _ in range(BLOCK)]
-    medians = {name: statistics.median(measured) for name, measured in times.items()}
+            times[name].append(statistics.median(cpu_us(prepared[name]()) for _ in range(BLOCK)))
     titles = {"a": "cold", "b": "collateral cached", "c": "PCK chain cached", "d": "attestation key cached"}
     for name, title in titles.items():
-        yield ratio(name, title, subject.name, n, medians["qvl"], medians[name])
+        yield ratio(name, title, subject.name, n, times["qvl"], times[name])
     yield Result(
         id="parse",
         what="parsing and appraising in b to f",
         subject=subject.name,
         n=n,
-        value=medians["parse and appraise"],
+        value=round(statistics.median(times["parse and appraise"]), 2),
         unit="µs",
         target=PARSE_AND_APPRAISE_US,
         at_least=False,
@@ -178,19 +178,22 @@ def without(verifier: Verifier, *stores: str) -> Verifier:
     return verifier
 
 
-def ratio(letter: str, what: str, subject: str, n: int, theirs: float, ours: float) -> Result:
-    """Return how many times as fast ours is."""
+def ratio(letter: str, what: str, subject: str, n: int, theirs: list[float], ours: list[float]) -> Result:
+    """Return how many times as fast ours is, of times taken side by side.
+
+    The machine may be a third slower a second later, and both with it: what is compared has to be of one moment.
+    """
     return Result(
         id=letter,
         what=what,
         subject=subject,
         n=n,
-        value=round(theirs / ours, 3),
+        value=round(statistics.median(map(truediv, theirs, ours)), 3),
         unit="x",
         target=TARGETS[letter],
         at_least=True,
-        theirs_us=round(theirs, 1),
-        ours_us=round(ours, 1),
+        theirs_us=round(statistics.median(theirs), 1),
+        ours_us=round(statistics.median(ours), 1),
     )
 
 
@@ -219,7 +222,7 @@ def measure_fleet(fleet: Fleet, machines: list[Machine]) -> Result:
             theirs.append(cpu_us(independent(shown)))
     ours = sum(statistics.median(times) * len(times) for times in (first, later)) / len(evidence)
     what = f"fleet: {len(machines):,} machines, {QUOTES_OF_ONE_MACHINE} quotes each"
-    return ratio("e", what, "simulated SGX v3", len(evidence), statistics.median(theirs), ours)
+    return ratio("e", what, "simulated SGX v3", len(evidence), [statistics.median(theirs)], [ours])
 
 
 # --- f: a batch
@@ -239,13 +242,13 @@ def measure_batch(fleet: Fleet, machines: list[Machine], count: int) -> Iterator
         )
         parts = [paths[number::BATCH_PARTS] for number in range(BATCH_PARTS)]
         times = [[judge_batch(subject, part, workers=workers) for workers in (1, cores)] for part in parts]
-        one, many = [statistics.median(measured) for measured in zip(*times, strict=True)]
+    rate = count / BATCH_PARTS / statistics.median(together for _, together in times)
     yield Result(
         id="f",
-        what=f"batch from files, {cores} cores against one ({count / BATCH_PARTS / many:,.0f} quotes a second)",
+        what=f"batch from files, {cores} cores against one ({rate:,.0f} quotes a second)",
         subject="simulated SGX v3",
         n=count,
-        value=round(one / many, 3),
+        value=round(statistics.median(alone / together for alone, together in times), 3),
         unit="x",
         target=TARGETS["f"],
         at_least=True,
