@@ -18,7 +18,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 BENCH: Final = ROOT / "bench"
 TARGETS: Final = {
     "verify": {"a", "b", "c", "d", "e", "f", "parse", "memory", "import", "program"},
-    "handshake": {"known", "new", "https", "session", "session shown", "fresh", "fresh shown"},
+    "handshake": {
+        *("known", "new", "https", "session", "session shown", "fresh", "fresh shown"),
+        *("fresh of a device", "fresh of a device, shown"),
+    },
     "pccs": {"c64", "c1", "rate", "new", "start", "memory"},
     "relay": {
         "one stream",
