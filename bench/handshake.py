@@ -57,7 +57,7 @@ from eaa.aio.stream import AttestedStream
 from eaa.appraise.result import BindingLevel
 
 STARTS: Final = 3
-"""How often all servers are started anew: of two processes of one server, one may take a tenth more all its life."""
+"""How often all servers are started anew, so that no one process, and no one moment, decides."""
 ROUNDS: Final = 8
 """After each start, beside one for getting warm."""
 BLOCK: Final = 40

@@ -20,8 +20,8 @@ settings.load_profile("build" if os.environ.get("CI") else "here")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# They start processes, or go again and again where others have been: what is traced takes two to three times as long,
-# and a branch that was taken a thousand times is taken.
+# They start processes, or go again and again where others have been: to trace them takes time, and a branch that was
+# taken a thousand times is taken.
 _NOT_TRACED = ("chaos", "flow", "fuzz", "model", "mutants", "mutation", "scale", "soak")
 
 pytest_plugins = ["support.site_fixture"]

@@ -1,9 +1,9 @@
 """TCB Info and QE identities as Intel issues them, read in one go.
 
 Intel's documents are one line of JSON, whose members stand in one order and are spelled without a space. An expression
-takes them apart twice as fast as to build their objects and walk through those, and leaves behind none of the hundreds
-of small ones. As in `eaa.collateral.as_issued`, what is not spelled to the letter as here is nothing to this room: it
-answers None, and `eaa.collateral.intel` reads the document member by member, and knows what is wrong with it.
+takes them apart sooner than their objects are built and walked through, and leaves behind none of the hundreds of small
+ones. As in `eaa.collateral.as_issued`, what is not spelled to the letter as here is nothing to this room: it answers
+None, and `eaa.collateral.intel` reads the document member by member, and knows what is wrong with it.
 
 Every character of a document is matched, so that nothing in it is left unread: no member stands twice, and nothing is
 nested deeper. Dates and statuses are handed on as texts of the right form, for their reader to say whether they exist.

@@ -457,6 +457,7 @@ def verify_revocation_lists(
 def _verify_revocation_lists(
     collateral: Collateral, *, pck_ca: Certificate, root: Certificate, known: Known
 ) -> RevocationLists:
+    """Do what `verify_revocation_lists` does, with the issuer of the PCK CRL that was found under this very root."""
     is_anchor = known.get(root.der) is root
     root_crl = verify_root_crl(collateral.root_ca_crl, root=root, is_verified=is_anchor)
     verify_issuer(pck_ca, PCK_CA, root=root, root_crl=root_crl)
