@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +72,9 @@ class Running:
     def __init__(self, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
         program, *arguments = [str(part) for part in command]
         self.lines: list[str] = []
-        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._unclaimed: list[str] = []
+        self._ended = False
+        self._said = threading.Condition()
         self.process = subprocess.Popen(
             [program if "/" in program else str(BIN / program), *arguments],
             stdin=subprocess.DEVNULL,
@@ -85,12 +87,22 @@ class Running:
         self._reader.start()
 
     def wait_for(self, pattern: str | re.Pattern[str]) -> re.Match[str]:
-        """Return the first match of a line of its stderr, lines said before included only if not waited over."""
-        while True:
-            line = self._queue.get(timeout=READY_TIMEOUT)
-            assert line is not None, f"the process ended with {self.process.wait()}: {self.lines}"
-            if found := re.search(pattern, line):
-                return found
+        """Return the first match of a line of its stderr that no earlier call returned.
+
+        A service does several things at once, and what it says of them comes in no order: a line that was said before
+        the one somebody waited for is still there for whoever waits for it next.
+        """
+        seen = 0
+        end = time.monotonic() + READY_TIMEOUT
+        with self._said:
+            while True:
+                for index, line in enumerate(self._unclaimed[seen:], seen):
+                    if found := re.search(pattern, line):
+                        del self._unclaimed[index]
+                        return found
+                seen = len(self._unclaimed)
+                assert not self._ended, f"it ended with {self.process.wait()}, {pattern!r} was not said: {self.lines}"
+                assert self._said.wait(end - time.monotonic()), f"{pattern!r} was not said in time: {self.lines}"
 
     def address(self) -> str:
         """Wait until it listens; return the (first) address it announces."""
@@ -114,9 +126,16 @@ class Running:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.lines.append(line.rstrip())
-            self._queue.put(line)
-        self._queue.put(None)
+            self._say(line.rstrip())
+        with self._said:
+            self._ended = True
+            self._said.notify_all()
+
+    def _say(self, line: str) -> None:
+        with self._said:
+            self.lines.append(line)
+            self._unclaimed.append(line)
+            self._said.notify_all()
 
 
 @contextmanager
