@@ -479,6 +479,8 @@ def test_one_connection_more_than_a_server_takes_is_refused(world: World, caplog
                 # Else a failure here is one of another test as well, in which the sockets are collected.
                 for stream in held:
                     await stream.close()
+            # The client's end comes first, and who is served to the end is counted until then.
+            await until(lambda: len(asyncio.all_tasks()) == 2)
             async with await world.connect(server) as stream:
                 await stream.write(b"x")
                 assert await stream.read() == b"x"
@@ -628,6 +630,7 @@ def test_alerts_of_a_handshake_reach_the_other_side(world: World, caplog: pytest
                 await open_attested_connection(address, verifier=world.verifier, identity=yesterday)
             assert "alert certificate expired" in expired.value.message
             assert expired.value.hint == "check both clocks"
+            await until(lambda: len(lines(caplog)) == 1)
             with pytest.raises(PeerMisbehaved) as outer:
                 await open_attested_connection(relay=address, verifier=world.verifier)
             assert "alert no application protocol" in outer.value.message

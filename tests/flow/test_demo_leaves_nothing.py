@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from support.traces import Place
+from support.traces import PATIENCE, Place
 
 TITLES: Final = (
     "1. ",
@@ -117,7 +117,7 @@ def test_a_demonstration_nobody_reads_any_more_leaves_nothing(place: Place) -> N
         stage.wait_for_line("1. ")
         assert stage.process.stdout is not None
         stage.process.stdout.close()
-        assert stage.process.wait(60) != 0
+        assert stage.process.wait(PATIENCE) != 0
         assert_nothing_left(place)
 
 

@@ -18,7 +18,7 @@ import pytest
 from eaa.attesters.simulated import SimulatedAttester
 from eaa.identity import Identity
 from support.https_memory import stranger
-from support.system import Running, Site
+from support.system import COMMAND_TIMEOUT, Running, Site
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROMPT = "a prompt that is nobody else's business"
@@ -28,7 +28,7 @@ def ask(site: Site, url: str) -> subprocess.CompletedProcess[str]:
     """Run the client."""
     files = ("--trust-anchor", site.root, "--reference-values", site.values, "--collateral", site.collateral)
     command = [sys.executable, str(EXAMPLES / "openai_style_client.py"), url, PROMPT, *(str(part) for part in files)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ class Eavesdropper:
         self.refusals: list[str] = []
         self._context = context
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self._listening.settimeout(60)
+        self._listening.settimeout(COMMAND_TIMEOUT)
         self.url = f"https://127.0.0.1:{self._listening.getsockname()[1]}/v1"
         self._thread = threading.Thread(target=self._listen)
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from eaa.errors import Reason
 from eaa.evidence.quote import Quote
 from eaa.tls.certificate import Format, RATLSCertificate
-from support.flow import answer_of
+from support.flow import answer_of, free_port
 from support.plain_tls import VERSIONS, ServerOnce, ask
 from support.system import Running, Site, run, running
 from support.tls_world import HOUR, make_identity
@@ -129,7 +129,8 @@ def test_a_workload_that_is_not_accepted_gives_no_values(site: Site, enclave: st
 
 def test_values_are_those_of_the_workload_that_is_there_now(site: Site) -> None:
     """Nothing is remembered of a workload that was accepted before."""
-    with site.workload() as workload:
+    # Another one listens there later: nobody else may be given the port meanwhile.
+    with site.workload(listen=f"tcp://127.0.0.1:{free_port()}") as workload:
         address = workload.address()
         with legacy_node(site, "--xfer", address) as node:
             assert json.loads(answer_to(ENCLAVE_INFO, node.legacy))["mrenclave"] == site.mr_enclaves["workload"]

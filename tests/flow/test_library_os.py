@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(not library_os.is_supported(), reason="no system
 ENVIRONMENT = {"PYTHONPATH": str(TESTS)}
 SESSIONS = 24
 AT_ONCE = 12
+PATIENCE = 60.0
 
 
 def threads_of(process: int) -> int:
@@ -46,7 +47,7 @@ def exchange(address: str, number: int) -> bool:
     """Open a session of its own through `shelter connect`, and send something there and back."""
     host, _, port = address.removeprefix("tcp://").partition(":")
     sent = pattern(100_000, seed=number)
-    with socket.create_connection((host, int(port)), timeout=30) as client:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as client:
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: client.recv(65536), b"")) == sent
@@ -105,5 +106,7 @@ def test_the_greeting_is_served_in_a_library_os_too_with_collateral_from_a_pccs(
 def test_what_no_library_os_offers_is_killed_by_the_filter(what: str, killed: bool) -> None:  # noqa: FBT001  a row
     """The filter of the tests above does what they rely on."""
     code = f"from support import library_os; library_os.enter(); {what}"
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=False, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=False, timeout=PATIENCE
+    )
     assert done.returncode == (-signal.SIGSYS if killed else 0), done

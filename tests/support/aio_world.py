@@ -13,7 +13,7 @@ from eaa.protocol.exchange import ALPN, ALPN_INNER
 from eaa.tls.connection import Connection, make_context
 from support.tls_world import NOW, Identity, client_identity, server_identity
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for what must happen soon, on a busy machine."""
 Place = Literal["socket", "inside"]
 PLACES: tuple[Place, ...] = ("socket", "inside")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from support.system import Done, Site, run, running
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "tcp://127.0.0.1:1"
 """An address where nothing ever listens: tcpmux, a port that only root could take."""
+_EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT, _LAST_PORT = 10_000, 65_535
+_held: list[socket.socket] = []
+"""One for each port that `free_port` gave away."""
 
 
 @functools.cache
@@ -65,11 +70,27 @@ def filled_pccs(site: Site, folder: Path, *, port: int = 0) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that is this process's until it ends.
+
+    It is none of those that the system gives away: they come and go by the hundred, servers' and clients' alike, and
+    whoever connects to one of them where nobody listens may even be given that one himself, and so find somebody.
+    """
+    begin, end = _FIRST_PORT, _first_ephemeral_port()
+    for port in random.SystemRandom().sample(range(begin, end), end - begin):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", port))
+            # A name that no other process can have meanwhile, and that is gone with this one.
+            held = socket.socket(socket.AF_UNIX)
+            _held.append(held)
+            held.bind(f"\0eaa test port {port}")
+            return port
+    raise AssertionError(f"no port from {begin} to {end} is free")
+
+
+def _first_ephemeral_port() -> int:
+    first = int(_EPHEMERAL_PORTS.read_text(encoding="ascii").split()[0])
+    return first if first > _FIRST_PORT else _LAST_PORT + 1
 
 
 def has_ipv6() -> bool:

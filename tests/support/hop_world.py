@@ -84,7 +84,7 @@ class Somebody:
 
     def quote(self, report_data: bytes) -> bytes | None:
         self.asked.append(report_data)
-        assert self.may_quote.wait(30)
+        assert self.may_quote.wait(60)
         if isinstance(self._quote, Exception):
             raise self._quote
         return self._quote

@@ -23,7 +23,7 @@ import uvloop
 
 from eaa.https import AttestedContext, hypercorn_config, requests_adapter, uvicorn_context_factory
 
-TIMEOUT: Final = 30
+TIMEOUT: Final = 60
 """Seconds for one request, on a busy machine."""
 ANSWER: Final = b"an answer"
 

@@ -42,7 +42,9 @@ V4: Final = "/sgx/certification/v4"
 V3: Final = "/sgx/certification/v3"
 TDX: Final = "/tdx/certification/v4"
 ANNOUNCED: Final = "eaa-pccs: listening on "
-START_TIMEOUT: Final = 20.0
+START_TIMEOUT: Final = 90.0
+REQUEST_TIMEOUT: Final = 60.0
+"""Seconds for an answer, or its end, on a busy machine."""
 PROGRAM: Final = (sys.executable, "-c", "from eaa.pccs.cli import main; main()")
 
 
@@ -215,10 +217,10 @@ class RunningPCCS:
         """One request on a connection of its own."""
         if self.url.startswith("https"):
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=10, context=context
+                "127.0.0.1", self.port, timeout=REQUEST_TIMEOUT, context=context
             )
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT)
         try:
             connection.request(method, target, body=body, headers=dict(headers or {}))
             response = connection.getresponse()
@@ -238,7 +240,7 @@ class RunningPCCS:
         """Stop it and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(with_signal)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=REQUEST_TIMEOUT)
 
     def said(self) -> str:
         return self.log.read_text()
@@ -279,9 +281,9 @@ def environment(folder: Path) -> dict[str, str]:
 def _announced(pccs: RunningPCCS) -> str:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        for line in pccs.said().splitlines():
-            if line.startswith(ANNOUNCED):
-                return line.removeprefix(ANNOUNCED)
+        for line in pccs.said().splitlines(keepends=True):
+            if line.startswith(ANNOUNCED) and line.endswith("\n"):
+                return line.removeprefix(ANNOUNCED).rstrip()
         if pccs.process.poll() is not None:
             break
         time.sleep(0.02)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from eaa.tls.certificate import PrivateKey
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 60.0
 VERSIONS: Final = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
 

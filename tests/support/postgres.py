@@ -40,7 +40,7 @@ class Cluster:
     def run(self, program: str, *arguments: str) -> None:
         """One of PostgreSQL's programs, as its user."""
         command = [*as_user(self.user), str(self.programs / program), *arguments]
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=self.folder)
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, cwd=self.folder)
         assert finished.returncode == 0, finished.stderr or finished.stdout
 
     def stop(self) -> None:

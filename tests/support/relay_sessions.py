@@ -86,7 +86,7 @@ async def echoes(stream: AttestedStream, text: bytes = b"hello") -> bool:
     return await stream.readexactly(len(text)) == text
 
 
-async def how_it_ends(stream: AttestedStream, *, within: float = 30.0) -> bytes | Exception:
+async def how_it_ends(stream: AttestedStream, *, within: float = 60.0) -> bytes | Exception:
     """Wait for the end of a session: b"" is a good one."""
     try:
         async with asyncio.timeout(within):
@@ -98,7 +98,7 @@ async def how_it_ends(stream: AttestedStream, *, within: float = 30.0) -> bytes 
 def metrics_at(address: str) -> dict[str, float]:
     """What a service says of itself, by name and labels."""
     host, port = address.removeprefix("tcp://").rsplit(":", 1)
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()

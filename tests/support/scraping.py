@@ -28,7 +28,7 @@ def metrics_address(service: Running) -> tuple[str, str]:
 def fetch(at: str, path: str) -> tuple[int, str]:
     """Return status and body."""
     try:
-        with urllib.request.urlopen(f"http://{at}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://{at}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -22,9 +22,10 @@ from eaa.simulator.images import create_signer_key, sample_image
 from eaa.simulator.platform import Platform
 
 BIN = Path(sys.executable).parent
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 90.0
 """Generous: a loaded machine must not fail a test. A service that dies is noticed at once."""
-COMMAND_TIMEOUT = 60.0
+COMMAND_TIMEOUT = 180.0
+STOP_TIMEOUT = 60.0
 _LISTENING = re.compile(r"listening on (\S+)")
 
 
@@ -113,13 +114,15 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(20)
+            return self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
         finally:
             self.process.wait()
-            self._reader.join(5)
+            # To the last line, also where a process that it has started says it.
+            self._reader.join(STOP_TIMEOUT)
+            assert not self._reader.is_alive(), f"somebody still holds its stderr: {self.lines}"
             assert self.process.stderr is not None
             self.process.stderr.close()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.system import BIN
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds to wait for what must happen soon, on a busy machine."""
 _PROC = Path("/proc")
 _LISTEN = "0A"
