@@ -8,12 +8,13 @@ import sys
 from collections.abc import Generator, Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A deadline measures the machine; the tests of several workers share two cores.
-settings.register_profile("here", deadline=None)
+# A deadline measures the machine, and so does the check for slow data; the tests of several workers share two cores.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("here", _UNTIMED)
 # A build must not fail by luck: the same examples each time, and none remembered from another run.
-settings.register_profile("build", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("build", _UNTIMED, derandomize=True, database=None, print_blob=True)
 settings.load_profile("build" if os.environ.get("CI") else "here")
 
 # Tests start some thousand processes: where none may keep what it compiled, each compiles all that it imports.

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+HOLD = 60.0
+"""Seconds for which a reply is held at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -23,6 +26,8 @@ class Reply:
     """A Content-Length other than the body's."""
     stalls: float = 0
     """Seconds before the body."""
+    held: threading.Event | None = None
+    """What has to happen before the body is sent."""
     trickles: float = 0
     """Seconds between its bytes."""
     hangs_up: bool = False
@@ -70,6 +75,8 @@ def scripted(replies: dict[str, Sequence[Reply]], *, tls: tuple[Path, Path] | No
             self.send_header("Content-Length", str(length))
             self.end_headers()
             time.sleep(reply.stalls)
+            if reply.held is not None:
+                reply.held.wait(HOLD)
             if reply.trickles:
                 for index in range(len(reply.body)):
                     time.sleep(reply.trickles)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import socket
+import struct
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +25,8 @@ from eaa.tls import engine
 from eaa.tls.certificate import PrivateKey, create_certificate
 from eaa.tls.connection import Connection, Want, make_context
 
+PATIENCE = 60.0
+_ESTABLISHED = 1
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 ENDORSEMENTS = Endorsements(
@@ -119,6 +124,7 @@ class Wire:
     def carry(self) -> int:
         """Move what each end has to say to the other; return how many bytes that were (memory form only)."""
         if self.sockets is not None:
+            self._wait_for_delivery()
             return 0
         moved = 0
         for source, sink in (self.ends, self.ends[::-1]):
@@ -133,8 +139,12 @@ class Wire:
         other = self.server if end is self.client else self.client
         if self.sockets is None:
             other.feed(b"")
-        else:
-            self.sockets[0 if end is self.client else 1].close()
+            return
+        leaving, staying = self.sockets if end is self.client else self.sockets[::-1]
+        leaving.close()
+        assert select.select([staying], [], [], PATIENCE)[0]
+        if staying.family != socket.AF_UNIX:
+            _until(lambda: _tcp_info(staying).state != _ESTABLISHED)
 
     def inject(self, end: Connection, data: bytes) -> None:
         """Let bytes arrive at `end` that the other end has not sent."""
@@ -142,6 +152,15 @@ class Wire:
             end.feed(data)
         else:
             self.sockets[1 if end is self.client else 0].sendall(data)
+            self._wait_for_delivery()
+
+    def _wait_for_delivery(self) -> None:
+        """Wait until what one end has sent is there for the other to read: TCP does not promise it at once."""
+        assert self.sockets is not None
+        for source, sink in (self.sockets, self.sockets[::-1]):
+            if source.family == socket.AF_UNIX or -1 in (source.fileno(), sink.fileno()):
+                continue
+            _until(lambda source=source, sink=sink: _tcp_info(source).sent <= _tcp_info(sink).received)  # type: ignore[misc]
 
     def handshake(self, *, rounds: int = 8) -> None:
         """Drive both ends until both are done; an error at either is raised, its alert delivered first."""
@@ -245,6 +264,30 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
     return one, other
+
+
+@dataclass(frozen=True, slots=True)
+class _TCPInfo:
+    """What Linux says of a connection (tcp(7), TCP_INFO), in part."""
+
+    state: int
+    sent: int
+    """Bytes, without those of its queue."""
+    received: int
+
+
+def _tcp_info(sock: socket.socket) -> _TCPInfo:
+    raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    (received,) = struct.unpack_from("Q", raw, 128)
+    sent, again = struct.unpack_from("QQ", raw, 200)
+    return _TCPInfo(raw[0], sent - again, received)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.0005)
 
 
 def send_all(wire_: Wire, send: Callable[[bytes], int | Want], data: bytes) -> None:

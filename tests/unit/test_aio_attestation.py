@@ -14,7 +14,7 @@ from eaa.appraise.result import Accepted, BindingLevel, Rejected
 from eaa.errors import EAAError, MalformedInput, Misuse, Reason, Rejection, Unavailable, VerificationError
 from eaa.protocol.exchange import EvidenceReceived, EvidenceWanted, Terms
 from eaa.protocol.messages import Attest, Evidence, FrameReader
-from support.aio_world import is_waiting, run, socket_of, tcp_pair, until
+from support.aio_world import PATIENCE, is_waiting, run, socket_of, tcp_pair, until
 from support.hop_world import ACCEPTING, QUOTE, Hop, Somebody, accepted, endpoint, hop, judge_that, rejected
 
 Outcome = tuple[object, object]
@@ -192,6 +192,8 @@ def test_a_peer_that_never_answers_is_given_up_and_told(monkeypatch: pytest.Monk
                 await made.client.complete()
             assert caught.value.reason is Reason.PEER_TIMEOUT
             assert socket_of(made.client.stream).fileno() == -1
+            # The other end is given all the time it needs.
+            monkeypatch.setattr(attestation, "EXCHANGE_TIMEOUT", PATIENCE)
             with pytest.raises(EAAError) as heard:
                 await made.server.complete()
             assert heard.value.reason is Reason.PEER_REJECTED_US
@@ -201,7 +203,6 @@ def test_a_peer_that_never_answers_is_given_up_and_told(monkeypatch: pytest.Monk
 
 def test_a_client_that_takes_nothing_does_not_hold_its_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the message that its channel is open."""
-    monkeypatch.setattr(attestation, "EXCHANGE_TIMEOUT", 0.05)
 
     async def main() -> None:
         client, relay = await client_and_relay()
@@ -210,6 +211,7 @@ def test_a_client_that_takes_nothing_does_not_hold_its_relay(monkeypatch: pytest
         assert await relay.wait_for_open() == "default"
         sending: Any = relay.stream
         sending._send_control = lambda _: asyncio.Event().wait()
+        monkeypatch.setattr(attestation, "EXCHANGE_TIMEOUT", 0.05)
         with pytest.raises(EAAError) as caught:
             await relay.opened()
         assert caught.value.reason is Reason.PEER_TIMEOUT

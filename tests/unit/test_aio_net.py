@@ -340,6 +340,8 @@ def test_a_connection_attempt_that_is_given_up_leaves_no_socket(tmp_path: Path) 
             busy.bind(str(path))
             busy.listen(0)
             fill_backlog(path, stack)
+            # What others have left open is not closed in the middle of it.
+            gc.collect()
             before = descriptors()
             connecting = asyncio.create_task(connect(UnixAddress(path)))
             await until(lambda: descriptors() == before + 1)
@@ -709,7 +711,9 @@ def test_a_flood_of_refusals_is_a_line_now_and_then(
             await until(lambda: serving.service._refusals._timer is None)
 
     run(main())
-    assert sum(int(line.split()[0]) for line in lines(caplog)[1:]) == 3
+    # Whoever is refused after a pause is the first one again, and is told of by itself.
+    counts = [1 if line.startswith("connections are refused") else int(line.split()[0]) for line in lines(caplog)]
+    assert sum(counts) == 4
 
 
 def test_a_service_promises_no_more_than_the_system_allows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from typing import Any
@@ -479,8 +480,13 @@ def test_a_descriptor_that_is_closed_under_a_reader_can_be_used_again() -> None:
             reading = asyncio.create_task(client.read())
             await until(lambda: is_waiting(client))
             client.abort()
-            one, other = tcp_pair()
-            assert number in (one.fileno(), other.fileno())
+            async with contextlib.AsyncExitStack() as stack:
+                one, other = tcp_pair()
+                while number not in (one.fileno(), other.fileno()):
+                    stack.callback(one.close)
+                    stack.callback(other.close)
+                    assert number > max(one.fileno(), other.fileno()), "somebody else has it"
+                    one, other = tcp_pair()
             asked, answered = await asyncio.gather(
                 stream_on(one, server_side=False), stream_on(other, server_side=True)
             )

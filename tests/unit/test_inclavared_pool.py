@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from eaa.inclavared.channels import Channels
 from eaa.inclavared.counters import RelayCounters
 from eaa.inclavared.pool import LONGEST_PAUSE, Channel
 from eaa.inclavared.settings import Settings
-from support.aio_world import run, until
+from support.aio_world import run, settable_clock, until
 from support.relay_pools import PoolWorld, ScriptedVerifier, ScriptedWorkload, pool_world, target_of
 from support.tls_world import NOW
 
@@ -162,17 +163,18 @@ def test_a_warm_channel_is_not_handed_out_after(change: Callable[[PoolWorld], Aw
     in_world(test)
 
 
-def test_a_warm_channel_whose_judgement_is_too_old_is_replaced() -> None:
+def test_a_warm_channel_whose_judgement_is_too_old_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: PoolWorld) -> None:
         (old,) = world.workload.given
         world.pool.sweep()
         assert world.counters.discarded == {}
-        await asyncio.sleep(0.3)
+        settable_clock()(30.0)
+        monkeypatch.setattr(pool_module, "time", SimpleNamespace(monotonic=asyncio.get_running_loop().time))
         channel = await world.pool.take()
         assert channel is not old
         assert world.counters.discarded["aged"] == 1
 
-    in_world(test, warm=1, lifetime=0.3)
+    in_world(test, warm=1, lifetime=30.0)
 
 
 def test_a_dead_channel_is_replaced_before_anybody_asks() -> None:

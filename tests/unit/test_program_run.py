@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_a_signal_ends_a_program_after_its_clean_up(
         assert process.stdout is not None
         assert process.stdout.readline() == b"waiting\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, b"")
     assert marker.exists()
 
@@ -174,16 +175,19 @@ def test_an_answer_that_nobody_reads_is_no_success(script: list[str]) -> None:
 
 
 def test_an_answer_that_is_lost_at_the_very_end_is_no_success_either(script: list[str]) -> None:
-    with subprocess.Popen([*script, "buffered"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.close()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (
+        os.fdopen(writer, "wb") as nobody,
+        subprocess.Popen([*script, "buffered"], stdout=nobody, stderr=subprocess.PIPE) as process,
+    ):
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_a_program_can_be_run_without_any_output(script: list[str]) -> None:
-    finished = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *script, "count", "3"], check=False, timeout=20)
+    finished = subprocess.run(["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *script, "count", "3"], check=False, timeout=60)
     assert finished.returncode == 0
 
 
@@ -192,14 +196,14 @@ def test_a_program_can_be_run_without_any_output(script: list[str]) -> None:
     [(["count", "x"], "prog count"), (["nonsense"], "prog"), (["count"], "prog count"), (["--nonsense"], "prog")],
 )
 def test_the_command_that_was_meant_is_named(script: list[str], arguments: list[str], named: str) -> None:
-    finished = subprocess.run([*script, *arguments], capture_output=True, text=True, check=False, timeout=20)
+    finished = subprocess.run([*script, *arguments], capture_output=True, text=True, check=False, timeout=60)
     assert finished.returncode == 2
     assert finished.stdout == ""
     assert finished.stderr.splitlines()[1] == f"prog: hint: `{named} --help` lists the options"
 
 
 def test_no_command_at_all_gets_the_list_of_commands(script: list[str]) -> None:
-    finished = subprocess.run(script, capture_output=True, text=True, check=False, timeout=20)
+    finished = subprocess.run(script, capture_output=True, text=True, check=False, timeout=60)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert "Commands:" in finished.stderr
     assert "error" not in finished.stderr
@@ -207,7 +211,7 @@ def test_no_command_at_all_gets_the_list_of_commands(script: list[str]) -> None:
 
 def test_a_shell_can_complete_the_commands(script: list[str]) -> None:
     finished = subprocess.run(
-        script, capture_output=True, text=True, check=False, timeout=20, env={"_PROG_COMPLETE": "bash_source"}
+        script, capture_output=True, text=True, check=False, timeout=60, env={"_PROG_COMPLETE": "bash_source"}
     )
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "complete" in finished.stdout

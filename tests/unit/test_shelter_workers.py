@@ -106,16 +106,20 @@ def sleeping(chunk: list[int]) -> list[int]:
     return chunk
 
 
+def _interrupted(outcomes: Iterator[list[int]]) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    next(outcomes)
+
+
 def test_who_is_in_the_middle_of_something_ends_too() -> None:
     before = time.monotonic()
     with Workers[int, int](sleeping, count=2) as workers:
         pids = pids_of(workers)
         outcomes = workers.map(chunks(2))
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
         previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
         try:
             with pytest.raises(KeyboardInterrupt):
-                next(outcomes)
+                _interrupted(outcomes)
         finally:
             signal.signal(signal.SIGALRM, previous)
     assert time.monotonic() - before < 30

@@ -254,8 +254,8 @@ def test_a_host_that_nobody_knows_is_told_as_such() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(stalls=5, body=b"x"),
-        Reply(trickles=0.1, body=b"x" * 100),
+        Reply(stalls=60, body=b"x"),
+        Reply(trickles=0.1, body=b"x" * 600),
         Reply(hangs_up=True),
         Reply(body=b"x", announces=100),
     ],
@@ -264,7 +264,7 @@ def test_a_server_that_does_not_finish_is_given_up(reply: Reply) -> None:
     started = time.monotonic()
     with scripted(with_reply(CRL, reply)) as script:
         assert failure(script, timeout=0.3).reason is Reason.PCCS_UNREACHABLE
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 # --- trying again
