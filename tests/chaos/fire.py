@@ -154,8 +154,8 @@ def test_a_slow_reader_holds_up_nobody_and_loses_nothing(site: Site, tmp_path: P
                 client.sendall(b"%d\n" % quick)
                 return sha256(everything(client))
 
-        # What is allocated once is there before anything is measured.
-        assert fetch(0) == sha256(pattern(quick))
+        # What is allocated once is there before anything is measured, for as many at once as there will be.
+        assert set(pool.map(fetch, range(16))) == {sha256(pattern(quick))}
         process = here.relay.process.pid
         with dial(address) as slow:
             before, began = resident(process), time.monotonic()
@@ -381,7 +381,7 @@ def test_a_pccs_may_be_down_for_as_long_as_what_it_gave_is_good_and_no_longer(si
             # More often than there are channels ready that were judged before.
             for _ in range(3):
                 assert here.visit(site.collateral) == (0, None), (hours, relay.lines[-3:])
-        assert any("is used on, until" in line for line in relay.lines)
+        relay.wait_for("is used on, until")
         here.shift.to(timedelta(hours=25))
         eventually(lambda: here.visit(site.collateral) == (4, Reason.WORKLOAD_UNAVAILABLE), what="a refusal")
         with filled_pccs(site, tmp_path / "second", port=port):
@@ -470,5 +470,5 @@ def test_a_reload_under_load_disturbs_no_session(site: Site, tmp_path: Path) -> 
         assert set(workload_levels(here.relay)) <= {BindingLevel.SESSION.label, BindingLevel.FRESH.label}
         assert not any(f"[{Reason.WORKLOAD_UNAVAILABLE}]" in line for line in (*here.relay.lines, *shelter.lines))
         assert run("shelter", "remoteattestation", "--addr", here.address, "--no-greeting", *site.judging).code == 0
-        entries = journal_of(tmp_path)
-        assert sum(entry["bytes"] in sizes for entry in entries) == len(results)
+        eventually(lambda: sum(entry["bytes"] in sizes for entry in journal_of(tmp_path)) >= len(results))
+        assert sum(entry["bytes"] in sizes for entry in journal_of(tmp_path)) == len(results)

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -65,6 +65,8 @@ MAX_GROWTH: Final = 8 << 20
 that are over and wait for the garbage collector are six times that."""
 ALL_STEPS_FROM: Final = 300
 """Rounds from which on every step has to have been hit."""
+MORE_TIMES: Final = 10
+"""How often steps that chance has left out are tried once more, each several times."""
 
 STEPS_OF_TALK: Final = (
     "sends its first bytes",
@@ -295,6 +297,15 @@ def rounds_of(count: int, seed: int) -> Iterator[Round]:
         yield Round(number=number, step=step, payload=pattern(size, seed=seed + number))
 
 
+def rounds_for(steps: list[str], seed: int, *, first: int) -> Iterator[Round]:
+    """More rounds for some steps; the gremlin chooses its own among rounds that are left alone."""
+    for offset in range(2 * AT_ONCE if steps else 0):
+        step = steps[offset % len(steps)]
+        number = first + offset
+        payload = pattern(6 * PIECE, seed=seed + number)
+        yield Round(number=number, step=UNDISTURBED if step in WORKLOAD else step, payload=payload)
+
+
 def verify_journal(entries: list[dict[str, object]], rounds: dict[int, Round], figures: Figures) -> None:
     """Hold what the application got against what was sent: each time the beginning of one round, and once."""
     seen: Counter[int] = Counter()
@@ -315,6 +326,17 @@ def verify_journal(entries: list[dict[str, object]], rounds: dict[int, Round], f
         if this.step in CLIENT[: len(STEPS_OF_CLIENT)]:
             figures.failures.append(f"round {this.number} was cut before its verdict, and {count} bytes came through")
     figures.failures += [f"round {number} was delivered {times} times" for number, times in seen.items() if times > 1]
+
+
+def _hits_of_gremlin(node: Node) -> list[str]:
+    return [f"workload {step}" for step in node.gremlins.read_text().splitlines()] if node.gremlins.exists() else []
+
+
+def _never_hit(node: Node, rounds: dict[int, Round], figures: Figures) -> list[str]:
+    """The steps at which nobody has been cut so far."""
+    so_far = Figures(hits=figures.hits + Counter(_hits_of_gremlin(node)))
+    verify_journal(journal_of(node.application), rounds, so_far)
+    return so_far.never_hit
 
 
 async def vitals(node: Node) -> dict[str, Vitals]:
@@ -360,9 +382,8 @@ async def torment(site: Site, node: Node, count: int, seed: int) -> Figures:
     await turn(node, "awake")
     began = time.monotonic()
     rounds = {this.number: this for this in rounds_of(count, seed)}
-    waiting = iter(rounds.values())
 
-    async def one_after_the_other() -> None:
+    async def one_after_the_other(waiting: Iterator[Round]) -> None:
         for this in waiting:
             figures.undisturbed += this.step == UNDISTURBED
             if this.number in (count // 3, 2 * count // 3):
@@ -371,13 +392,25 @@ async def torment(site: Site, node: Node, count: int, seed: int) -> Figures:
             # A task of its own: what is armed is this round's.
             await asyncio.create_task(clients.run(this))
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(AT_ONCE)))
+    async def all_of(some: Iterable[Round]) -> None:
+        waiting = iter(some)
+        await asyncio.gather(*(one_after_the_other(waiting) for _ in range(AT_ONCE)))
+
+    await all_of(rounds.values())
+    for _ in range(MORE_TIMES if count >= ALL_STEPS_FROM else 0):
+        # Who is cut earlier by the other side does not come to its own step: chance decides how often.
+        more = list(rounds_for(_never_hit(node, rounds, figures), seed, first=len(rounds)))
+        if not more:
+            break
+        rounds.update((this.number, this) for this in more)
+        await all_of(more)
+    figures.rounds = len(rounds)
     figures.seconds = time.monotonic() - began
     await turn(node, "calm")
     # The same and not less: a relay that still waits before it makes its channels again refuses whoever comes.
     before = figures.before
     figures.after = await settle(node, lambda _, now: _is_same(before, now))
-    figures.hits.update(f"workload {step}" for step in node.gremlins.read_text().splitlines())
+    figures.hits.update(_hits_of_gremlin(node))
     verify_journal(journal_of(node.application), rounds, figures)
     return figures
 

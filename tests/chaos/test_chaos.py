@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from chaos.run import FINAL_TRANSFER, STEPS, run
 
 
-@pytest.mark.timeout(180)
 def test_some_dozen_rounds_leave_nothing_behind() -> None:
     figures = run(40, seed=7)
     assert figures.failures == []

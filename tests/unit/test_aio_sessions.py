@@ -165,7 +165,7 @@ def test_quotes_are_made_one_at_a_time_and_none_for_who_has_gone() -> None:
             first, second, third = [await stack.enter_async_context(hop(*ends)) for _ in range(3)]
             tasks = [asyncio.create_task(complete(ends)) for ends in (first, second, third)]
             server: Any = ends[1]
-            await until(lambda: server._desk._queue.waiting == 3)
+            await until(lambda: server._desk._queue.waiting == 3 and bool(workload.asked))
             assert len(workload.asked) == 1
             tasks[1].cancel()
             await asyncio.wait([tasks[1]])
