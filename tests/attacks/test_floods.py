@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import resource
 import socket
 import sys
@@ -18,8 +19,9 @@ import pytest
 from eaa.aio import AttestedStream, open_attested_connection
 from eaa.aio.counters import Limit
 from eaa.aio.net import TLS_OVERLOADED, _allow_descriptors
+from eaa.aio.stream import HANDSHAKE_TIMEOUT
 from eaa.errors import EAAError, PeerMisbehaved, Reason
-from eaa.program.listener import MAX_SCRAPERS
+from eaa.program.listener import MAX_SCRAPERS, REQUEST_TIMEOUT
 from support.peers import verifier_of
 from support.scraping import Scrape, fetch, metrics_address
 from support.system import Running, Site, running
@@ -201,7 +203,8 @@ def test_who_comes_when_all_sessions_are_taken_is_told_so_in_no_time(site: Site,
         begun = time.monotonic()
         done = site.shelter(door.at)
         assert (done.code, done.reason) == (4, Reason.OVERLOADED)
-        assert time.monotonic() - begun < 5
+        # Sooner than any time is up; most of it is the start of a process.
+        assert time.monotonic() - begun < HANDSHAKE_TIMEOUT
 
 
 def test_an_address_that_comes_too_often_is_held_to_its_rate(site: Site, workload: str) -> None:
@@ -243,11 +246,11 @@ def test_a_flood_of_questions_for_quotes_is_refused_at_once(site: Site, workload
         assert outcomes["served"] >= 1
         assert outcomes[Reason.WORKLOAD_UNAVAILABLE] >= 1
         assert door.scrape().value("eaa_refused_total", limit=Limit.QUOTES_PER_ADDRESS) >= 1
-        assert any(f"[{Reason.OVERLOADED}]" in line for line in door.relay.lines)
+        door.relay.wait_for(rf"\[{Reason.OVERLOADED}\]")
         # And then it is as if nothing had been; and a session in which nothing is said does not stay.
         assert site.shelter(door.at).code == 0
         hold(door)
-        assert door.scrape().value("eaa_sessions_total", outcome=Reason.PEER_TIMEOUT) >= 1
+        door.until(lambda said: said.value("eaa_sessions_total", outcome=Reason.PEER_TIMEOUT) >= 1, what="its end")
 
 
 def test_slow_scrapers_keep_no_kubelet_out(usual: Door) -> None:
@@ -258,7 +261,7 @@ def test_slow_scrapers_keep_no_kubelet_out(usual: Door) -> None:
         for path in ("/livez", "/readyz", "/metrics"):
             begun = time.monotonic()
             assert fetch(usual.metrics, path)[0] == 200
-            assert time.monotonic() - begun < 3
+            assert time.monotonic() - begun < REQUEST_TIMEOUT
         assert usual.site.shelter(usual.at).code == 0
 
 
@@ -275,7 +278,7 @@ def test_what_strangers_send_is_in_no_line_as_they_sent_it(usual: Door) -> None:
                     pass
     for name in names:
         assert usual.site.shelter(usual.at, "--workload", name).reason == Reason.WORKLOAD_UNAVAILABLE
-    assert any(names[1] in line for line in usual.relay.lines)
+    usual.relay.wait_for(re.escape(names[1]))
     assert all(line.isprintable() for line in usual.relay.lines)
     assert "inclavared: info: relaying" not in usual.relay.lines
     text = fetch(usual.metrics, "/metrics")[1]

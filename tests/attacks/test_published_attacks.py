@@ -44,7 +44,7 @@ from support.attack_world import (
     with_one_measurement_in_both_roles,
 )
 from support.flow import answer_of
-from support.peers import TLSSession, Wire, attester_of, evidence
+from support.peers import TLSSession, Wire, attester_of, evidence, splice_wire
 from support.system import Site
 
 LONG_AGO = timedelta(minutes=20)
@@ -392,20 +392,10 @@ def test_the_genuine_machine_is_what_the_attacker_pretends_to_be(world: World, l
     def carries_bytes(_: World, wire: Wire) -> None:
         outer = world.accepted_relay(wire)
         with the_genuine_machine(world.leaked) as machine:
-            back = threading.Thread(target=carry, args=(machine.receive, outer.send))
-            back.start()
-            carry(outer.receive, machine.send)
-            machine.sock.shutdown(socket.SHUT_RDWR)
-            back.join()
+            splice_wire(machine, outer)
 
     done = attested(world, carries_bytes, level)
     assert (answer_of(done)["verdict"], done.code) == ("accepted", 0), done
-
-
-def carry(receive: Callable[[], bytes], send: Callable[[bytes], None]) -> None:
-    with contextlib.suppress(OSError, EAAError):
-        while data := receive():
-            send(data)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from support.attack_world import (
     with_one_measurement_in_both_roles,
 )
 from support.flow import answer_of, evidence_of
-from support.peers import DAY, Leaf, TLSSession, Wire, evidence, mallory, verifier_of
+from support.peers import DAY, Leaf, TLSSession, Wire, evidence, mallory, splice_wire, verifier_of
 from support.system import Running
 
 QUOTE_OF_2021 = x509.ObjectIdentifier("1.2.840.113741.1337.6")
@@ -386,17 +386,6 @@ def leads_the_outer_session_into_the_inner(world: World, wire: Wire) -> None:
 def leads_the_inner_session_to_the_outer(world: World, wire: Wire) -> None:
     """The inner session ends at the workload's own port, which serves relays."""
     splice_wire(world.dial(world.workload), world.accepted_relay(wire))
-
-
-def splice_wire(wire: Wire, session: TLSSession) -> None:
-    """Carry bytes both ways until one side ends, on one thread: two may not use one OpenSSL session at once."""
-    assert isinstance(session.carrier, Wire)
-    while True:
-        for sock in select.select([wire.sock, session.carrier.sock], [], [])[0]:
-            data, sink = (wire.receive() or None, session) if sock is wire.sock else (session.arrived(), wire)
-            if data is None:
-                return
-            sink.send(data)
 
 
 IN_THE_RELAY_S_PLACE: list[tuple[Attack, BindingLevel, Reason | None]] = [

@@ -21,7 +21,7 @@ from eaa.simulator.pki import CA_TYPES, CAType, SimulatedPKI
 from eaa.simulator.platform import Platform
 from eaa.simulator.quoting import QuoteLayout
 from eaa.simulator.world import TDXWorld, World
-from support.simulated import NOW, REPORT_DATA, sample_enclave
+from support.simulated import NOW, REPORT_DATA, SEED, sample_enclave
 
 PLATFORMS: Final = list(itertools.product(CA_TYPES, TCB_STATUSES, QE_STATUSES))
 _WORSE: Final = {
@@ -104,6 +104,7 @@ def test_independent_judge_sees_the_status_that_was_simulated(
 ) -> None:
     world = World.create(
         now=NOW,
+        seed=SEED,
         enclave=sample_enclave(),
         ca=ca,
         tcb_status=tcb_status,
@@ -135,12 +136,12 @@ def test_independent_judge_sees_the_status_that_was_simulated(
     ],
 )
 def test_independent_judge_takes_every_kind_of_platform(dcap_qvl: Any, options: PlatformOptions) -> None:
-    world = World.create(now=NOW, enclave=sample_enclave(), **options)
+    world = World.create(now=NOW, seed=SEED, enclave=sample_enclave(), **options)
     assert judge(dcap_qvl, world).status == options.get("tcb_status", "UpToDate")
 
 
 def test_independent_judge_reads_what_we_wrote(dcap_qvl: Any) -> None:
-    world = World.create(now=NOW, enclave=sample_enclave(), report_data=REPORT_DATA)
+    world = World.create(now=NOW, seed=SEED, enclave=sample_enclave(), report_data=REPORT_DATA)
     quote = dcap_qvl.parse_quote(world.quote)
     assert quote.report.report_data == REPORT_DATA
     assert quote.report.mr_enclave == world.enclave.identity.mr_enclave
@@ -159,13 +160,13 @@ def test_independent_judge_reads_what_we_wrote(dcap_qvl: Any) -> None:
 
 def test_independent_judge_refuses_a_debug_enclave(dcap_qvl: Any) -> None:
     """Debug is appraisal for us, but the bytes must say it: this judge refuses them by default."""
-    world = World.create(now=NOW, enclave=sample_enclave("debugged", debug=True))
+    world = World.create(now=NOW, seed=SEED, enclave=sample_enclave("debugged", debug=True))
     with pytest.raises(ValueError, match="Debug mode"):
         judge(dcap_qvl, world)
 
 
 def test_independent_judge_trusts_nothing_of_ours_under_intels_root(dcap_qvl: Any) -> None:
-    world = World.create(now=NOW, enclave=sample_enclave())
+    world = World.create(now=NOW, seed=SEED, enclave=sample_enclave())
     collateral = dcap_qvl.QuoteCollateralV3.from_json(world.collateral.to_json().decode())
     with pytest.raises(ValueError, match="Verification failed"):
         dcap_qvl.verify(world.quote, collateral, int(NOW.timestamp()))
@@ -173,13 +174,13 @@ def test_independent_judge_trusts_nothing_of_ours_under_intels_root(dcap_qvl: An
 
 @pytest.mark.parametrize("layout", [QuoteLayout(), QuoteLayout(chain_terminator=False), QuoteLayout(padding=70)])
 def test_independent_judge_takes_every_layout_of_version_3(dcap_qvl: Any, layout: QuoteLayout) -> None:
-    world = World.create(now=NOW, enclave=sample_enclave())
+    world = World.create(now=NOW, seed=SEED, enclave=sample_enclave())
     quote = world.enclave.quote(REPORT_DATA, layout=layout)
     assert judge(dcap_qvl, world, quote=quote).status == "UpToDate"
 
 
 def test_independent_judge_takes_a_platform_that_was_stored_and_loaded(dcap_qvl: Any) -> None:
-    stored = Platform.create(now=NOW, ca="processor", tcb_status="SWHardeningNeeded").to_files()
+    stored = Platform.create(now=NOW, seed=SEED, ca="processor", tcb_status="SWHardeningNeeded").to_files()
     platform = Platform.from_files(stored)
     later = NOW + timedelta(days=200)
     enclave = platform.launch(*sample_enclave())
@@ -194,9 +195,9 @@ def test_independent_judge_takes_a_platform_that_was_stored_and_loaded(dcap_qvl:
 
 
 def test_independent_judge_takes_two_platforms_of_one_vendor_under_one_root(dcap_qvl: Any) -> None:
-    pki = SimulatedPKI.create(now=NOW)
+    pki = SimulatedPKI.create(now=NOW, seed=SEED)
     for ca in CA_TYPES:
-        platform = Platform.create(now=NOW, pki=pki, ca=ca)
+        platform = Platform.create(now=NOW, pki=pki, seed=SEED, ca=ca)
         enclave = platform.launch(*sample_enclave())
         world = World(
             now=NOW,
@@ -214,10 +215,10 @@ def test_independent_judge_sees_the_faults_that_it_looks_for(dcap_qvl: Any, faul
     """Each fault is real: an outsider trips over it too, unless it is one of those that he is known not to look for."""
     world: World | TDXWorld
     if fault.is_tdx:
-        world = TDXWorld.create(now=NOW, faults=[fault])
+        world = TDXWorld.create(now=NOW, seed=SEED, faults=[fault])
     else:
         layout = QuoteLayout(version=5 if fault is Fault.UNKNOWN_BODY_TYPE else 3)
-        world = World.create(now=NOW, enclave=sample_enclave(), faults=[fault], layout=layout)
+        world = World.create(now=NOW, seed=SEED, enclave=sample_enclave(), faults=[fault], layout=layout)
     if ((fault.is_harmless or fault.is_outdated) and fault not in _STRICT) or fault.name in _LENIENT:
         assert judge(dcap_qvl, world).status == _STATUSES.get(fault, "UpToDate")
     else:

@@ -23,7 +23,7 @@ from eaa.simulator.certificates import SERIAL_BITS, CertificateSpec, CRLSpec, ke
 from eaa.simulator.documents import compact
 from eaa.simulator.platform import Platform
 from eaa.simulator.sgx_extension import SGX_EXTENSION_OID, SGXExtension
-from support.simulated import NOW, REPORT_DATA, sample_enclave
+from support.simulated import NOW, REPORT_DATA, SEED, sample_enclave
 from support.vectors import AVAILABLE, ROOT, cases, vector
 
 SGX_CASES = [case for case in cases() if case["kind"] == "sgx-v3"]
@@ -166,7 +166,9 @@ def test_real_documents_are_rewritten_byte_for_byte(case: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
 def test_our_documents_have_the_members_of_real_ones_in_their_order(ca: Any) -> None:
-    ours = Platform.create(now=NOW, ca=ca, tcb_status="OutOfDate", advisory_ids=("INTEL-SA-00615",)).collateral(now=NOW)
+    ours = Platform.create(
+        now=NOW, seed=SEED, ca=ca, tcb_status="OutOfDate", advisory_ids=("INTEL-SA-00615",)
+    ).collateral(now=NOW)
     version_3 = [real for case in SGX_CASES if json.loads((real := real_collateral(case)).tcb_info)["version"] == 3]
     for real in version_3:
         for member in ("tcb_info", "qe_identity"):
@@ -181,7 +183,7 @@ def order(document: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("ca", ["platform", "processor"])
 def test_our_certificates_have_the_shape_of_intels(ca: Any) -> None:
-    platform = Platform.create(now=NOW, ca=ca)
+    platform = Platform.create(now=NOW, seed=SEED, ca=ca)
     pck, pck_ca, root = platform.pck_chain
     vector("certs")
     # Older ones name version 3 of the service in their distribution point.
@@ -217,7 +219,7 @@ def shape(certificate: x509.Certificate) -> list[object]:
 
 
 def test_every_certificate_says_that_it_is_a_simulation_and_keeps_intels_common_name() -> None:
-    platform = Platform.create(now=NOW)
+    platform = Platform.create(now=NOW, seed=SEED)
     pki = platform.pki
     issued = [*platform.pck_chain, pki.tcb_signer.certificate, *(issuer.certificate for issuer in pki.cas.values())]
     for certificate in issued:
@@ -230,7 +232,7 @@ def test_every_certificate_says_that_it_is_a_simulation_and_keeps_intels_common_
 @pytest.mark.parametrize("case", SGX_CASES, ids=lambda case: case["id"])
 def test_our_quotes_have_the_layout_of_real_ones(case: dict[str, Any]) -> None:
     real, _ = Quote.parse_prefix(vector(case["quote"]).read_bytes())
-    ours = Quote.parse(Platform.create(now=NOW).launch(*sample_enclave()).quote(REPORT_DATA))
+    ours = Quote.parse(Platform.create(now=NOW, seed=SEED).launch(*sample_enclave()).quote(REPORT_DATA))
     assert ours.header.attestation_key_type == real.header.attestation_key_type
     assert ours.header.qe_vendor_id == real.header.qe_vendor_id
     assert ours.header.user_data[16:] == real.header.user_data[16:] == bytes(4)
@@ -243,7 +245,7 @@ def test_our_quotes_have_the_layout_of_real_ones(case: dict[str, Any]) -> None:
 
 def test_most_real_hosts_end_the_chain_with_a_nul_and_count_the_authentication_data_up() -> None:
     quotes = [Quote.parse_prefix(vector(case["quote"]).read_bytes())[0] for case in SGX_CASES]
-    ours = Quote.parse(Platform.create(now=NOW).launch(*sample_enclave()).quote(REPORT_DATA))
+    ours = Quote.parse(Platform.create(now=NOW, seed=SEED).launch(*sample_enclave()).quote(REPORT_DATA))
     assert ours.certification_data.endswith(b"-----END CERTIFICATE-----\n\0")
     assert ours.qe_auth_data == bytes(range(32))
     if AVAILABLE:

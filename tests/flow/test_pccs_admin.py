@@ -42,7 +42,7 @@ ADMIN = re.compile(r"the status page, metrics and health are at (?:tcp://)?127\.
 
 def admin_port(pccs: RunningPCCS) -> int:
     """Where the administrator's listener is, as the log says."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = ADMIN.search(pccs.said())
         if found:
@@ -52,7 +52,7 @@ def admin_port(pccs: RunningPCCS) -> int:
 
 
 def ask(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path)
         response = connection.getresponse()
@@ -63,7 +63,7 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str],
 
 def until_told(port: int, path: str, text: str) -> str:
     """Ask until the answer has this in it: what is stored is looked at now and then."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         body = ask(port, path)[2]
         if text in body:

@@ -70,7 +70,7 @@ def start(stack: ExitStack, folder: Path, where: Where, *arguments: str) -> Runn
     return stack.enter_context(running_pccs(folder, "--db", str(where), *arguments))
 
 
-def wait_until(condition: Callable[[], bool], *, patience: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], *, patience: float = 90) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline

@@ -15,6 +15,9 @@ from support.scripted_http import Reply, scripted
 
 FMSPC: Final = platform().model.fmspc.hex().upper()
 TCB: Final = f"{V4}/tcb?fmspc={FMSPC}"
+STALL: Final = 60.0
+PATIENCE: Final = 90.0
+"""Seconds for what must happen soon, on a busy machine."""
 
 
 def test_fifty_cold_clients_get_fifty_answers_for_one_fetch_of_each_document(tmp_path: Path) -> None:
@@ -32,7 +35,7 @@ def test_fifty_cold_clients_get_fifty_answers_for_one_fetch_of_each_document(tmp
 
 def test_an_upstream_that_stalls_holds_up_neither_other_clients_nor_the_end(tmp_path: Path) -> None:
     replies = upstream_of(platform())
-    replies[f"{V4}/qe/identity"] = [Reply(stalls=30)]
+    replies[f"{V4}/qe/identity"] = [Reply(stalls=STALL)]
     with (
         scripted(replies) as script,
         running_pccs(tmp_path, "--mode", "LAZY", "--upstream", script.url) as pccs,
@@ -40,7 +43,7 @@ def test_an_upstream_that_stalls_holds_up_neither_other_clients_nor_the_end(tmp_
     ):
         assert pccs.get(TCB).status == 200
         waiting = [pool.submit(_ask_in_vain, pccs.port) for _ in range(20)]
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE
         while not any("qe/identity" in target for target in script.requests):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -48,13 +51,13 @@ def test_an_upstream_that_stalls_holds_up_neither_other_clients_nor_the_end(tmp_
         assert pccs.get("/healthz/ready").status == 200
         began = time.monotonic()
         assert pccs.stop() == 143
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < STALL / 2
         for future in waiting:
             future.result()
 
 
 def _ask_in_vain(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     with contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", f"{V4}/qe/identity")
         connection.getresponse()

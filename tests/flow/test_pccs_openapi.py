@@ -75,7 +75,7 @@ def test_every_answer_to_an_upload_is_one_that_is_described(case: Any, pccs: Run
 
 def _ask(case: Any, pccs: RunningPCCS) -> None:
     token = {"admin-token": TOKEN, "user-token": USER_TOKEN}
-    response = case.call(base_url=pccs.url.rstrip("/"), headers=token, timeout=20)
+    response = case.call(base_url=pccs.url.rstrip("/"), headers=token, timeout=60)
     operation = case.operation.definition.raw
     if case.method.lower() != case.operation.method.lower():
         return

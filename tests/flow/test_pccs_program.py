@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,13 @@ from typing import Final
 
 import pytest
 
+from eaa.pccs.server import BODY_TIMEOUT
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
 from support.pccs import (
     NOW,
     PROGRAM,
+    REQUEST_TIMEOUT,
     TOKEN,
     V4,
     RunningPCCS,
@@ -50,7 +53,9 @@ def pccs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPCCS]:
 def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """The program run to its end."""
     command = [*PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment(folder))
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=REQUEST_TIMEOUT, check=False, env=environment(folder)
+    )
 
 
 def one_line(outcome: subprocess.CompletedProcess[str], reason: str) -> bool:
@@ -136,7 +141,7 @@ def test_a_body_past_the_limit_is_refused(pccs: RunningPCCS) -> None:
 
 def test_a_body_past_the_limit_is_refused_when_its_length_is_not_announced(pccs: RunningPCCS) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", pccs.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", pccs.port), timeout=REQUEST_TIMEOUT) as client:
         client.sendall(
             f"PUT {V4}/platformcollateral HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
             f"Content-Type: application/json\r\nadmin-token: {TOKEN}\r\n\r\n".encode()
@@ -149,7 +154,7 @@ def test_a_body_past_the_limit_is_refused_when_its_length_is_not_announced(pccs:
 
 def test_a_body_is_not_read_before_the_token_is_right(pccs: RunningPCCS) -> None:
     """A stranger cannot make the service hold megabytes, nor wait for them."""
-    with socket.create_connection(("127.0.0.1", pccs.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", pccs.port), timeout=REQUEST_TIMEOUT) as client:
         client.sendall(
             f"PUT {V4}/platformcollateral HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n"
             "Content-Type: application/json\r\nadmin-token: wrong\r\n\r\n".encode()
@@ -168,7 +173,7 @@ def test_a_body_is_not_read_before_the_token_is_right(pccs: RunningPCCS) -> None
     ],
 )
 def test_junk_costs_its_own_connection_and_nothing_else(pccs: RunningPCCS, junk: bytes) -> None:
-    client = socket.create_connection(("127.0.0.1", pccs.port), timeout=5)
+    client = socket.create_connection(("127.0.0.1", pccs.port), timeout=REQUEST_TIMEOUT)
     with client, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         client.sendall(junk)
         with contextlib.suppress(OSError):
@@ -184,7 +189,7 @@ def test_a_service_out_of_descriptors_recovers(tmp_path: Path) -> None:
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (40, 40))
         with contextlib.ExitStack() as stack:
             for _ in range(60):
-                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=REQUEST_TIMEOUT))
             time.sleep(0.2)
         assert running.get(f"{V4}/rootcacrl").status == 404
 
@@ -193,11 +198,14 @@ def test_clients_that_stall_keep_nobody_waiting(pccs: RunningPCCS) -> None:
     with contextlib.ExitStack() as stack:
         for begin in (b"", b"GET / HT", f"PUT {V4}/platformcollateral HTTP/1.1\r\nContent-Length: 9\r\n".encode()):
             for _ in range(40):
-                client = stack.enter_context(socket.create_connection(("127.0.0.1", pccs.port), timeout=5))
+                client = stack.enter_context(
+                    socket.create_connection(("127.0.0.1", pccs.port), timeout=REQUEST_TIMEOUT)
+                )
                 client.sendall(begin)
         started = time.monotonic()
         assert pccs.get(TCB).status == 200
-        assert time.monotonic() - started < 2
+        # Before any of them is out of time.
+        assert time.monotonic() - started < BODY_TIMEOUT
 
 
 # --- its life
@@ -210,19 +218,17 @@ def test_it_is_one_process_and_leaves_none_behind_when_it_is_killed(tmp_path: Pa
         running.process.kill()
         running.process.wait()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", running.port), timeout=5)
+            socket.create_connection(("127.0.0.1", running.port), timeout=REQUEST_TIMEOUT)
 
 
 @pytest.mark.parametrize(("with_signal", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_it_stops_within_a_second_whatever_its_clients_do(
-    tmp_path: Path, with_signal: signal.Signals, code: int
-) -> None:
+def test_it_stops_soon_whatever_its_clients_do(tmp_path: Path, with_signal: signal.Signals, code: int) -> None:
     with running_pccs(tmp_path) as running, contextlib.ExitStack() as stack:
         for begin in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=REQUEST_TIMEOUT))
             client.sendall(begin)
         # One more, in the middle of its upload.
-        client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=REQUEST_TIMEOUT))
         client.sendall(
             f"PUT {V4}/platformcollateral HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n"
             f"Content-Type: application/json\r\nadmin-token: {TOKEN}\r\n\r\n{{".encode()
@@ -230,7 +236,8 @@ def test_it_stops_within_a_second_whatever_its_clients_do(
         time.sleep(0.2)
         started = time.monotonic()
         assert running.stop(with_signal) == code
-        assert time.monotonic() - started < 1.5
+        # Each of them would have had more.
+        assert time.monotonic() - started < BODY_TIMEOUT
         said = running.said()
         assert "Traceback" not in said
         assert "panicked" not in said
@@ -245,21 +252,38 @@ def test_what_it_was_given_is_there_when_it_starts_again(tmp_path: Path) -> None
         assert second.get(TCB).body == body
 
 
-def test_an_answer_in_progress_is_finished_before_it_stops(tmp_path: Path) -> None:
+PATIENT: Final = (
+    sys.executable,
+    "-c",
+    "from eaa.pccs import cli, server; server.DRAIN_TIMEOUT = server._LINGER = 60.0; cli.main()",
+)
+"""The program with more time for what is in progress than a busy machine takes for it."""
+
+
+def test_an_answer_in_progress_is_finished_before_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("support.pccs.PROGRAM", PATIENT)
     with running_pccs(tmp_path) as running:
-        with socket.create_connection(("127.0.0.1", running.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=REQUEST_TIMEOUT) as client:
             body = upload_body()
             client.sendall(
                 f"PUT {V4}/platformcollateral HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+                "Expect: 100-continue\r\n"
                 f"Content-Type: application/json\r\nadmin-token: {TOKEN}\r\n\r\n".encode()
-                + body[:-1]
             )
-            time.sleep(0.2)
+            # It reads on, so it is in the middle of this request.
+            assert client.recv(4096).startswith(b"HTTP/1.1 100 ")
+            client.sendall(body[:-1])
             running.process.terminate()
-            time.sleep(0.1)
+            wait_until(lambda: not is_served(running.port))
+            assert running.process.poll() is None
             client.sendall(body[-1:])
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        assert running.process.wait(timeout=5) == 143
+        assert running.process.wait(timeout=REQUEST_TIMEOUT) == 143
+
+
+def is_served(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_serve_may_be_left_out_or_said(tmp_path: Path) -> None:
@@ -314,7 +338,7 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path: Path, arguments: tu
     command = [*PROGRAM, "--listen", "127.0.0.1:0"] if arguments[0].startswith("--") else [*PROGRAM]
     outcome = subprocess.run(
         [*command, *arguments],
-        capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path, env=environment(tmp_path),
+        capture_output=True, text=True, timeout=REQUEST_TIMEOUT, check=False, cwd=tmp_path, env=environment(tmp_path),
     )  # fmt: skip
     assert (outcome.returncode, outcome.stdout) == (2, "")
     assert one_line(outcome, reason), outcome.stderr
@@ -345,7 +369,7 @@ def test_many_guesses_hold_up_nobody(tmp_path: Path) -> None:
         )
         began = time.monotonic()
         assert running.get(TCB).status == 200
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < BODY_TIMEOUT
         assert set(guesses) <= {401, 503}
         assert running.put(upload_body()).status == 200
 
@@ -376,7 +400,7 @@ def test_the_database_lies_in_the_user_s_data_folder_by_default(tmp_path: Path) 
 
 def wait_until(condition: object) -> None:
     assert callable(condition)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + REQUEST_TIMEOUT
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

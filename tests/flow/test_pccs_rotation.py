@@ -20,7 +20,7 @@ from support.pccs import NOW, V4, RunningPCCS, platform, running_pccs, upload_bo
 from support.tls_files import make_ca
 
 PATH = f"{V4}/tcb?fmspc={platform().model.fmspc.hex().upper()}"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def served_certificate(pccs: RunningPCCS) -> bytes:

@@ -24,6 +24,8 @@ class Road:
         self.address = "tcp://{}:{}".format(*self._listening.getsockname())
         self.opened = 0
         self.broken = 0
+        self.over = 0
+        """On how many of them nothing more comes from the relay."""
         self._doomed = 0
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,19 +52,29 @@ class Road:
                 workload = socket.create_connection(self._workload)
                 self._sockets += [relay, workload]
                 self.opened += 1
-                for way in ((relay, workload), (workload, relay)):
-                    threading.Thread(target=self._carry, args=(*way, self.opened), daemon=True).start()
+                out = (relay, workload, self.opened)
+                threading.Thread(target=self._carry_out, args=out, daemon=True).start()
+                threading.Thread(target=self._carry_back, args=(workload, relay), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, number: int) -> None:
+    def _carry_out(self, relay: socket.socket, workload: socket.socket, number: int) -> None:
+        """What the relay says."""
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if number <= self._doomed and source.getsockname() == self._listening.getsockname():
+            while data := relay.recv(65536):
+                if number <= self._doomed:
                     self.broken += 1
                     # As a host does that has been restarted: it knows of no connection.
-                    reset(source)
-                    return
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
+                    reset(relay)
+                    break
+                workload.sendall(data)
+            else:
+                workload.shutdown(socket.SHUT_WR)
+        self.over += 1
+
+    def _carry_back(self, workload: socket.socket, relay: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := workload.recv(65536):
+                relay.sendall(data)
+            relay.shutdown(socket.SHUT_WR)
 
 
 @contextlib.contextmanager
@@ -84,7 +96,7 @@ def test_a_channel_that_was_dead_when_it_was_used_is_replaced_and_nobody_notices
         connected(site, relay.address()) as shelter,
     ):
         local = shelter.address()
-        for _ in range(3):
+        for turn in range(1, 4):
             # Two that are warm; and after each round the one that took another's place, and a new warm one.
             for _ in range(2):
                 workload.wait_for("channel open")
@@ -98,6 +110,8 @@ def test_a_channel_that_was_dead_when_it_was_used_is_replaced_and_nobody_notices
             relay.wait_for("another one takes its place")
             relay.wait_for("done: .* bytes to the workload")
             assert road.broken == broken + 1
+            # The dead one, and the one of the session: its goodbye is nothing that another one could break on.
+            eventually(lambda over=2 * turn: road.over == over, what="an end of what the relay says")  # type: ignore[misc]
         eventually(lambda: len(journal_of(tmp_path)) == 3, what="an end of the application's connections")
         assert [entry["bytes"] for entry in journal_of(tmp_path)] == [len(sent)] * 3
 

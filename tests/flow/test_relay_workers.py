@@ -25,7 +25,7 @@ from eaa.errors import EAAError, Reason
 from support.peers import verifier_of
 from support.system import Running, Site, run
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 HANDSHAKES = 200
 METRICS = "tcp://127.0.0.1:0"
 
@@ -109,6 +109,7 @@ def test_two_workers_share_what_comes_and_survive_the_death_of_one(site: Site) -
         before = children_of(relay)
         assert len(before) == 2
         os.kill(before[0], signal.SIGKILL)
+        until(lambda: not is_running(before[0]), "its end")
         # Whoever comes now is served by the other one, and soon by two again.
         for _ in range(3):
             done = site.shelter(listening, "--json")
@@ -232,7 +233,9 @@ def test_workers_share_a_unix_socket(site: Site, tmp_path: Path) -> None:
         assert address_of(relay) == f"unix://{path}"
         for _ in range(2):
             assert site.shelter(f"unix://{path}").code == 0
-        os.kill(children_of(relay)[0], signal.SIGKILL)
+        victim = children_of(relay)[0]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: not is_running(victim), "its end")
         for _ in range(2):
             assert site.shelter(f"unix://{path}").code == 0
         assert relay.stop() == 128 + signal.SIGTERM

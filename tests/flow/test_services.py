@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from eaa.aio.net import DRAIN, connect
+from eaa.aio.net import connect
 from eaa.aio.sessions import Endpoint
 from eaa.aio.stream import AttestedStream
 from eaa.errors import Reason
@@ -27,8 +26,10 @@ from support.traces import Place
 
 PROGRAMS: Final = ("enclave-tls-server", "inclavared")
 CODES: Final = {signal.SIGTERM: 143, signal.SIGINT: 130}
-SOON: Final = DRAIN + 10
-"""Seconds: what is live gets DRAIN, and the machine may be busy."""
+GRACE: Final = 1
+"""Seconds that what is live gets."""
+SOON: Final = GRACE + 30
+"""Seconds: the machine may be busy."""
 
 
 def command(site: Site, program: str, address: str) -> tuple[str, ...]:
@@ -47,17 +48,16 @@ def assert_refused(done: Done, reason: Reason) -> None:
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_signal_ends_a_service_with_its_code(site: Site, program: str, number: signal.Signals) -> None:
-    with running(*command(site, program, "tcp://127.0.0.1:0")) as service:
+    with running(*command(site, program, "tcp://127.0.0.1:0"), "--grace", "600") as service:
         service.address()
-        began = time.monotonic()
-        assert service.stop(number) == CODES[number]
         # Nobody is connected, so there is nothing to wait for.
-        assert time.monotonic() - began < DRAIN
+        assert service.stop(number) == CODES[number]
 
 
 def test_idle_connections_do_not_keep_a_service_from_ending(site: Site) -> None:
     """One that says nothing at all, and one in the middle of a relayed session that says nothing any more."""
-    with site.workload() as workload, site.relay(workload.address()) as relay, ExitStack() as stack:
+    grace = ("--grace", f"{GRACE}")
+    with site.workload(*grace) as workload, site.relay(workload.address(), *grace) as relay, ExitStack() as stack:
         for address in (_said(workload), relay.address()):
             stack.enter_context(socket.create_connection(_host_port(address)))
         stop_after = asyncio.run(_stopped_with_an_idle_session(_said(relay), workload, relay))
@@ -67,11 +67,9 @@ def test_idle_connections_do_not_keep_a_service_from_ending(site: Site) -> None:
 async def _stopped_with_an_idle_session(address: str, workload: Running, relay: Running) -> tuple[int, int]:
     stream = await _idle_session(address)
     try:
-        began = time.monotonic()
         for service, number in ((workload, signal.SIGINT), (relay, signal.SIGTERM)):
             service.process.send_signal(number)
         codes = [await asyncio.to_thread(service.process.wait, SOON) for service in (workload, relay)]
-        assert time.monotonic() - began < SOON
         return codes[0], codes[1]
     finally:
         stream.abort()

@@ -45,7 +45,7 @@ def on_a_terminal(arguments: list[str], answer: bytes) -> tuple[Done, str]:
         os.write(keyboard, answer)
         assert process.stdout is not None
         stdout = process.stdout.read().decode()
-        process.wait(20)
+        process.wait(60)
     seen = b""
     try:
         while chunk := os.read(keyboard, 4096):

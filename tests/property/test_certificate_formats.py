@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -13,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from OpenSSL import crypto
 
+from eaa import der
 from eaa.errors import MalformedInput, VerificationError
 from eaa.evidence.tagged import (
     PUBKEY_HASH,
@@ -27,10 +29,35 @@ from eaa.tls.leaf import read_leaf
 from support import odd_certificates as odd
 from support.tls_world import NOW, spki_of
 
+P = int(
+    "ecc58a72fc3a3e1a73752eb74ec7be5f1854eebfae179b0747c7b8578236b4ff363e8449a7c7e374e23a2d465486353e"
+    "a6b34d20466b0de289df64ab75f052c39a934a76cc640dda7c644a739cadca662a817715d34580e35982c95168895ea7"
+    "4cbe459dcf00dd5ef1f93b7092e20b91ac722c19fd8adc6be02185f7368f631819f7aeb1b46fc919ff9cae671427f266"
+    "b88b89cb24aa2c2923899c797cb4003761fa63dc1241d2ff9ee0ee4c5f078d556f24167190abe7f434dce711a28d1c43",
+    16,
+)
+Q = int(
+    "baf1acc68701579780c35707acb825e7bb73babddc99213f71eb500d927881e694c4987ab9a51b6a59f182acd8bcb025"
+    "35aeb324435e2ad0ad55c52edf5614d33b21d0fb0b571281915d1fca1e637171e6ba45402b33b543a0af9d69c8a04460"
+    "5d7e2075fadb5098a4d072a698f687f298fe19645abb9ef83d09f9dc5cbc22dc021560564ef49b391613621011d4693c"
+    "8a96587ce34ba3762bb0c068cb59a10c118e75725bec44697bbb16e16efba70625e70e75403b4a9dc36201ef7139933b",
+    16,
+)
+"""The primes of an RSA key that is the same in every run, as all is that small changes are tried on."""
+
+
+def rsa_of(p: int, q: int) -> rsa.RSAPrivateKey:
+    exponent = pow(65537, -1, (p - 1) * (q - 1))
+    numbers = rsa.RSAPublicNumbers(65537, p * q)
+    return rsa.RSAPrivateNumbers(
+        p, q, exponent, exponent % (p - 1), exponent % (q - 1), pow(q, -1, p), numbers
+    ).private_key()
+
+
 KEYS: dict[str, PrivateKey] = {
     "P-256": ec.derive_private_key(3, ec.SECP256R1()),
     "P-384": ec.derive_private_key(3, ec.SECP384R1()),
-    "RSA": rsa.generate_private_key(public_exponent=65537, key_size=3072),
+    "RSA": rsa_of(P, Q),
 }
 EXAMPLES = 60
 """Each is a signature or two."""
@@ -101,11 +128,19 @@ def test_the_older_formats_are_read_back(key: PrivateKey, quote: bytes, format_:
 
 
 P256, RSA = KEYS["P-256"], KEYS["RSA"]
+
+
+def numbered(raw: bytes, key: PrivateKey, change: Callable[[odd.Fields], odd.Fields] = dict) -> bytes:
+    """The certificate, changed, with a serial number that is the same in every run, and so all of it."""
+    serial = odd.element(der.INTEGER, bytes(range(0x40, 0x54)))
+    return odd.changed(raw, key, lambda fields: {**change(fields), "serial": serial})
+
+
 GOOD = [
-    odd.plain(P256),
-    odd.plain(RSA, evidence=b"quote", format=Format.ENCLAVE_TLS_V1),
-    odd.two_formats(P256),
-    odd.changed(odd.plain(P256), P256, lambda fields: odd.version_4(odd.null_beside_ecdsa(fields))),
+    numbered(odd.plain(P256), P256),
+    numbered(odd.plain(RSA, evidence=b"quote", format=Format.ENCLAVE_TLS_V1), RSA),
+    numbered(odd.two_formats(P256), P256),
+    numbered(odd.plain(P256), P256, lambda fields: odd.version_4(odd.null_beside_ecdsa(fields))),
 ]
 """Small changes of these are tried; signatures are nobody's business here."""
 

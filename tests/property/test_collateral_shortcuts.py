@@ -19,11 +19,12 @@ from eaa.collateral.bundle import Collateral
 from eaa.errors import MalformedInput
 from eaa.evidence.quote import Quote
 from eaa.simulator.documents import compact, qe_identity, tcb_info, td_qe_identity, tdx_tcb_info
-from eaa.simulator.images import create_signer_key, sample_image
+from eaa.simulator.images import sample_image
 from eaa.simulator.model import PlatformModel
 from eaa.simulator.pki import SimulatedPKI
 from eaa.simulator.platform import Platform
 from support.dcap_world import tlv
+from support.simulated import SEED, signer_key
 from support.vectors import ROOT
 
 NOW: Final = datetime(2026, 6, 1, tzinfo=UTC)
@@ -124,9 +125,9 @@ def fields_of(certificate: object) -> object:
 @functools.cache
 def certificates() -> list[bytes]:
     """A PCK certificate, its CA, the root, and who signs TCB Info: simulated ones, and Intel's where they are."""
-    platform = Platform.create(now=NOW, pki=SimulatedPKI.create(now=NOW))
+    platform = Platform.create(now=NOW, seed=SEED)
     collateral = platform.collateral(now=NOW)
-    enclave = platform.launch(*sample_image("sample", now=NOW, signer_key=create_signer_key()))
+    enclave = platform.launch(*sample_image("sample", now=NOW, signer_key=signer_key()))
     quote = Quote.parse(enclave.quote(bytes(64)))
     real = [path.read_bytes() for path in sorted((ROOT / "certs").glob("*.pem"))]
     chains = [quote.certification_data, collateral.tcb_info_issuer_chain, *real]
@@ -205,8 +206,8 @@ CRL_FIELDS: Final = [item.name for item in fields(x509.CRL)]
 @functools.cache
 def crls() -> list[bytes]:
     """Both CRLs of a simulated platform as they are, and lists of one and of many revoked certificates; Intel's too."""
-    pki = SimulatedPKI.create(now=NOW)
-    collateral = Platform.create(now=NOW, pki=pki).collateral(now=NOW)
+    pki = SimulatedPKI.create(now=NOW, seed=SEED)
+    collateral = Platform.create(now=NOW, pki=pki, seed=SEED).collateral(now=NOW)
     serials = tuple((1 << 158) + number for number in range(20))
     longer = [pki.pck_crl(ca="platform", now=NOW, revoked=serials[:count]).issue() for count in (1, 3, 20)]
     real = [path.read_bytes() for path in sorted((ROOT / "cases").glob("*.collateral.json"))]

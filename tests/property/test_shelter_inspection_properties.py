@@ -12,13 +12,13 @@ from eaa.errors import MalformedInput, Reason
 from eaa.identity import Identity
 from eaa.shelter.inspection import inspect
 from eaa.simulator.platform import Platform
-from support.simulated import NOW, REPORT_DATA, sample_enclave
+from support.simulated import NOW, REPORT_DATA, SEED, sample_enclave
 
 
 @functools.cache
 def samples() -> list[bytes]:
     """One good file of each format."""
-    platform = Platform.create(now=NOW)
+    platform = Platform.create(now=NOW, seed=SEED)
     image, sigstruct = sample_enclave()
     enclave = platform.launch(image, sigstruct)
 

@@ -76,7 +76,7 @@ def test_every_strict_prefix_of_a_simulated_quote_is_malformed(length: int) -> N
 @settings(max_examples=30)
 @given(models)
 def test_every_machine_is_endorsed_as_it_was_made(options: dict[str, Any]) -> None:
-    world = World.create(now=NOW, enclave=sample_enclave(), **options)
+    world = World.create(now=NOW, seed=SEED, enclave=sample_enclave(), **options)
     quote, model = Quote.parse(world.quote), world.platform.model
     pck = pck_certificate_of(quote.certification_data)
     info, identity = TCBInfo.parse(world.collateral.tcb_info), QEIdentity.parse(world.collateral.qe_identity)
@@ -104,10 +104,10 @@ def test_any_faults_together_still_make_a_world(faults: set[Fault], kind: BodyTy
     world: World | TDXWorld
     if kind is BodyType.SGX_REPORT:
         faults = {fault for fault in faults if not fault.is_tdx}
-        world = World.create(now=NOW, enclave=sample_enclave(), faults=faults)
+        world = World.create(now=NOW, seed=SEED, enclave=sample_enclave(), faults=faults)
     else:
         faults = {fault for fault in faults if fault is not Fault.TCB_INFO_ID_TDX}
-        world = TDXWorld.create(now=NOW, faults=faults, kind=kind)
+        world = TDXWorld.create(now=NOW, seed=SEED, faults=faults, kind=kind)
     assert world.quote
     assert world.platform.faults | world.platform.pki.faults == {
         fault for fault in faults if fault.stage in (Stage.PKI, Stage.PLATFORM)

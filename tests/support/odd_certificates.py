@@ -57,7 +57,7 @@ def changed(raw: bytes, key: PrivateKey, change: Callable[[Fields], Fields]) -> 
 def _sign(key: PrivateKey, message: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(message, padding.PKCS1v15(), hashes.SHA256())
-    return key.sign(message, ec.ECDSA(hashes.SHA256()))
+    return key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
 
 def extension(oid: str, content: bytes, *, critical: bool = False) -> bytes:

@@ -272,9 +272,12 @@ def running_pccs(folder: Path, *arguments: str, token: str | None = TOKEN) -> It
         process.wait()
 
 
+_INHERITED: Final = ("PATH", "HOME", "LANG", "PYTHONPATH", "RES_OPTIONS")
+
+
 def environment(folder: Path) -> dict[str, str]:
     """The environment of a program that must not see this machine's own configuration."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "PYTHONPATH")}
+    kept = {name: value for name, value in os.environ.items() if name in _INHERITED}
     return {**kept, "XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config")}
 
 

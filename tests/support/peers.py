@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -325,6 +326,17 @@ class TLSSession:
             if data := self.connection.take():
                 with contextlib.suppress(ConnectionError):
                     self.carrier.send(data)
+
+
+def splice_wire(wire: Wire, session: TLSSession) -> None:
+    """Carry bytes both ways until one side ends, on one thread: two may not use one OpenSSL session at once."""
+    assert isinstance(session.carrier, Wire)
+    while True:
+        for sock in select.select([wire.sock, session.carrier.sock], [], [])[0]:
+            data, sink = (wire.receive() or None, session) if sock is wire.sock else (session.arrived(), wire)
+            if data is None:
+                return
+            sink.send(data)
 
 
 def evidence(attester: Attester, claims: Mapping[str, bytes]) -> Evidence:

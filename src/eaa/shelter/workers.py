@@ -19,6 +19,7 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _END_TIMEOUT: Final = 5.0
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def cores() -> int:
@@ -43,13 +44,18 @@ class Workers(Generic[_In, _Out]):
                 stream.flush()
         context = multiprocessing.get_context("fork")
         self._workers: list[_Worker] = []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            inherited = [ours, *(worker.connection for worker in self._workers)]
-            process = context.Process(target=_serve, args=(work, theirs, inherited), daemon=True)
-            process.start()
-            theirs.close()
-            self._workers.append(_Worker(process, ours))
+        # A fork inherits handlers that are its parent's: until it has its own, signals wait.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                inherited = [ours, *(worker.connection for worker in self._workers)]
+                process = context.Process(target=_serve, args=(work, theirs, inherited), daemon=True)
+                process.start()
+                theirs.close()
+                self._workers.append(_Worker(process, ours))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +105,7 @@ def _serve(work: Callable[[list[Any]], list[Any]], connection: Connection, inher
     # Ctrl-C reaches every process of a terminal's group; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     for other in inherited:
         other.close()
     with suppress(EOFError, OSError):
