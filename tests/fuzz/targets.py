@@ -47,6 +47,7 @@ from eaa.evidence.epoch import EPOCH_CLAIMS, EpochClaims, encode_session_key, is
 from eaa.evidence.eventlog import EventLog, is_event_log
 from eaa.evidence.ppid import PPIDCertification
 from eaa.evidence.quote import Quote, QuoteHeader
+from eaa.evidence.quote_shape import QuoteShape
 from eaa.evidence.sgx import EnclaveReport
 from eaa.evidence.tagged import (
     Endorsements,
@@ -110,6 +111,7 @@ from eaa.sources.selection import Levels, SelectionError
 from eaa.tls.certificate import Format, RATLSCertificate, create_certificate
 from eaa.tls.leaf import read_leaf
 from eaa.verifier.stapled import parse_staple
+from eaa.verify.cache import VerificationCache
 from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import parse_attestation_key, parse_pck_chain
 from mutants.subjects import FORGES
@@ -326,6 +328,31 @@ def _quote(data: bytes) -> None:
         lambda: pck_certificate_of(quote.certification_data, certification_data_type=quote.certification_data_type),
     ):
         _quietly(look)
+
+
+@functools.cache
+def _acquainted() -> VerificationCache:
+    """Return a cache that has seen the enclaves of all good worlds often enough to know the shape of their quotes."""
+    cache = VerificationCache(worlds()[0].trust_anchors)
+    for world in worlds():
+        cache.trust_anchors = world.trust_anchors
+        quote = Quote.parse(world.quote().encode())
+        for _ in range(2):
+            cache.verify_quote(quote, world.collateral(), now=NOW)
+    return cache
+
+
+@target(QuoteShape.parse, VerificationCache.parse, seeds=lambda: [world.quote().encode() for world in worlds()])
+def _quote_shape(data: bytes) -> None:
+    """By the shape of a quote, or by the parser: what comes out is the same, errors included."""
+    answers: list[object] = []
+    for parse in (Quote.parse, _acquainted().parse):
+        try:
+            quote = parse(data)
+            answers.append((quote, quote.raw))
+        except MalformedInput as error:
+            answers.append((error.reason, error.message))
+    assert answers[0] == answers[1]
 
 
 def _quietly(look: Callable[[], object]) -> None:

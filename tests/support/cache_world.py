@@ -169,7 +169,7 @@ def agree(
 ) -> Answer:
     """The answer on which a cache and a verifier without one agree."""
     alone = answer_of(lambda: verify_quote(quote, collateral, trust_anchors=cache.trust_anchors, now=now, grace=grace))
-    shown = cache.recall(quote.raw) if recurs and quote.raw is not None else quote
+    shown = quote if quote.raw is None else cache.recall(quote.raw) if recurs else cache.parse(quote.raw)
     cached = answer_of(lambda: cache.verify_quote(shown, collateral, now=now, grace=grace, recurs=recurs))
     assert cached == alone
     return cached

@@ -192,7 +192,7 @@ def test_facts_are_of_the_quote_that_was_asked_about_and_of_the_time(
         quote, now = machine.quote(nonce=nonce), NOW + nonce * SECOND
         facts = agree(cache, quote, collateral, now=now)
         assert isinstance(facts, VerifiedQuote)
-        assert facts.quote is quote
+        assert (facts.quote, facts.quote.raw) == (quote, quote.raw)
         assert facts.report_data == nonce.to_bytes(64, "big")
         assert facts.verified_at == now
 
@@ -733,3 +733,69 @@ def test_a_quote_without_its_own_chain_is_not_expected_again(
     with_chain = replace(collateral, pck_certificate_chain=machine.quote().certification_data)
     assert isinstance(agree(cache, only_ppid(machine), with_chain, now=NOW, recurs=True), VerifiedQuote)
     assert cache.sizes["quotes"] == 0
+
+
+# --- the shape of an enclave's quotes
+
+
+def kept_shapes(cache: VerificationCache) -> int:
+    """How many enclaves the cache knows the quotes of."""
+    return len(cache._enclaves)
+
+
+def test_quotes_of_an_enclave_are_parsed_as_the_first_one_was(
+    cache: VerificationCache, machine: Machine, collateral: Collateral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quotes = [machine.quote(nonce=nonce) for nonce in range(4)]
+    # The first proves the attestation key, and the second that the enclave comes again.
+    for quote in quotes[:2]:
+        cache.verify_quote(quote, collateral, now=NOW)
+    raws = [quote.encode() for quote in quotes]
+    monkeypatch.setattr(Quote, "parse", None)
+    assert [cache.parse(raw) for raw in raws] == quotes
+    monkeypatch.undo()
+    for quote in quotes:
+        assert isinstance(agree(cache, quote, collateral, now=NOW), VerifiedQuote)
+
+
+def test_only_what_was_verified_gives_a_shape(
+    cache: VerificationCache, machine: Machine, collateral: Collateral
+) -> None:
+    cache.verify_quote(machine.quote(), collateral, now=NOW)
+    raw = bytearray(machine.quote(nonce=1).encode())
+    raw[450] ^= 1  # of the signature
+    for _ in range(3):
+        assert reason_of(agree(cache, Quote.parse(bytes(raw)), collateral, now=NOW)) == Reason.QUOTE_SIGNATURE
+    assert kept_shapes(cache) == 0
+
+
+def test_every_byte_of_a_quote_of_a_known_enclave_counts(
+    cache: VerificationCache, machine: Machine, collateral: Collateral
+) -> None:
+    for nonce in range(3):
+        cache.verify_quote(machine.quote(nonce=nonce), collateral, now=NOW)
+    assert kept_shapes(cache) == 1
+    raw = machine.quote(nonce=9).encode()
+    for at in (50, 120, 367, 400, 450, 510, 600, 1000, len(raw) - 5):
+        changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+        assert not isinstance(agree(cache, Quote.parse(changed), collateral, now=NOW), VerifiedQuote), at
+
+
+def test_a_shape_outlives_no_verdict(
+    cache: VerificationCache, vendor: Vendor, machine: Machine, collateral: Collateral
+) -> None:
+    for nonce in range(3):
+        cache.verify_quote(machine.quote(nonce=nonce), collateral, now=NOW)
+    vendor.revoked = {machine.certificate.serial_number}
+    revoked = vendor.publish(machine.tee, now=NOW)
+    assert reason_of(agree(cache, machine.quote(nonce=7), revoked, now=NOW)) == Reason.CERTIFICATE_REVOKED
+
+
+def test_enclaves_make_room(
+    machine: Machine, collateral: Collateral, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_room, "MAX_ENCLAVES", 0)
+    cache = VerificationCache(vendor.anchors)
+    for nonce in range(4):
+        assert isinstance(agree(cache, machine.quote(nonce=nonce), collateral, now=NOW), VerifiedQuote)
+    assert kept_shapes(cache) <= 1

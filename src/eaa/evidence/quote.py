@@ -77,7 +77,7 @@ _BODIES: Final[dict[BodyType, type[EnclaveReport | TDReport]]] = {
     BodyType.TD_REPORT_15: TDReport15,
     BodyType.TD_REPORT_15_EXTENDED: TDReport15Extended,
 }
-_BODY_TYPES: Final = {body: kind for kind, body in _BODIES.items()}
+BODY_TYPES: Final = {body: kind for kind, body in _BODIES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +224,7 @@ class Quote:
     @property
     def body_type(self) -> BodyType:
         """What is quoted; versions before 5 do not spell it out."""
-        return _BODY_TYPES[type(self.body)]
+        return BODY_TYPES[type(self.body)]
 
     def encode_signed_part(self) -> bytes:
         """Return header, body descriptor where the version has one, and body: what the attestation key signs."""

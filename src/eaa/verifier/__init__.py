@@ -349,7 +349,7 @@ class Verifier:
         # A peer shows the evidence of its certificate, and of its epoch, again and again; any other only once.
         if session is not None and session.level in _RECURRING and session.evidence == evidence:
             return self._judge_again(evidence, role=role, session=session, stapled=stapled, patience=patience)
-        quote = Quote.parse(evidence)
+        quote = self._verified.parse(evidence)
         verified, supplied = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=False)
         judgement = self.appraise(verified, role=role, session=session, expected_report_data=expected_report_data)
         return replace(judgement, stapled=True) if supplied.stapled else judgement
@@ -363,7 +363,7 @@ class Verifier:
             return recalled
         # What a floor or pins say may be otherwise in a moment: then nothing but the facts is remembered.
         of_the_moment = self._floor is not None or self._pins is not None
-        quote = self._verified.recall(evidence) if of_the_moment else Quote.parse(evidence)
+        quote = self._verified.recall(evidence) if of_the_moment else self._verified.parse(evidence)
         verified, supplied = self._establish(quote, role=role, patience=patience, stapled=stapled, recurs=of_the_moment)
         judgement = self.appraise(verified, role=role, session=session)
         if supplied.stapled:

@@ -13,6 +13,9 @@ The stages, each of which rests on those before it:
 5. An attestation key of a platform, loaded: the report of the quoting enclave (QE), its signature and what it binds.
 6. A whole quote that its caller expects again: that of a peer's certificate or epoch, shown in every handshake.
 
+Of enclaves that were seen more than once, the shape of their quotes is kept as well. Nothing rests on a shape: it only
+spares that what quotes have in common is parsed again, and looked up under another name.
+
 What is left to do for any other quote whose attestation key is kept is the key's signature, and that is not kept.
 
 What is kept dies in time:
@@ -42,6 +45,7 @@ from eaa.collateral.intel import CertifiedPlatform, PCKCertificate
 from eaa.collateral.x509 import Certificate
 from eaa.errors import MalformedInput, VerificationError
 from eaa.evidence.quote import CertificationDataType, Quote
+from eaa.evidence.quote_shape import QuoteShape, name_of_enclave
 from eaa.evidence.tdx import TDReport
 from eaa.records import filler
 from eaa.verify import dcap
@@ -58,6 +62,8 @@ MAX_PCK_CAS: Final = 16
 MAX_LEVELS: Final = 1024
 """TCBs of one collateral whose levels are kept."""
 
+MAX_ENCLAVES: Final = 256
+"""Enclaves, each on its machine, whose quotes have a known shape; some 16 KiB each."""
 MAX_QUOTES: Final = 512
 """Quotes that are expected again, some 16 KiB each: as many peers as come back within the life of their evidence."""
 
@@ -132,11 +138,13 @@ class _Keys:
 
     __slots__ = ("_evidence", "_platform", "attestation_key", "chain", "quote")
 
-    def __init__(self, quote: Quote, chain: bytes) -> None:
+    def __init__(self, quote: Quote, chain: bytes, attestation_key: bytes | None = None) -> None:
         self.quote = quote
         self.chain = chain
         """PEM; empty where the quote carries its own."""
-        self.attestation_key = b"" if quote.raw is None else _digest_of_attested(quote, quote.raw, chain)
+        if attestation_key is None:
+            attestation_key = b"" if quote.raw is None else _digest_of_attested(quote, quote.raw, chain)
+        self.attestation_key = attestation_key
         self._platform: bytes | None = None
         self._evidence: bytes | None = None
 
@@ -168,6 +176,26 @@ def _digest_of_attested(quote: Quote, raw: bytes, chain: bytes) -> bytes:
     tcb = filter(None, dcap.tcb_inputs(quote))
     rest = raw[len(quote.signed_bytes) + _SIZE_AND_SIGNATURE :]
     return hashlib.sha256(b"".join((raw[:_VERSION_AND_TEE], head, chain, *tcb, rest))).digest()
+
+
+class _Enclave:
+    """A quote that was verified, and what others of its enclave are parsed by once there is another one."""
+
+    __slots__ = ("_keys", "_shape")
+
+    def __init__(self, keys: _Keys) -> None:
+        self._keys = keys
+        self._shape: QuoteShape | None = None
+
+    def keys_of(self, raw: bytes) -> _Keys | None:
+        """Return the keys of a quote that differs in report data and signature only, with the quote; else None."""
+        known = self._keys
+        if self._shape is None:
+            assert known.quote.raw is not None
+            self._shape = QuoteShape.of(known.quote, known.quote.raw)
+        quote = self._shape.parse(raw)
+        # Neither of the two is among what an attestation key and a TCB are kept under.
+        return None if quote is None else _Keys(quote, known.chain, known.attestation_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +283,7 @@ class VerificationCache:
         self._platforms: _Store[_Platform] = _Store(max_platforms, guard)
         self._attestation_keys: _Store[_AttestationKey] = _Store(max_platforms, guard)
         self._quotes: _Store[_ExpectedQuote] = _Store(MAX_QUOTES, guard)
+        self._enclaves: dict[bytes, _Enclave] = {}
         self._last_keys: _Keys | None = None
 
     @property
@@ -267,11 +296,21 @@ class VerificationCache:
             "quotes": len(self._quotes),
         }
 
+    def parse(self, evidence: bytes) -> Quote:
+        """Return what `Quote.parse` does, and raise the same; what is known of its enclave is not parsed again."""
+        name = name_of_enclave(evidence)
+        enclave = None if name is None else self._enclaves.get(name)
+        keys = None if enclave is None else enclave.keys_of(evidence)
+        if keys is None:
+            return Quote.parse(evidence)
+        self._last_keys = keys
+        return keys.quote
+
     def recall(self, evidence: bytes) -> Quote:
         """Return the quote that these bytes are; it is not parsed again where it is kept. Raises as `Quote.parse`."""
         kept = self._quotes.peek(hashlib.sha256(evidence).digest())
         if kept is None:
-            return Quote.parse(evidence)
+            return self.parse(evidence)
         self._last_keys = kept.keys
         return kept.keys.quote
 
@@ -355,6 +394,7 @@ class VerificationCache:
         attested = self._attestation_keys.find(keys.attestation_key, collateral=collateral.digest, now=now)
         if attested is not None:
             dcap.verify_quote_signature(quote, attested.key)
+            self._remember_enclave(keys)
             return _facts_of(attested.facts, quote=quote, now=now)
         try:
             base = self._verify_collateral(collateral, now=now, grace=grace)
@@ -380,6 +420,16 @@ class VerificationCache:
         entry = _AttestationKey(base.collateral, platform.validity, key, platform.verified, _read_facts(verified))
         self._attestation_keys.keep(keys.attestation_key, entry, now=now)
         return verified
+
+    def _remember_enclave(self, keys: _Keys) -> None:
+        """Note whose quote was found good; no more is done for who comes only once. Threads at worst do so twice."""
+        quote = keys.quote
+        name = None if keys.chain or quote.raw is None else name_of_enclave(quote.raw)
+        if name is None or name in self._enclaves:
+            return
+        if len(self._enclaves) >= MAX_ENCLAVES:
+            self._enclaves.clear()
+        self._enclaves[name] = _Enclave(keys)
 
     def _verify_uncached(
         self, quote: Quote, collateral: Collateral, *, now: datetime, grace: timedelta
