@@ -57,6 +57,23 @@ def map_of_byte_strings(values: Mapping[str, bytes]) -> bytes:
     return b"".join(pieces) or _head(_MAP, 0)
 
 
+def around_byte_strings(values: Mapping[str, bytes], *blanks: str) -> tuple[bytes, ...]:
+    """Return the same encoding, cut where the contents of `blanks` would stand, in the order of the map.
+
+    For maps in which nothing else is new each time: their encoding is one piece, one content, the next piece and so on.
+    Of a blank's value only the size matters.
+    """
+    pieces = [b""]
+    for name, key in _in_order(tuple(values)):
+        content = values[name]
+        pieces[-1] += key + head_of_byte_string(len(content))
+        if name in blanks:
+            pieces.append(b"")
+        else:
+            pieces[-1] += content
+    return tuple(pieces)
+
+
 @functools.lru_cache(maxsize=MAX_KNOWN_MAPS)
 def _in_order(names: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
     """Return the keys of a map and their encodings, shorter ones first; the head of the map stands before the first."""

@@ -6,19 +6,22 @@ Source: docs/manual/protocol.md, "Evidence and its claims".
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import MalformedInput, Reason, VerificationError
+from eaa.evidence import cbor
 from eaa.evidence.epoch import EPOCH_CLAIMS, EPOCH_LABEL, EpochClaims, is_same_key, is_signed_by, session_statement
 from eaa.evidence.tagged import PUBKEY_HASH, TaggedEvidence, encode_claims, parse_claims, pubkey_hash_claim
 from eaa.protocol import messages
 from eaa.protocol.terms import Terms
 
+EXPORTER_SIZE: Final = 32
 ATTEST_LABEL: Final = b"eaa/2 attest"
 """The claim `label` of what was made for one session."""
 SESSION_CLAIMS: Final = ("label", PUBKEY_HASH, "peer", "nonce", "tls-exporter", "role")
@@ -36,44 +39,77 @@ MAX_REMEMBERED_EPOCH: Final = 16 * 1024
 """Bytes of one; real ones have 5 KiB."""
 
 
-def expected_claims(
-    level: BindingLevel, *, attester_spki: bytes, other_spki: bytes | None, nonce: bytes, exporter: bytes, role: Role
-) -> dict[str, bytes]:
+MAX_KNOWN_ENDS: Final = 256
+"""Pairs of ends whose claims are remembered, but for what is new in each session."""
+
+
+class Ends(TypedDict):
+    """One session, and one of its ends, whose evidence it is."""
+
+    attester_spki: bytes
+    """Key of the side whose evidence it is, DER SubjectPublicKeyInfo."""
+    other_spki: bytes | None
+    """Key of the other end's certificate, None where it has none."""
+    nonce: bytes
+    """The asker's 32 bytes."""
+    exporter: bytes
+    """32 bytes of the session."""
+    role: Role
+    """The attester's."""
+
+
+def expected_claims(level: BindingLevel, **ends: Unpack[Ends]) -> dict[str, bytes]:
     """Return the claims that name one session: of the evidence, and at level `session` of the signed statement.
 
     Args:
         level: any but `none`.
-        attester_spki: key of the side whose evidence it is.
-        other_spki: key of the other end's certificate, None where it has none.
-        nonce: the asker's 32 bytes.
-        exporter: 32 bytes of the session.
-        role: the attester's.
+        ends: the session, and whose evidence it is.
     """
     # Exporter and role carry the weight, and at level cert the key: the bounded model of this exchange (tests/model)
     # finds an attack without them. Label, peer, nonce and, beside an exporter, the key are a second layer.
     if level is BindingLevel.CERT:
-        return {PUBKEY_HASH: pubkey_hash_claim(attester_spki)}
+        return {PUBKEY_HASH: pubkey_hash_claim(ends["attester_spki"])}
+    other_spki = ends["other_spki"]
     return {
         "label": ATTEST_LABEL,
-        PUBKEY_HASH: pubkey_hash_claim(attester_spki),
+        PUBKEY_HASH: pubkey_hash_claim(ends["attester_spki"]),
         "peer": b"" if other_spki is None else pubkey_hash_claim(other_spki),
-        "nonce": nonce,
-        "tls-exporter": exporter,
-        "role": role.encode(),
+        "nonce": ends["nonce"],
+        "tls-exporter": ends["exporter"],
+        "role": ends["role"].encode(),
     }
 
 
-def verify_binding(
-    message: messages.Evidence, expected: Mapping[str, bytes], *, terms: Terms, peer_spki: bytes, now: datetime
-) -> TaggedEvidence:
+def encode_expected(level: BindingLevel, **ends: Unpack[Ends]) -> bytes:
+    """Return `expected_claims`, encoded; two ends that meet again need only what is new between them."""
+    if level is BindingLevel.CERT:
+        return encode_claims(expected_claims(level, **ends))
+    begin, middle, end = _around(ends["attester_spki"], ends["other_spki"], ends["role"])
+    return b"".join((begin, ends["nonce"], middle, ends["exporter"], end))
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN_ENDS)
+def _around(attester_spki: bytes, other_spki: bytes | None, role: Role) -> tuple[bytes, ...]:
+    """Return the claims of all sessions of two ends, around what is new in each: nonce, and then exporter."""
+    claims = expected_claims(
+        BindingLevel.FRESH,
+        attester_spki=attester_spki,
+        other_spki=other_spki,
+        nonce=bytes(messages.NONCE_SIZE),
+        exporter=bytes(EXPORTER_SIZE),
+        role=role,
+    )
+    return cbor.around_byte_strings(claims, "nonce", "tls-exporter")
+
+
+def verify_binding(message: messages.Evidence, *, terms: Terms, now: datetime, **ends: Unpack[Ends]) -> TaggedEvidence:
     """Establish that evidence was made for one session, as far as that can be without verifying its quote.
 
     Args:
         message: the peer's answer, with evidence.
-        expected: what names the session, see `expected_claims`.
         terms: the relying party's.
-        peer_spki: the peer's TLS key, DER SubjectPublicKeyInfo.
         now: the present, for the dates of an epoch.
+        ends: the session, and the peer as the attester.
 
     Returns:
         The evidence. Its quote has to contain the report data of its claims, which is for the judge to see.
@@ -85,17 +121,17 @@ def verify_binding(
     """
     raw = message.evidence or b""
     if terms.level is BindingLevel.SESSION:
-        return _verify_session(raw, message.epoch, expected, terms=terms, peer_spki=peer_spki, now=now)
+        return _verify_session(raw, message.epoch, terms=terms, now=now, **ends)
     tagged = TaggedEvidence.parse(raw)
     # There is one encoding of the claims that are due. What else came is read, to say what is wrong with it.
-    if message.epoch is None and tagged.claims == encode_claims(expected):
+    if message.epoch is None and tagged.claims == encode_expected(terms.level, **ends):
         return tagged
     claims = parse_claims(tagged.claims, tolerant=False)
     if message.epoch is not None:
         raise _not_signed(
             terms, f"shows an epoch's signature at level {terms.level.label}", reason=Reason.CLAIMS_MISMATCH
         )
-    _compare_claims(claims, expected, terms)
+    _compare_claims(claims, expected_claims(terms.level, **ends), terms)
     return tagged
 
 
@@ -137,28 +173,20 @@ _EPOCHS: Final[dict[bytes, _Epoch]] = {}
 
 
 def _verify_session(
-    raw: bytes,
-    signature: bytes | None,
-    expected: Mapping[str, bytes],
-    *,
-    terms: Terms,
-    peer_spki: bytes,
-    now: datetime,
+    raw: bytes, signature: bytes | None, *, terms: Terms, now: datetime, **ends: Unpack[Ends]
 ) -> TaggedEvidence:
     """Establish that the evidence is of an epoch of the peer's, and that its key has signed this session."""
     digest = hashlib.sha256(raw).digest()
     read = _read_epoch(raw, digest)
-    epoch = _verify_epoch(read, expected, terms=terms, peer_spki=peer_spki, now=now)
+    epoch = _verify_epoch(read, terms=terms, peer_spki=ends["attester_spki"], now=now)
     if signature is None:
         raise _not_signed(terms, "shows the evidence of an epoch without its signature")
-    if not is_signed_by(epoch.session_key, signature, session_statement(digest, encode_claims(expected))):
+    if not is_signed_by(epoch.session_key, signature, session_statement(digest, encode_expected(terms.level, **ends))):
         raise _not_signed(terms, "shows an epoch whose key has not signed this session")
     return read.tagged
 
 
-def _verify_epoch(
-    read: _Epoch, expected: Mapping[str, bytes], *, terms: Terms, peer_spki: bytes, now: datetime
-) -> EpochClaims:
+def _verify_epoch(read: _Epoch, *, terms: Terms, peer_spki: bytes, now: datetime) -> EpochClaims:
     """Establish that the key in an epoch's claims may sign for the peer, now.
 
     1. The claims are those of an epoch, of the peer's own TLS key and in its role: without the key, whoever stole any
@@ -166,10 +194,9 @@ def _verify_epoch(
     2. The session key is not the TLS key, or one theft would take both.
     3. The epoch is short and not over.
     """
-    epoch = read.stated
-    due = (EPOCH_LABEL, expected[PUBKEY_HASH], expected["role"])
-    if epoch is None or (epoch.label, epoch.pubkey_hash, epoch.role) != due:
-        bound = {"label": EPOCH_LABEL, PUBKEY_HASH: expected[PUBKEY_HASH], "role": expected["role"]}
+    epoch, pubkey_hash, role = read.stated, pubkey_hash_claim(peer_spki), terms.peer_role.encode()
+    if epoch is None or (epoch.label, epoch.pubkey_hash, epoch.role) != (EPOCH_LABEL, pubkey_hash, role):
+        bound = {"label": EPOCH_LABEL, PUBKEY_HASH: pubkey_hash, "role": role}
         _compare_claims(read.claims, bound, terms, names=EPOCH_CLAIMS)
         # They have the names and values that are due, so it is how one of the others is written.
         epoch = EpochClaims.from_claims(read.claims)

@@ -26,9 +26,18 @@ from typing import Final
 from eaa.appraise.result import BindingLevel, Role
 from eaa.errors import EAAError, Misuse, PeerMisbehaved, Reason, Rejection, Unavailable, VerificationError
 from eaa.evidence.epoch import session_statement
-from eaa.evidence.tagged import TaggedEvidence, claims_report_data, encode_claims
+from eaa.evidence.tagged import TaggedEvidence, claims_report_data
 from eaa.protocol import messages
-from eaa.protocol.binding import ATTEST_LABEL, CLAIMS, SESSION_CLAIMS, expected_claims, verify_binding
+from eaa.protocol.binding import (
+    ATTEST_LABEL,
+    CLAIMS,
+    EXPORTER_SIZE,
+    SESSION_CLAIMS,
+    Ends,
+    encode_expected,
+    expected_claims,
+    verify_binding,
+)
 from eaa.protocol.messages import NONCE_SIZE, FrameReader, Message, RejectClass
 from eaa.protocol.terms import MAX_EPOCH, Ending, Levels, Session, Terms
 from eaa.records import quick
@@ -57,7 +66,6 @@ __all__ = [
     "expected_claims",
 ]
 
-EXPORTER_SIZE: Final = 32
 ALPN: Final = b"eaa/2"
 """Shelter and relay, relay and workload."""
 ALPN_INNER: Final = b"eaa/2-inner"
@@ -388,10 +396,10 @@ class Exchange:
             self._answered = True
             self._send(messages.Evidence())
             return None
-        claims = self._claims(message.level, nonce=message.nonce, role=self._terms.own_role, own=True)
-        self._pending_claims = encode_claims(claims)
+        claims = encode_expected(message.level, **self._ends(nonce=message.nonce, role=self._terms.own_role, own=True))
+        self._pending_claims = claims
         self._epoch_wanted = message.level is BindingLevel.SESSION
-        return _new_wanted(claims=self._pending_claims, level=message.level)
+        return _new_wanted(claims=claims, level=message.level)
 
     def _on_evidence(self, message: messages.Evidence) -> Event:
         self._in_turn(self._terms.judges and not self._evidence_received, message)
@@ -405,8 +413,8 @@ class Exchange:
             raise VerificationError(
                 Reason.CLAIMS_MISMATCH, f"the {self._terms.peer_role} shows evidence for a TLS key it does not have"
             )
-        expected = self._claims(self._terms.level, nonce=self._nonce, role=self._terms.peer_role, own=False)
-        tagged = verify_binding(message, expected, terms=self._terms, peer_spki=self._session.peer_spki, now=self._now)
+        ends = self._ends(nonce=self._nonce, role=self._terms.peer_role, own=False)
+        tagged = verify_binding(message, terms=self._terms, now=self._now, **ends)
         self._judgeable = True
         return _new_received(
             evidence=tagged.evidence,
@@ -425,16 +433,15 @@ class Exchange:
                 hint="let it judge this side, or lower --minimum-level",
             )
 
-    def _claims(self, level: BindingLevel, *, nonce: bytes, role: Role, own: bool) -> dict[str, bytes]:
+    def _ends(self, *, nonce: bytes, role: Role, own: bool) -> Ends:
         session = self._session
-        return expected_claims(
-            level,
-            attester_spki=(session.own_spki if own else session.peer_spki) or b"",
-            other_spki=session.peer_spki if own else session.own_spki,
-            nonce=nonce,
-            exporter=session.exporter,
-            role=role,
-        )
+        return {
+            "attester_spki": (session.own_spki if own else session.peer_spki) or b"",
+            "other_spki": session.peer_spki if own else session.own_spki,
+            "nonce": nonce,
+            "exporter": session.exporter,
+            "role": role,
+        }
 
     def _refusal(self, reason_class: RejectClass) -> EAAError:
         self._refused = True

@@ -205,24 +205,33 @@ class FrameReader:
     """Cuts a stream into messages. What is buffered never exceeds one message and the caller's last chunk."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        # What came in one piece with its message, as nearly all does, is copied once, and the rest is added to it.
+        self._buffer: bytes | bytearray = b""
+        self._at = 0
 
     def push(self, data: bytes) -> None:
         """Take bytes from the stream. Raises PeerMisbehaved (MESSAGE_TOO_LARGE) once a length says too much."""
-        self._buffer += data
+        if self._at == len(self._buffer):
+            self._buffer, self._at = data, 0
+        else:
+            if self._at or isinstance(self._buffer, bytes):
+                self._buffer, self._at = bytearray(self._buffer[self._at :]), 0
+            self._buffer += data
         self._body_size()
 
     def pull(self) -> Message | None:
         """Return the next whole message, None while it is incomplete. Raises as `decode` and `push`."""
-        buffer = self._buffer
-        if not buffer:
+        buffer, begin = self._buffer, self._at + LENGTH_SIZE
+        if len(buffer) < begin:
             return None
-        size = self._body_size()
-        if size is None or len(buffer) < LENGTH_SIZE + size:
+        end = begin + (self._body_size() or 0)
+        if len(buffer) < end:
             return None
-        body = bytes(buffer[LENGTH_SIZE : LENGTH_SIZE + size])
-        del buffer[: LENGTH_SIZE + size]
-        return decode(body)
+        if end == len(buffer):
+            self._buffer, self._at = b"", 0
+        else:
+            self._at = end
+        return decode(bytes(buffer[begin:end]))
 
     def feed(self, data: bytes) -> list[Message]:
         """Take bytes and return every message they complete. Raises as `push` and `pull`."""
@@ -233,23 +242,24 @@ class FrameReader:
     def wanted(self) -> int:
         """How many bytes complete the next length or message: who reads no more never reads past a message."""
         size = self._body_size()
-        return (LENGTH_SIZE if size is None else LENGTH_SIZE + size) - len(self._buffer)
+        return (LENGTH_SIZE if size is None else LENGTH_SIZE + size) - self.buffered
 
     @property
     def buffered(self) -> int:
         """Bytes taken and not yet given back as a message."""
-        return len(self._buffer)
+        return len(self._buffer) - self._at
 
     def take_rest(self) -> bytes:
         """Give back what is buffered, unread: the stream has turned from messages to raw bytes."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = bytes(self._buffer[self._at :])
+        self._buffer, self._at = b"", 0
         return rest
 
     def _body_size(self) -> int | None:
-        if len(self._buffer) < LENGTH_SIZE:
+        length = self._buffer[self._at : self._at + LENGTH_SIZE]
+        if len(length) < LENGTH_SIZE:
             return None
-        size = int.from_bytes(self._buffer[:LENGTH_SIZE], "big")
+        size = int.from_bytes(length, "big")
         if size > MAX_MESSAGE:
             raise PeerMisbehaved(
                 Reason.MESSAGE_TOO_LARGE,
