@@ -116,6 +116,7 @@ from eaa.verify.chain import TrustAnchors
 from eaa.verify.dcap import parse_attestation_key, parse_pck_chain
 from mutants.subjects import FORGES
 from support.dcap_world import NOW, SGXExtension, World, pem
+from support.odd_certificates import numbered
 from support.vectors import AVAILABLE
 from support.vectors import ROOT as VECTORS
 
@@ -236,7 +237,9 @@ def ratls_certificates() -> list[bytes]:
     ours = make(evidence=evidence, endorsements=_endorsements())
     older = make(evidence=b"quote", format=Format.GRAMINE_LEGACY)
     both = make(evidence=evidence, legacy_quote=World().quote().encode())
-    return [ours, older, both, *files("certs-ratls/*.der")]
+    # The same in every run, so that a seed finds the same again.
+    made = [numbered(raw, _key()) for raw in (ours, older, both)]
+    return [*made, *files("certs-ratls/*.der")]
 
 
 def _endorsements() -> Endorsements:

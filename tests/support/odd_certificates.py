@@ -54,6 +54,12 @@ def changed(raw: bytes, key: PrivateKey, change: Callable[[Fields], Fields]) -> 
     return element(der.SEQUENCE, tbs, outer, element(der.BIT_STRING, b"\0", _sign(key, tbs)))
 
 
+def numbered(raw: bytes, key: PrivateKey, change: Callable[[Fields], Fields] = dict) -> bytes:
+    """The certificate, changed, with a serial number that is the same in every run, and with a P-256 key all of it."""
+    serial = element(der.INTEGER, bytes(range(0x40, 0x54)))
+    return changed(raw, key, lambda fields: {**change(fields), "serial": serial})
+
+
 def _sign(key: PrivateKey, message: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(message, padding.PKCS1v15(), hashes.SHA256())
