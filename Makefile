@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint types house coverage bench mutants fuzz-smoke fuzz mutation soak platforms chaos fire docs format clean FORCE
+.PHONY: help demo test properties lint types house coverage bench mutants fuzz-smoke fuzz mutation soak platforms chaos fire docs format clean FORCE
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -13,6 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 # More for pytest: `make test ARGS="-k tdx"`.
 ARGS ?=
+# Processes that run tests: one more than there are processors, as a test often waits for a process or for a time to be up.
+WORKERS ?= $$($(RUN) -c "import os; print(1 + len(os.sched_getaffinity(0)))")
 # How many mutants, which ones, how long to fuzz which target (all where none is named), and how many connections to make.
 N ?= 10000
 SEED ?= 1
@@ -38,7 +40,10 @@ demo: $(DEMO_READY)  ## attest a workload end to end on this machine, then show 
 	@$(VENV)/bin/eaa demo
 
 test: $(DEV_READY)  ## run every test but the long ones, which `make fire` runs
-	@$(RUN) -m pytest -n auto --dist worksteal -m "not long" $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "not long" $(ARGS)
+
+properties: $(DEV_READY)  ## search for what breaks a property among examples that no run has seen
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-profile search tests/property $(ARGS)
 
 lint: $(DEV_READY)  ## ruff: rules and format
 	@$(RUN) -m ruff check
@@ -55,7 +60,7 @@ house: $(DEV_READY)  ## who may import whom, and the other rules of tests/test_h
 	@$(RUN) -m pytest -q tests/test_house.py
 
 coverage: $(DEV_READY)  ## branch coverage of the pure rooms; fails under 95 %
-	@$(RUN) -m pytest -q -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist worksteal --cov --cov-report=term-missing:skip-covered --ignore=tests/flow $(ARGS)
 	@$(RUN) tests/support/branch_coverage.py 95
 
 bench: $(DEV_READY)  ## measure verification, handshakes and relaying beside others; writes bench/results.json and the tables from it
