@@ -323,30 +323,39 @@ def test_a_quote_that_is_but_a_computation_is_made_where_it_is_wanted(failure: E
     assert workload.threads == {threading.current_thread().name}
 
 
-def test_few_quotes_are_made_in_a_turn_of_the_event_loop_and_the_others_wait_for_theirs() -> None:
+def test_few_quotes_are_made_in_a_turn_of_the_event_loop_and_the_others_in_the_turns_that_follow() -> None:
     """A flood of questions holds nobody up for longer than those take, and those who wait have their limits."""
+    most = sessions.QUOTES_IN_A_TURN
 
     async def main() -> None:
-        workload = Computing()
-        desk = sessions._Desk(workload, QuoteQueue(most=1, most_per_address=1))
+        workload, turn = Computing(), 0
+        made: list[int] = []
+        desk = sessions._Desk(workload, QuoteQueue(most=2 * most, most_per_address=2 * most))
         wanted = EvidenceWanted(claims=b"", level=BindingLevel.FRESH)
 
-        def ask() -> Any:
-            here = Origin("ipv4", "192.0.2.1")
-            return desk.answer(wanted, role=Role.WORKLOAD, credentials=workload.current, origin=lambda: here)
+        def next_turn() -> None:
+            nonlocal turn
+            turn += 1
+            asyncio.get_running_loop().call_soon(next_turn)
 
-        for _ in range(sessions.QUOTES_IN_A_TURN):
-            assert isinstance(ask(), Answer)
-        second, third = asyncio.create_task(ask()), ask()
-        workload.may_quote.clear()
+        async def ask() -> Answer | None:
+            here = Origin("ipv4", "192.0.2.1")
+            answer = desk.answer(wanted, role=Role.WORKLOAD, credentials=workload.current, origin=lambda: here)
+            answer = answer if isinstance(answer, Answer) or answer is None else await answer
+            made.append(turn)
+            return answer
+
+        next_turn()
+        asking = [asyncio.create_task(ask()) for _ in range(3 * most + 1)]
         await asyncio.sleep(0)
-        with pytest.raises(Unavailable) as caught:
-            await third
-        assert caught.value.reason is Reason.OVERLOADED
-        workload.may_quote.set()
-        assert isinstance(await second, Answer)
-        assert isinstance(ask(), Answer)
-        assert len(workload.threads) == 2
+        # Who has given up takes nobody's place.
+        asking[most + 1].cancel()
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        assert [reason_of(one) for one in outcomes if isinstance(one, Unavailable)] == [Reason.OVERLOADED]
+        assert isinstance(outcomes[-1], Unavailable)
+        assert sum(isinstance(one, Answer) for one in outcomes) == len(made) == 3 * most - 1
+        assert [made.count(number) for number in sorted(set(made))] == [most, most, most - 1]
+        assert workload.threads == {threading.current_thread().name}
 
     run(main())
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeVar, Unpack
+from typing import Any, Final, Protocol, Unpack
 
 from eaa.aio.attestation import Answer, Attestation, Hop, Judge, Quoter, new_answer, new_hop
 from eaa.aio.context import handshake_is_over
@@ -32,8 +33,6 @@ QUOTES_IN_A_TURN: Final = 4
 
 _new_binding: Final = quick(SessionBinding)
 _new_signature: Final = quick(EpochSignature)
-
-_T = TypeVar("_T")
 
 
 class Credentials(Protocol):
@@ -170,7 +169,7 @@ class _Desk:
     def __init__(self, identity: Identity, queue: QuoteQueue) -> None:
         self._identity = identity
         self._queue = queue
-        self._quotes_in_turn = 0
+        self._turns = _Turns(QUOTES_IN_A_TURN)
         self._quoting = Workers(1, "quoting")
         # While one caller waits for new credentials, the others go on with those there are.
         self._keeping = Workers(2, "credentials")
@@ -212,25 +211,30 @@ class _Desk:
 
         Of those who ask at the same time the others wait in the queue, whose limits hold.
         """
-        if self._quotes_in_turn >= QUOTES_IN_A_TURN:
+        if self._turns.are_taken:
             return None
         quote = self._identity.quote_at_hand(report_data)
         if quote is not None:
-            if not self._quotes_in_turn:
-                asyncio.get_running_loop().call_soon(self._begin_turn)
-            self._quotes_in_turn += 1
+            self._turns.take()
         return quote
 
-    def _begin_turn(self) -> None:
-        self._quotes_in_turn = 0
-
     async def _quoted(self, wanted: EvidenceWanted, origin: Callable[[], Origin]) -> Answer | None:
-        return self._shown(await self._wait_for(lambda: self._identity.quote(wanted.report_data), origin))
+        with self._queue.place(origin()):
+            quote = None
+            if self._turns.are_taken:
+                # A thread would ask for the same computation, and have to be waited for as well.
+                await self._turns.wait()
+                quote = self._identity.quote_at_hand(wanted.report_data)
+            if quote is None:
+                quote = await self._quoting.call(lambda: self._identity.quote(wanted.report_data))
+        return self._shown(quote)
 
     async def _in_new_epoch(
         self, wanted: EvidenceWanted, role: Role, credentials: Credentials, origin: Callable[[], Origin]
     ) -> Answer | None:
-        epoch = await self._wait_for(lambda: self._identity.epoch(role, credentials), origin)
+        with self._queue.place(origin()):
+            # Whoever gives up waiting leaves the queue, so that no quote is made for nobody.
+            epoch = await self._quoting.call(lambda: self._identity.epoch(role, credentials))
         return None if epoch is None else self._signed(wanted, epoch)
 
     def _signed(self, wanted: EvidenceWanted, epoch: Epoch) -> Answer:
@@ -240,10 +244,40 @@ class _Desk:
     def _shown(self, quote: bytes | None) -> Answer | None:
         return None if quote is None else new_answer(quote=quote, collateral=self._identity.collateral())
 
-    async def _wait_for(self, make: Callable[[], _T], origin: Callable[[], Origin]) -> _T:
-        with self._queue.place(origin()):
-            # Whoever gives up waiting leaves the queue, so that no quote is made for nobody.
-            return await self._quoting.call(make)
+
+class _Turns:
+    """Lets a few do something in one turn of the event loop, and the others in those that follow, as they came."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether this turn is over for who comes now."""
+        return self._taken >= self._size
+
+    def take(self) -> None:
+        """Do something in this turn."""
+        if not self._taken:
+            asyncio.get_running_loop().call_soon(self._begin)
+        self._taken += 1
+
+    async def wait(self) -> None:
+        """Wait for a turn, and take it."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _begin(self) -> None:
+        self._taken = 0
+        while self._waiting and not self.are_taken:
+            turn = self._waiting.popleft()
+            # Whoever has given up waiting takes nobody's place.
+            if not turn.done():
+                self.take()
+                turn.set_result(None)
 
 
 class Endpoint:
