@@ -92,7 +92,6 @@ def test_a_shape_learnt_of_a_padded_quote_has_no_padding() -> None:
 def test_an_enclave_is_named_by_its_report_and_its_attestation_key(quote: Quote) -> None:
     raw = shown_by(quote)
     name = name_of_enclave(raw)
-    assert name is not None
     assert name.endswith(quote.attestation_key)
     assert name_of_enclave(another_of(quote, bytes(64), bytes(64))) == name
     assert len({name_of_enclave(shown_by(other)) for other in QUOTES.values()}) == len(QUOTES)
@@ -105,4 +104,4 @@ def test_an_enclave_is_named_by_its_report_and_its_attestation_key(quote: Quote)
 def test_a_name_is_made_of_any_bytes_and_taken_for_nothing(raw: bytes) -> None:
     """It is looked up before anything was parsed."""
     name = name_of_enclave(raw)
-    assert name is None or raw.startswith(name[: len(raw) and 8])
+    assert len(name) <= len(raw)

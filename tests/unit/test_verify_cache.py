@@ -791,11 +791,35 @@ def test_a_shape_outlives_no_verdict(
     assert reason_of(agree(cache, machine.quote(nonce=7), revoked, now=NOW)) == Reason.CERTIFICATE_REVOKED
 
 
-def test_enclaves_make_room(
-    machine: Machine, collateral: Collateral, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache_room, "MAX_ENCLAVES", 0)
-    cache = VerificationCache(vendor.anchors)
+def test_enclaves_make_room(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_room, "MAX_ENCLAVES", 2)
+    cache, collateral = VerificationCache(vendor.anchors), vendor.publish(SGX, now=NOW)
+    kept = []
+    for number in range(4):
+        for nonce in range(3):
+            quote = Machine(vendor, number).quote(nonce=nonce)
+            assert isinstance(agree(cache, quote, collateral, now=NOW), VerifiedQuote)
+        kept.append(kept_shapes(cache))
+    assert kept == [1, 2, 1, 2]
+
+
+def test_an_enclave_is_noted_once(cache: VerificationCache, machine: Machine, collateral: Collateral) -> None:
+    kept = []
     for nonce in range(4):
-        assert isinstance(agree(cache, machine.quote(nonce=nonce), collateral, now=NOW), VerifiedQuote)
-    assert kept_shapes(cache) <= 1
+        cache.verify_quote(machine.quote(nonce=nonce), collateral, now=NOW)
+        kept.append(list(cache._enclaves.values()))
+    assert [len(each) for each in kept] == [0, 1, 1, 1]
+    assert kept[1][0] is kept[3][0]
+
+
+def test_a_shape_stands_for_no_chain(cache: VerificationCache, vendor: Vendor, machine: Machine) -> None:
+    """Where the chain comes with the collateral, the same bytes may be of another platform, or of none."""
+    collateral = vendor.publish(SGX, now=NOW)
+    other = Machine(vendor, 2).quote().certification_data
+    with_chain = replace(collateral, pck_certificate_chain=machine.quote().certification_data)
+    quote = Quote.parse(only_ppid(machine).encode())
+    for _ in range(3):
+        assert isinstance(agree(cache, quote, with_chain, now=NOW), VerifiedQuote)
+    assert kept_shapes(cache) == 1
+    for without in (collateral, replace(collateral, pck_certificate_chain=other)):
+        assert not isinstance(agree(cache, quote, without, now=NOW), VerifiedQuote)

@@ -78,14 +78,14 @@ def _all_places() -> dict[bytes, _Places]:
 _PLACES: Final = _all_places()
 
 
-def name_of_enclave(raw: bytes) -> bytes | None:
-    """Return what tells the quotes of one enclave on one machine from all others; None of bytes that are no quote.
+def name_of_enclave(raw: bytes) -> bytes:
+    """Return what tells the quotes of one enclave on one machine from all others; nothing of bytes that are no quote.
 
     That is everything in front of the report data, and the attestation key. Nothing of it was verified.
     """
     places = _PLACES.get(raw[_KIND]) or _PLACES.get(raw[_KIND] + raw[_DESCRIPTOR])
     if places is None:
-        return None
+        return b""
     key = places.authentication_data + sum(_SIZE_AND_SIGNATURE)
     return raw[: places.report_data] + raw[key : key + _ATTESTATION_KEY_SIZE]
 

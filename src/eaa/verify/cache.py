@@ -194,7 +194,7 @@ class _Enclave:
             assert known.quote.raw is not None
             self._shape = QuoteShape.of(known.quote, known.quote.raw)
         quote = self._shape.parse(raw)
-        # Neither of the two is among what an attestation key and a TCB are kept under.
+        # Neither of the two is among what an attestation key and a TCB are kept under; another chain is other keys.
         return None if quote is None else _Keys(quote, known.chain, known.attestation_key)
 
 
@@ -298,8 +298,7 @@ class VerificationCache:
 
     def parse(self, evidence: bytes) -> Quote:
         """Return what `Quote.parse` does, and raise the same; what is known of its enclave is not parsed again."""
-        name = name_of_enclave(evidence)
-        enclave = None if name is None else self._enclaves.get(name)
+        enclave = self._enclaves.get(name_of_enclave(evidence))
         keys = None if enclave is None else enclave.keys_of(evidence)
         if keys is None:
             return Quote.parse(evidence)
@@ -423,9 +422,9 @@ class VerificationCache:
 
     def _remember_enclave(self, keys: _Keys) -> None:
         """Note whose quote was found good; no more is done for who comes only once. Threads at worst do so twice."""
-        quote = keys.quote
-        name = None if keys.chain or quote.raw is None else name_of_enclave(quote.raw)
-        if name is None or name in self._enclaves:
+        assert keys.quote.raw is not None
+        name = name_of_enclave(keys.quote.raw)
+        if name in self._enclaves:
             return
         if len(self._enclaves) >= MAX_ENCLAVES:
             self._enclaves.clear()
