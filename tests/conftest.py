@@ -63,11 +63,12 @@ def _signals_reach_programs() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Trace nothing where tests repeat themselves, or say `no_cover`.
+    """Trace nothing where tests repeat themselves, or say `untraced`.
 
-    That marker's own plug-in stops one of the two tracers that there are in a worker of xdist, and the other goes on.
+    Not by `no_cover` of pytest-cov: that starts another tracer afterwards, and what was kept here traces no more. It cost
+    each process all that it would have traced after the first such test, which differed from run to run.
     """
-    if item.path.parent.name not in _NOT_TRACED and item.get_closest_marker("no_cover") is None:
+    if item.path.parent.name not in _NOT_TRACED and item.get_closest_marker("untraced") is None:
         return (yield)
     tracer = sys.gettrace()
     sys.settrace(None)

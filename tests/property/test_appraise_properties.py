@@ -14,7 +14,7 @@ from eaa.appraise.result import Attests, Role
 from eaa.errors import Misuse, Reason
 
 # Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 
 def refusal(act: Callable[..., object], *arguments: object) -> Reason | None:

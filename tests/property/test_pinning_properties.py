@@ -21,7 +21,7 @@ from eaa.verify.dcap import VerifiedQuote
 from support.facts import NOW, ROOT, reference_value, verified
 
 # Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 KEY: Final[PinKey] = (ROOT, Role.WORKLOAD, "app")
 VALUES: Final = ReferenceValues((reference_value(),))
