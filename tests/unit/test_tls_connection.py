@@ -769,6 +769,21 @@ def test_what_a_side_says_in_its_handshake_goes_out_in_one_piece(tcp: Wire) -> N
     assert at_server.recv(65536, socket.MSG_PEEK), "what a client says last is not held back"
 
 
+def test_the_last_words_of_who_goes_on_at_once_go_with_what_is_said_next(tcp: Wire) -> None:
+    """So the peer finds both in one look."""
+    assert tcp.sockets is not None
+    at_server = tcp.sockets[1]
+    tcp.client.handshake(goes_on=True)
+    assert tcp.server.handshake() is Want.READ
+    assert tcp.client.handshake(goes_on=True) is Want.NOTHING
+    with pytest.raises(BlockingIOError):
+        at_server.recv(1, socket.MSG_PEEK)
+    assert tcp.client.send_control(b"hello") == 5
+    assert at_server.recv(1, socket.MSG_PEEK)
+    assert tcp.server.handshake() is Want.NOTHING
+    assert tcp.server.receive_control(10) == b"hello"
+
+
 def test_tickets_go_with_the_first_bytes_that_a_server_writes(tcp: Wire) -> None:
     """Nobody waits for them: they can be redeemed nowhere."""
     assert tcp.sockets is not None

@@ -324,7 +324,8 @@ class Endpoint:
 
     async def secure(self, sock: socket.socket, hop_terms: Terms, judge: Judge | None) -> Attestation:
         """Handshake on a socket and be ready for the exchange. The socket is closed on failure."""
-        stream, credentials = await self._secure(sock)
+        # Who asks first does so in one piece with what ends the handshake: the peer finds both in one look.
+        stream, credentials = await self._secure(sock, goes_on=hop_terms.judges and not hop_terms.is_asked_first)
         return Attestation(stream, self._hop(hop_terms, judge, credentials, lambda: origin_of(sock)))
 
     async def secure_unattested(self, sock: socket.socket) -> AttestedStream:
@@ -335,18 +336,18 @@ class Endpoint:
 
     async def handshake(self, sock: socket.socket) -> AttestedStream:
         """Handshake, and leave the gate closed: for peers whose certificate is all they show. See `eaa.aio.legacy`."""
-        stream, _ = await self._secure(sock)
+        stream, _ = await self._secure(sock, goes_on=False)
         handshake_is_over()
         return stream
 
-    async def _secure(self, sock: socket.socket) -> tuple[AttestedStream, Credentials | None]:
+    async def _secure(self, sock: socket.socket, *, goes_on: bool) -> tuple[AttestedStream, Credentials | None]:
         try:
             connection, credentials = await self._connection(sock)
         except BaseException:
             sock.close()
             raise
         with self._counted(Layer.OUTER):
-            return await secure(connection, sock), credentials
+            return await secure(connection, sock, goes_on=goes_on), credentials
 
     async def secure_inside(self, outer: AttestedStream, hop_terms: Terms, judge: Judge | None) -> Attestation:
         """Handshake inside an attested stream and be ready for the exchange."""

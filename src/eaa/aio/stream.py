@@ -638,9 +638,9 @@ class AttestedStream:
 
     # For this room.
 
-    async def _handshake(self) -> None:
+    async def _handshake(self, *, goes_on: bool) -> None:
         async with deadline(HANDSHAKE_TIMEOUT, "the TLS handshake"):
-            await self._attempt(self._connection.handshake)
+            await self._attempt(lambda: self._connection.handshake(goes_on=goes_on))
 
     def _send_control_now(self, data: bytes | memoryview) -> int:
         """Send what there is room for, and return how much that was. Raises PeerMisbehaved."""
@@ -724,19 +724,25 @@ class AttestedStream:
             return outcome  # type: ignore[return-value]
 
 
-async def secure(connection: Connection, sock: socket.socket) -> AttestedStream:
-    """Run the TLS handshake on a connected, non-blocking socket. The socket is closed on failure."""
-    return await _handshaken(AttestedStream(connection, _SocketLink(sock)))
+async def secure(connection: Connection, sock: socket.socket, *, goes_on: bool = False) -> AttestedStream:
+    """Run the TLS handshake on a connected, non-blocking socket. The socket is closed on failure.
+
+    Args:
+        connection: nothing was sent on it yet.
+        sock: its socket.
+        goes_on: whether this side writes first, and at once.
+    """
+    return await _handshaken(AttestedStream(connection, _SocketLink(sock)), goes_on=goes_on)
 
 
 async def secure_inside(connection: Connection, outer: AttestedStream) -> AttestedStream:
     """Run a TLS handshake inside an attested stream: the session that ends in the workload. `outer` ends with it."""
-    return await _handshaken(AttestedStream(connection, _StreamLink(outer)))
+    return await _handshaken(AttestedStream(connection, _StreamLink(outer)), goes_on=False)
 
 
-async def _handshaken(stream: AttestedStream) -> AttestedStream:
+async def _handshaken(stream: AttestedStream, *, goes_on: bool) -> AttestedStream:
     try:
-        await stream._handshake()  # noqa: SLF001  one module
+        await stream._handshake(goes_on=goes_on)  # noqa: SLF001  one module
     except EAAError:
         # OpenSSL has put an alert out that explains the failure.
         await stream.part()

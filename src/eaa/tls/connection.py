@@ -295,8 +295,11 @@ class Connection:
 
     # TLS.
 
-    def handshake(self) -> Want:
+    def handshake(self, *, goes_on: bool = False) -> Want:
         """Go on with the handshake; Want.NOTHING once it is done.
+
+        Args:
+            goes_on: whether this side writes as soon as it is done: what ends the handshake then goes out with that.
 
         Raises:
             PeerMisbehaved: TLS_HANDSHAKE, PEER_CLOSED; PEER_IS_LEGACY where the peer knows no ALPN.
@@ -316,7 +319,7 @@ class Connection:
                 self._established = True
         finally:
             _JUDGING.reset(judging)
-            if not self._may_wait_for_more():
+            if not (self._established and goes_on) and not self._may_wait_for_more():
                 self._send_off()
         return outcome
 
