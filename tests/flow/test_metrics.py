@@ -46,6 +46,8 @@ def watched(site: Site) -> Iterator[Node]:
     with node(site) as both:
         assert site.shelter(both.at).code == 0
         assert site.shelter(both.at, "--workload", "gone").reason == Reason.WORKLOAD_UNAVAILABLE
+        # The client knows of its end first.
+        eventually(lambda: Scrape.of(both.of_relay).value("eaa_sessions_total") >= 1, what="the end of a session")
         yield both
 
 
@@ -67,7 +69,15 @@ def several(site: Site) -> Iterator[Scrape]:
     """What a relay of two processes says."""
     with site.relay("tcp://127.0.0.1:1", "--workers", "2", "--warm-channels", "0", *DOOR) as relay:
         _, at = metrics_address(relay)
-        yield Scrape.of(at)
+        found: list[Scrape] = []
+
+        def both_answer() -> bool:
+            found.append(Scrape.of(at))
+            infos = found[-1].samples.get("eaa_build_info", {})
+            return found[-1].value("eaa_workers_ready") == len({dict(labels).get("worker") for labels in infos}) == 2
+
+        eventually(both_answer, what="an answer of both")
+        yield found[-1]
 
 
 def test_several_processes_speak_as_one(several: Scrape) -> None:
@@ -86,7 +96,6 @@ def test_the_manual_lists_what_is_there_and_rules_ask_for_nothing_else(watched: 
 
 
 def test_what_has_happened_shows_at_both_ends(watched: Node) -> None:
-    eventually(lambda: Scrape.of(watched.of_relay).value("eaa_sessions_total") >= 1, what="the end of a session")
     relay, workload = Scrape.of(watched.of_relay), Scrape.of(watched.of_workload)
     for said, judged in ((relay, "workload"), (workload, "relay")):
         assert said.value("eaa_verdicts_total", role=judged, reason=ACCEPTED) >= 1

@@ -256,7 +256,7 @@ def test_a_key_of_many_parts_is_refused_before_it_takes_memory(line: str) -> Non
     with pytest.raises(Misuse) as caught:
         PolicyFile.parse(line)
     assert caught.value.reason is Reason.POLICY_INVALID
-    assert time.process_time() - before < 1
+    assert time.process_time() - before < 5
 
 
 def test_an_empty_list_of_allowed_advisories_allows_none() -> None:
