@@ -33,6 +33,7 @@ from eaa.https import (
     server_context,
     uvicorn_context_factory,
 )
+from eaa.https.handshake import AttestedObject
 from eaa.https.trust import MAX_TRUSTED
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
 from support.https_memory import Judge, Keys, Wire, attested, load, stranger
@@ -189,7 +190,17 @@ def test_contexts_on_which_handshakes_begin_trust_nobody() -> None:
         assert Wire(attested(Keys.create(), server_side=False), server).handshake().connected
     assert server.cert_store_stats()["x509"] == 0
     assert server._generation.greeting.cert_store_stats()["x509"] == 0
+    assert server._generation.quiet is not None
+    assert server._generation.quiet.cert_store_stats()["x509"] == 0
     assert server._generation._trusting.cert_store_stats()["x509"] == 3
+
+
+def test_who_is_not_listened_to_is_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server has no callback while it writes. Had it none when the certificate comes, it would trust nobody."""
+    monkeypatch.setattr(AttestedObject, "_has_written", False)
+    wire = Wire(attested(Keys.create(), server_side=False), attested(Keys.create(), server_side=True)).handshake()
+    assert isinstance(wire.outcome["server"], ssl.SSLError)
+    assert wire.server.peer is None  # type: ignore[attr-defined]
 
 
 def test_no_session_is_ever_resumed() -> None:

@@ -161,7 +161,12 @@ class AttestedContext(ssl.SSLContext):
         self._keep_watching()
         generation = self._generation
         owner._handshake = Handshake(  # noqa: SLF001  one room
-            tells_peer=self._server_side, judge=self._judge, trust=generation.trust, note=self._note, idle=self
+            tells_peer=self._server_side,
+            judge=self._judge,
+            trust=generation.trust,
+            note=self._note,
+            idle=self,
+            quiet=generation.quiet,
         )
         ssl_object.context = generation.greeting
         return ssl_object

@@ -2,7 +2,8 @@
 
 OpenSSL hands every handshake message to a callback before it looks at it. Ours waits for the peer's Certificate:
 
-1. Until then the connection stands on a context whose trust store is empty. OpenSSL refuses whatever comes.
+1. Until then the connection stands on a context whose trust store is empty. OpenSSL refuses whatever comes. Only
+   while a server writes its own messages, before which no Certificate can come, is there no callback.
 2. The callback takes the leaf out of the message and has it judged. Where that raises, nothing changes, see 1.
 3. An accepted leaf is put into the trust store of another context, and the connection moves there. OpenSSL then finds
    it trusted, and goes on to CertificateVerify: the peer has to prove that it holds the key.
@@ -35,7 +36,10 @@ _HEADER: Final = 4
 class Handshake:
     """What is known of one connection's peer, and what is to become of the connection."""
 
-    __slots__ = ("_idle", "_judge", "_note", "_trust", "certificate", "concluded", "peer", "refusal", "tells_peer")
+    __slots__ = (
+        *("_idle", "_judge", "_note", "_trust"),
+        *("certificate", "concluded", "peer", "quiet", "refusal", "tells_peer"),
+    )
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Handshake:
         trust: Callable[[bytes], ssl.SSLContext],
         note: Callable[[EAAError], None],
         idle: ssl.SSLContext,
+        quiet: ssl.SSLContext | None = None,
     ) -> None:
         """Begin.
 
@@ -55,6 +60,8 @@ class Handshake:
             trust: returns a context that trusts this leaf.
             note: is told of a refusal, once.
             idle: the context of a connection whose handshake is over.
+            quiet: a context without the callback, for as long as this side has not written; None where that may be
+                when the peer's certificate comes.
         """
         self.tells_peer = tells_peer
         self.concluded = False
@@ -65,6 +72,7 @@ class Handshake:
         self._trust = trust
         self._note = note
         self._idle = idle
+        self.quiet = quiet
 
     def on_certificate(self, ssl_object: Any, version: int, message: bytes) -> None:
         """Judge the peer's Certificate message, and let OpenSSL trust what was accepted. Raises EAAError."""
@@ -151,31 +159,26 @@ def leaf_of(message: bytes) -> bytes | None:
         MalformedInput: CERTIFICATE_MALFORMED.
         VerificationError: CERTIFICATE_CHAIN where there is more than one.
     """
-    context_size = message[_HEADER] if len(message) > _HEADER else 0
-    entries, rest = _vector(message[_HEADER + 1 + context_size :], size_bytes=3)
-    if rest or int.from_bytes(message[1:_HEADER]) != len(message) - _HEADER:
+    # Each of these stands behind its length: the message, a context, the entries, a certificate, its extensions.
+    size = len(message)
+    at = _HEADER + 1 + message[_HEADER] if size > _HEADER else size
+    first = at + 3
+    if int.from_bytes(message[1:_HEADER]) != size - _HEADER or int.from_bytes(message[at:first]) != size - first:
         raise _malformed()
-    if not entries:
+    if first == size:
         return None
-    certificate, rest = _vector(entries, size_bytes=3)
-    _extensions, rest = _vector(rest, size_bytes=2)
-    if rest:
+    begin = first + 3
+    end = begin + int.from_bytes(message[first:begin])
+    second = end + 2 + int.from_bytes(message[end : end + 2])
+    if second < size:
         raise VerificationError(
             Reason.CERTIFICATE_CHAIN,
             "the peer sends more than one certificate, one that is self-signed is expected",
             hint="an ordinary web server or a proxy that ends TLS looks like this",
         )
-    if not 0 < len(certificate) <= MAX_CERTIFICATE_SIZE:
+    if second > size or not 0 < end - begin <= MAX_CERTIFICATE_SIZE:
         raise _malformed()
-    return certificate
-
-
-def _vector(data: bytes, *, size_bytes: int) -> tuple[bytes, bytes]:
-    """Split off a field that begins with its length."""
-    end = size_bytes + int.from_bytes(data[:size_bytes])
-    if len(data) < max(size_bytes, end):
-        raise _malformed()
-    return data[size_bytes:end], data[end:]
+    return message[begin:end]
 
 
 def _forbidden(_connection: object, _value: object) -> None:
@@ -234,17 +237,31 @@ class AttestedObject(_Attested, ssl.SSLObject):
         if self._parting is not None:
             raise self._parting
         try:
-            self._shake_hands(super().do_handshake)
+            self._shake_hands(self._step)
         except AttestationFailed as failure:
-            if self._handshake is None or not self._handshake.tells_peer or not self._has_last_words:
+            if self._handshake is None or not self._handshake.tells_peer or not self._has_written:
                 raise
             # Event loops drop the alert that OpenSSL has written when a handshake fails, and the client would never
             # know why. They send it where a connection wants to read on; what comes then ends the handshake.
             self._parting = failure
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "a refused peer is being told") from None
 
+    def _step(self) -> None:
+        handshake = self._handshake
+        if handshake is None or handshake.quiet is None:
+            super().do_handshake()
+            return
+        listening = self._sslobj.context
+        self._sslobj.context = handshake.quiet
+        try:
+            super().do_handshake()
+        finally:
+            self._sslobj.context = listening
+            if self._has_written:
+                handshake.quiet = None
+
     @property
-    def _has_last_words(self) -> bool:
+    def _has_written(self) -> bool:
         return self._outgoing is not None and self._outgoing.pending > 0
 
     context = property(lambda self: self._sslobj.context, _forbidden)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _ssl
 import contextlib
-import hashlib
 import os
 import secrets
 import ssl
@@ -75,6 +74,8 @@ class Generation:
         self.credentials = credentials
         self.greeting = self._context(shows=True)
         """The context on which every handshake begins: it trusts nobody, and has the callback."""
+        self.quiet = self._context(shows=True) if server_side and judges else None
+        """The same without the callback, for a server's own messages: there are twenty of them and their parts."""
         self.speak(alpn)
         if judges:
             # The same property of ssl.SSLContext turns every argument into an enumeration first: 15 us a handshake.
@@ -83,18 +84,17 @@ class Generation:
 
     def speak(self, alpn: list[str]) -> None:
         """Offer or take these ALPN names, the first ones first."""
-        if alpn:
-            self.greeting.set_alpn_protocols(alpn)
+        for context in filter(None, (self.greeting, self.quiet) if alpn else ()):
+            context.set_alpn_protocols(alpn)
 
     def trust(self, certificate: bytes) -> ssl.SSLContext:
         """Return a context that trusts this leaf, DER, and perhaps others that were accepted."""
-        digest = hashlib.sha256(certificate).digest()
         with self._guard:
-            if digest not in self._trusted:
+            if certificate not in self._trusted:
                 if len(self._trusted) >= MAX_TRUSTED:
                     self._trusting, self._trusted = self._context(shows=self._trusting_shows), set()
                 self._trusting.load_verify_locations(cadata=certificate)
-                self._trusted.add(digest)
+                self._trusted.add(certificate)
             return self._trusting
 
     def _context(self, *, shows: bool) -> ssl.SSLContext:
