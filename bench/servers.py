@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from eaa.aio.address import TCPAddress
 from eaa.aio.legacy import secure_by_certificate
-from eaa.aio.net import BACKLOG, Service
+from eaa.aio.net import BACKLOG, Service, accept
 from eaa.aio.server import start_attested_server
 from eaa.aio.sessions import Endpoint, judge_now_by
 from eaa.aio.stream import AttestedStream
@@ -175,8 +175,7 @@ async def serve_engine(world: World, listening: Callable[[int], None]) -> None:
         while True:
             for number, _ in ready.poll():
                 if number == listener.fileno():
-                    sock, _address = listener.accept()
-                    sock.settimeout(0)
+                    sock, _address = accept(listener)
                     served[sock.fileno()] = (
                         sock,
                         Connection(context, server_side=True, alpn=(), now=datetime.now(UTC), sock=sock),

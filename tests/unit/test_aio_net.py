@@ -604,14 +604,14 @@ def test_a_system_with_nothing_left_to_accept_with_is_waited_for(
     failures = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
 
     async def main() -> None:
-        accept = net._accepted
+        accept = net.accept
 
         def accepted(sock: socket.socket) -> Any:
             if failures:
                 raise failures.pop()
             return accept(sock)
 
-        monkeypatch.setattr(net, "_accepted", accepted)
+        monkeypatch.setattr(net, "accept", accepted)
         async with Serving(echo) as serving:
             assert await is_echoed(serving)
 
@@ -630,14 +630,14 @@ def test_who_waits_while_nothing_can_be_accepted_is_told_so_with_a_spare_descrip
     before = COUNTERS.refused[Limit.DESCRIPTORS]
 
     async def main() -> None:
-        accept = net._accepted
+        accept = net.accept
 
         def accepted(sock: socket.socket) -> Any:
             if exhausted:
                 raise OSError(errno.EMFILE, "Too many open files")
             return accept(sock)
 
-        monkeypatch.setattr(net, "_accepted", accepted)
+        monkeypatch.setattr(net, "accept", accepted)
         async with Serving(echo, farewell=b"no") as serving:
             for _ in range(3):
                 with contextlib.closing(await serving.visit()) as refused:
@@ -771,7 +771,7 @@ def test_a_service_that_has_gone_deaf_ends(monkeypatch: pytest.MonkeyPatch, tmp_
         def accepted(_: socket.socket) -> Any:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(net, "_accepted", accepted)
+        monkeypatch.setattr(net, "accept", accepted)
         service = Service()
         service.listen(UnixAddress(path), echo)
         with socket.socket(socket.AF_UNIX) as client, pytest.raises(ZeroDivisionError):

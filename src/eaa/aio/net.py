@@ -457,7 +457,7 @@ class Service:
     def _accept_one(self, listener: _Listener) -> bool:
         """Serve or refuse the next one who waits; return whether there was any. Raises OSError."""
         try:
-            sock, peer = _accepted(listener.sock)
+            sock, peer = accept(listener.sock)
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionAbortedError:
@@ -630,9 +630,16 @@ class _Refusals:
             )
 
 
-def _accepted(listening: socket.socket) -> tuple[socket.socket, Any]:
-    """Return the next connection, and who it is of. Raises OSError, BlockingIOError where nobody waits."""
-    sock, peer = listening.accept()
+def accept(listening: socket.socket) -> tuple[socket.socket, Any]:
+    """Return the next connection, non-blocking, and who it is of. Raises OSError, BlockingIOError where nobody waits.
+
+    Args:
+        listening: of TCP, or a unix socket of the same type.
+    """
+    # `socket.accept` turns numbers into enumerations, and these into numbers again, which takes longer than to accept.
+    listener: Any = listening
+    number, peer = listener._accept()  # noqa: SLF001  what the public method calls
+    sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=number)
     sock.setblocking(False)  # noqa: FBT003  the standard library's signature
     return sock, peer
 

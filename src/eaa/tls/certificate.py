@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -73,6 +74,12 @@ _VERSION_3, _MISNUMBERED_VERSION_3 = 2, 3
 _EXPLICIT_VERSION, _ISSUER_ID, _SUBJECT_ID, _EXPLICIT_EXTENSIONS = 0xA0, 0x81, 0x82, 0xA3
 _MANDATORY_FIELDS: Final = 7
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
+# To some versions of Python, as to ISO 8601, there is an hour 24.
+_TIMES: Final = {
+    _UTC_TIME: re.compile(rb"[0-9]{6}(?!24)[0-9]{6}Z"),
+    _GENERALIZED_TIME: re.compile(rb"[0-9]{8}(?!24)[0-9]{6}Z"),
+}
+"""How dates are written, by tag."""
 _ORGANIZATION: Final = "Inclavare Containers"
 _V1_UNIT: Final = "Enclave Attestation Architecture"
 _V1_COMMON_NAME: Final = "Enclave TLS"
@@ -501,14 +508,12 @@ def _validity(element: der.Element) -> tuple[datetime, datetime]:
 
 def parse_time(tag: int, content: bytes) -> datetime:
     """Read a UTCTime or GeneralizedTime in the one form that RFC 5280 allows. Raises MalformedInput."""
-    text = content.decode("ascii", errors="replace")
-    if tag == _UTC_TIME and len(text) == 13:
-        text = ("19" if text >= "50" else "20") + text
-    elif tag != _GENERALIZED_TIME:
-        text = ""
-    # To some versions of Python, as to ISO 8601, there is an hour 24.
-    if len(text) != 15 or not text.isascii() or not text[:14].isdigit() or text[14] != "Z" or text[8:10] == "24":
+    written = _TIMES.get(tag)
+    if written is None or not written.fullmatch(content):
         raise _malformed("a date of the certificate is not written as RFC 5280 has it")
+    text = content.decode("ascii")
+    if tag == _UTC_TIME:
+        text = ("19" if text >= "50" else "20") + text
     try:
         # strptime takes ten times as long, and there are two dates in every handshake.
         return datetime.fromisoformat(f"{text[:8]}T{text[8:]}")

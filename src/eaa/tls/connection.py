@@ -100,8 +100,10 @@ class _Cork:
         """Send what was held back."""
         if self._sock is not None and self.is_in:
             self.is_in = False
-            with contextlib.suppress(OSError):
+            try:
                 self._sock.setsockopt(_IPPROTO_TCP, _TCP_CORK, 0)
+            except OSError:
+                self._sock = None
 
 
 class _Leaf:
@@ -276,8 +278,8 @@ class Connection:
         self._alpn = alpn
         context.set_time(now)
         self._own_spki = context.own_spki
-        socket: Any = sock
-        self._ssl = SSL.Connection(context, socket)
+        descriptor: Any = None if sock is None else sock.fileno()
+        self._ssl = SSL.Connection(context, descriptor)
         self._calls = calls_on(self._ssl)
         self._leaf = _Leaf(now=now, tells_protocol=self._ssl.get_alpn_proto_negotiated if alpn else None)
         self._cork = None if sock is None else _Cork(sock)
@@ -313,7 +315,8 @@ class Connection:
             self._cork.put_in()
         judging = _JUDGING.set(self._leaf)
         try:
-            outcome = self._attempt(self._calls.shake_hands)
+            # One that wants to read has found nothing there: only reads stop short, see `may_have_stopped_short`.
+            outcome = self._attempt_once(self._calls.shake_hands, (), None)
             if outcome is Want.NOTHING:
                 self._conclude_handshake()
                 self._established = True
