@@ -211,8 +211,8 @@ def _times_after_a_start(world: World, clients: Clients, rounds: int) -> dict[st
             Kind(name="https new", server=https, connect=clients.new),
             Kind(name="judged", server=under_asyncio, connect=by_certificate(world)),
             Kind(name="unjudged", server=unjudged, connect=by_certificate(world)),
-            *(start(_exchange(name, world, QuotesHere(world.attester))) for name in _EXCHANGES),
-            *(start(_exchange(name, world, QuotesOfDevice(world.attester))) for name in _EXCHANGES_OF_DEVICE),
+            *(start(_exchange(name, world, QuotesHere(world))) for name in _EXCHANGES),
+            *(start(_exchange(name, world, QuotesOfDevice(world))) for name in _EXCHANGES_OF_DEVICE),
         )
         return _times_of(kinds, rounds)
 

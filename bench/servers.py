@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
+import functools
 import hashlib
 import logging
 import multiprocessing
@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection as PipeEnd
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -62,6 +63,8 @@ HOW_TO_GET_NGINX: Final = (
 _MOST: Final = 16 * 1024
 """Bytes of a quote; simulated ones have a third of that."""
 _NOBODY: Final = "nobody"
+_STARTING: Final = multiprocessing.get_context("spawn")
+"""How processes are started: as programs, with a memory of their own and not a copy of the benchmark's."""
 _PROCESS_CLOCK: Final = 2
 """Which of a process's clocks: CPU time in user and system mode (CPUCLOCK_SCHED)."""
 
@@ -82,12 +85,16 @@ class Source:
 class World:
     """One simulated machine, where both ends run, and who believes it."""
 
-    def __init__(self) -> None:
-        """Make the machine."""
-        self.now = datetime.now(UTC).replace(microsecond=0)
-        self._platform = Platform.create(now=self.now)
+    def __init__(self, kept: Mapping[str, bytes] | None = None, *, now: datetime | None = None) -> None:
+        """Make the machine, or the same one in another process."""
+        self.now = now or datetime.now(UTC).replace(microsecond=0)
+        self._platform = Platform.create(now=self.now) if kept is None else Platform.from_files(kept)
         self.attester = SimulatedAttester(self._platform.launch(*sample_image("sample", now=self.now)))
         self._collateral = self._platform.collateral(now=self.now)
+
+    def __reduce__(self) -> tuple[Callable[[], World], tuple[()]]:
+        """Tell a process that is started how to have the same machine."""
+        return functools.partial(World, self._platform.to_files(), now=self.now), ()
 
     def identity(self) -> Identity:
         """Another key, with evidence and a certificate."""
@@ -240,85 +247,95 @@ class Quotes(Attester, Protocol):
         """Quote no more."""
 
 
-class QuotesHere:
-    """The software TEE of our programs, which makes its quotes in the process of the server."""
+class _Quotes:
+    """What both have in common."""
 
-    def __init__(self, attester: SimulatedAttester) -> None:
-        self.name, self.tee, self.is_immediate = attester.name, attester.tee, attester.is_immediate
-        self._attester = attester
-        self._spent = multiprocessing.RawValue("d", 0.0)
+    name = SimulatedAttester.name
+    tee = SimulatedAttester.tee
+    is_immediate = SimulatedAttester.is_immediate
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._spent = _STARTING.RawValue("d", 0.0)
 
     def quote(self, report_data: bytes) -> bytes:
         """Return a quote."""
         begin = time.thread_time_ns()
-        quote = self._attester.quote(report_data)
+        quote = self._quote(report_data)
         # An identity asks for one quote at a time.
         self._spent.value += (time.thread_time_ns() - begin) / 1000
         return quote
 
+    def _quote(self, report_data: bytes) -> bytes:
+        raise NotImplementedError
+
     def spent_us(self) -> float:
-        """Return how much CPU time went into quotes so far, µs."""
+        """Return how much CPU time of those who asked went into quotes so far, µs."""
         return float(self._spent.value)
+
+
+class QuotesHere(_Quotes):
+    """The software TEE of our programs, which makes its quotes in the process of the server."""
+
+    def _quote(self, report_data: bytes) -> bytes:
+        return self._world.attester.quote(report_data)
 
     def close(self) -> None:
         """Do nothing."""
 
 
-class QuotesOfDevice:
+class QuotesOfDevice(_Quotes):
     """An attester whose quotes are made in a process of its own, as those of a real platform are made by a device.
 
     What asking for them takes in the process of the server is told apart: it is a part of the quote.
     """
 
-    def __init__(self, attester: SimulatedAttester) -> None:
-        self.name, self.tee = attester.name, attester.tee
-        self._spent = multiprocessing.RawValue("d", 0.0)
+    is_immediate = False
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
         self._asking, answering = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        context = multiprocessing.get_context("fork")
-        self._process = context.Process(target=self._quote_for, args=(answering, attester), daemon=True)
-        self._process.start()
+        self._device = _STARTING.Process(target=_quote_for, args=(answering, world), daemon=True)
+        self._device.start()
         answering.close()
 
-    def quote(self, report_data: bytes) -> bytes:
-        """Return a quote."""
-        begin = time.thread_time_ns()
-        self._asking.send(report_data)
-        quote = self._asking.recv(_MOST)
-        # An identity asks for one quote at a time, and in one thread.
-        self._spent.value += (time.thread_time_ns() - begin) / 1000
-        return quote
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the device to whoever has started it."""
+        return {name: value for name, value in vars(self).items() if name != "_device"}
 
-    def spent_us(self) -> float:
-        """Return how much CPU time of those who asked went into asking and waiting so far, µs."""
-        return float(self._spent.value)
+    def _quote(self, report_data: bytes) -> bytes:
+        self._asking.send(report_data)
+        return self._asking.recv(_MOST)
 
     def close(self) -> None:
         """End the process."""
-        self._process.terminate()
-        self._process.join()
+        self._device.terminate()
+        self._device.join()
         self._asking.close()
 
-    def _quote_for(self, asked: socket.socket, attester: SimulatedAttester) -> None:
-        self._asking.close()
-        while report_data := asked.recv(REPORT_DATA_SIZE):
-            asked.send(attester.quote(report_data))
+
+def _quote_for(asked: socket.socket, world: World) -> None:
+    while report_data := asked.recv(REPORT_DATA_SIZE):
+        asked.send(world.attester.quote(report_data))
+
+
+async def _serve_exchange(
+    world: World, listening: Callable[[int], None], *, level: BindingLevel, attester: Attester, judges: bool
+) -> None:
+    server = await start_attested_server(
+        greet,
+        TCPAddress(HOST, 0),
+        identity=Identity(attester),
+        verifier=warm(world) if judges else None,
+        level=level,
+    )
+    listening(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
 
 
 def serve_exchange(level: BindingLevel, attester: Attester, *, judges: bool = True) -> Main:
     """Return a server that shows evidence after the handshake, and asks its clients for theirs at this level."""
-
-    async def serve(world: World, listening: Callable[[int], None]) -> None:
-        server = await start_attested_server(
-            greet,
-            TCPAddress(HOST, 0),
-            identity=Identity(attester),
-            verifier=warm(world) if judges else None,
-            level=level,
-        )
-        listening(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    return serve
+    return functools.partial(_serve_exchange, level=level, attester=attester, judges=judges)
 
 
 async def serve_unjudged(world: World, listening: Callable[[int], None]) -> None:
@@ -358,21 +375,11 @@ def warm(world: World) -> Verifier:
 
 @contextlib.contextmanager
 def ours(main: Main, world: World) -> Iterator[Server]:
-    """Run one of the above in a process of its own."""
-    context = multiprocessing.get_context("fork")
-    receiving, sending = context.Pipe(duplex=False)
-
-    def run() -> None:
-        _move_to_core_of_servers(0)
-        logging.disable()
-        # What the benchmark has made is none of the server's.
-        gc.collect()
-        gc.freeze()
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(main(world, sending.send))
-
-    process = context.Process(target=run, daemon=True)
+    """Run one of the above as a program of its own, as it is in production, and as the C server is."""
+    receiving, sending = _STARTING.Pipe(duplex=False)
+    process = _STARTING.Process(target=_run, args=(main, world, sending), daemon=True)
     process.start()
+    sending.close()
     try:
         if not receiving.poll(PATIENCE):
             sys.exit("bench: a server of ours does not start")
@@ -381,6 +388,14 @@ def ours(main: Main, world: World) -> Iterator[Server]:
     finally:
         process.terminate()
         process.join()
+        receiving.close()
+
+
+def _run(main: Main, world: World, telling: PipeEnd) -> None:
+    _move_to_core_of_servers(0)
+    logging.disable()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(main(world, telling.send))
 
 
 # --- a C server
