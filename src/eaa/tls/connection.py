@@ -58,6 +58,8 @@ _DATES: Final = (
     SSL.X509VerificationCodes.ERR_ERROR_IN_CERT_NOT_AFTER_FIELD,
 )
 """What OpenSSL finds wrong with a certificate's dates."""
+_FOR_US: Final = frozenset({_OK, _SELF_SIGNED_LEAF, *_DATES})
+"""What we judge, of what OpenSSL asks."""
 _OF_DATES: Final = (Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NOT_YET_VALID)
 """What we do."""
 
@@ -127,7 +129,7 @@ class _Leaf:
         The error to which it is told no decides the alert, and to a no at the end it sends `internal_error`. So the
         certificate is read at the first question; but a wrong date has an alert of its own, at the second.
         """
-        if depth != 0 or error not in (_OK, _SELF_SIGNED_LEAF, *_DATES):
+        if depth != 0 or error not in _FOR_US:
             self.refusal = VerificationError(
                 Reason.CERTIFICATE_CHAIN,
                 f"the peer's certificate is not one self-signed certificate: {_verify_error(error)} at depth {depth}",
@@ -311,8 +313,9 @@ class Connection:
         """
         if self._established:
             return Want.NOTHING
-        if self._cork is not None:
-            self._cork.put_in()
+        cork = self._cork
+        if cork is not None:
+            cork.put_in()
         judging = _JUDGING.set(self._leaf)
         try:
             # One that wants to read has found nothing there: only reads stop short, see `may_have_stopped_short`.
@@ -322,8 +325,8 @@ class Connection:
                 self._established = True
         finally:
             _JUDGING.reset(judging)
-            if not (self._established and goes_on) and not self._may_wait_for_more():
-                self._send_off()
+            if cork is not None and not (self._established and (goes_on or self._may_wait_for_more())):
+                cork.pull()
         return outcome
 
     def feed(self, data: bytes) -> None:
@@ -519,11 +522,11 @@ class Connection:
         return Want.WRITE if outcome is Want.WRITE else Want.NOTHING
 
     def _may_wait_for_more(self) -> bool:
-        """Whether what was written of the handshake may go out with what is written next: the tickets of TLS 1.3.
+        """Whether what ended the handshake may go out with what is written next: the tickets of TLS 1.3.
 
         Whatever else ends a handshake the peer waits for.
         """
-        return self._established and self._server_side and (bool(self._alpn) or self._calls.is_tls_1_3())
+        return self._server_side and (bool(self._alpn) or self._calls.is_tls_1_3())
 
     def _send_off(self) -> None:
         if self._cork is not None:

@@ -8,7 +8,8 @@ values:
 2. Both dates, in the form that RFC 5280 has.
 3. The point of a P-256 key, uncompressed, which has to be on the curve.
 4. The key identifiers, 20 bytes each.
-5. The content of the evidence extension, which is nothing but bytes to other libraries.
+5. The content of the evidence extension, which is nothing but bytes to other libraries. Where it is encoded as ours is,
+   quote and claims are the values, and the encoding is the same in all.
 6. The signature, which nobody looks at.
 
 A value that is not like this, and any other byte, has the certificate read the long way, which knows what to say of it.
@@ -22,7 +23,8 @@ from typing import Final
 
 from eaa import der
 from eaa.errors import MalformedInput
-from eaa.evidence.tagged import TaggedEvidence
+from eaa.evidence.cbor import head_of_byte_string
+from eaa.evidence.tagged import QUOTE_TAG, TaggedEvidence
 from eaa.records import quick
 from eaa.tls.certificate import EVIDENCE_OID, Format, RATLSCertificate, parse_time
 
@@ -43,6 +45,7 @@ _KEY_IDENTIFIERS: Final = {"2.5.29.14": bytes.fromhex("0414"), "2.5.29.35": byte
 _KEY_IDENTIFIER_SIZE: Final = 20
 
 _new_certificate: Final = quick(RATLSCertificate)
+_new_evidence: Final = quick(TaggedEvidence)
 
 Value = tuple[int, int]
 """Where a value begins and ends."""
@@ -56,7 +59,9 @@ class Shape:
     """Common bytes and values by turns."""
     common: tuple[bytes, ...]
     evidence: int
-    """Which of all parts the evidence is."""
+    """Which of all parts the evidence is, or the quote in it."""
+    claims: int | None
+    """Which of them the claims are; None where the evidence is one part."""
     date_tags: tuple[int, int]
     example: RATLSCertificate
     """The one that was read the long way."""
@@ -80,15 +85,17 @@ class Shape:
             return None
         _, serial, _, _, validity, _, key, wrapped = fields
         dates = der.spans(raw, validity[2], validity[3], what=_WHAT)
-        of_extensions, evidence = _values_of_extensions(raw, wrapped)
+        of_extensions, evidence = _values_of_extensions(raw, wrapped, certificate.tagged)
         point = (key[3] - _POINT_SIZE, key[3])
         # The first byte of a BIT STRING tells how many bits of the last one are none.
         values = [serial[2:], *(date[2:] for date in dates), point, *of_extensions, (signature[2] + 1, signature[3])]
         layout, common = _cut(raw, values)
+        which = [2 * values.index(value) + 1 for value in evidence]
         return cls(
             layout,
             common,
-            evidence=2 * values.index(evidence) + 1,
+            evidence=which[0],
+            claims=which[1] if len(which) > 1 else None,
             date_tags=(dates[0][0], dates[1][0]),
             example=certificate,
         )
@@ -111,7 +118,9 @@ class Shape:
                 not_before=parse_time(self.date_tags[0], begin),
                 not_after=parse_time(self.date_tags[1], end),
                 spki_der=_P256_HEAD + point,
-                tagged=TaggedEvidence.parse_certificate_extension(parts[self.evidence]),
+                tagged=TaggedEvidence.parse_certificate_extension(parts[self.evidence])
+                if self.claims is None
+                else _new_evidence(tag=QUOTE_TAG, evidence=parts[self.evidence], claims=parts[self.claims]),
                 extension_oids=known.extension_oids,
                 unknown_critical=known.unknown_critical,
             )
@@ -119,21 +128,33 @@ class Shape:
             return None
 
 
-def _values_of_extensions(raw: bytes, wrapped: der.Span) -> tuple[list[Value], Value]:
-    """Return where the values of extensions are, and which of them is the evidence."""
+def _values_of_extensions(
+    raw: bytes, wrapped: der.Span, tagged: TaggedEvidence | None
+) -> tuple[list[Value], list[Value]]:
+    """Return where the values of extensions are, and which of them are the evidence."""
     values: list[Value] = []
-    evidence: Value = (0, 0)
+    evidence: list[Value] = []
     (_, _, begin, end), *_ = der.spans(raw, wrapped[2], wrapped[3], what=_WHAT)
     for _, _, first, last in der.spans(raw, begin, end, what=_WHAT):
         identifier, *_, content = der.spans(raw, first, last, what=_WHAT)
         oid, (at, after) = der.parse_oid(raw[identifier[2] : identifier[3]]), content[2:]
         before = _KEY_IDENTIFIERS.get(oid, b"")
         if oid == EVIDENCE_OID:
-            evidence = (at, after)
-            values.append(evidence)
+            evidence = _values_of_evidence(raw, (at, after), tagged)
+            values += evidence
         elif before and raw.startswith(before, at) and after - at == len(before) + _KEY_IDENTIFIER_SIZE:
             values.append((at + len(before), after))
     return values, evidence
+
+
+def _values_of_evidence(raw: bytes, whole: Value, tagged: TaggedEvidence | None) -> list[Value]:
+    """Return where quote and claims are; the whole where they are not encoded as ours are, or are padded."""
+    begin, end = whole
+    if tagged is None or tagged.tag != QUOTE_TAG or tagged.encode() != raw[begin:end]:
+        return [whole]
+    claims = end - len(tagged.claims)
+    quote = claims - len(head_of_byte_string(len(tagged.claims)))
+    return [(quote - len(tagged.evidence), quote), (claims, end)]
 
 
 def _cut(raw: bytes, values: list[Value]) -> tuple[struct.Struct, tuple[bytes, ...]]:
