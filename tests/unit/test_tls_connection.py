@@ -762,9 +762,12 @@ def test_what_a_side_says_in_its_handshake_goes_out_in_one_piece(tcp: Wire) -> N
     assert tcp.sockets is not None
     at_client, at_server = tcp.sockets
     tcp.client.handshake()
+    tcp.carry()
     assert tcp.server.handshake() is Want.READ
+    tcp.carry()
     flight = at_client.recv(65536, socket.MSG_PEEK)
     assert tcp.client.handshake() is Want.NOTHING, "all of it was there"
+    tcp.carry()
     assert len(flight) > 512
     assert at_server.recv(65536, socket.MSG_PEEK), "what a client says last is not held back"
 
@@ -774,11 +777,15 @@ def test_the_last_words_of_who_goes_on_at_once_go_with_what_is_said_next(tcp: Wi
     assert tcp.sockets is not None
     at_server = tcp.sockets[1]
     tcp.client.handshake(goes_on=True)
+    tcp.carry()
     assert tcp.server.handshake() is Want.READ
+    tcp.carry()
     assert tcp.client.handshake(goes_on=True) is Want.NOTHING
+    tcp.carry()
     with pytest.raises(BlockingIOError):
         at_server.recv(1, socket.MSG_PEEK)
     assert tcp.client.send_control(b"hello") == 5
+    tcp.carry()
     assert at_server.recv(1, socket.MSG_PEEK)
     assert tcp.server.handshake() is Want.NOTHING
     assert tcp.server.receive_control(10) == b"hello"
@@ -791,10 +798,12 @@ def test_tickets_go_with_the_first_bytes_that_a_server_writes(tcp: Wire) -> None
     with pytest.raises(BlockingIOError):
         tcp.sockets[0].recv(1, socket.MSG_PEEK)
     assert tcp.server.send_control(b"hello") == 5
+    tcp.carry()
     assert len(tcp.sockets[0].recv(65536, socket.MSG_PEEK)) > 5 + 2 * 22
     assert tcp.client.receive_control(10) == b"hello"
     # And from then on nothing is held back.
     assert tcp.server.send_control(b"again") == 5
+    tcp.carry()
     assert tcp.client.receive_control(10) == b"again"
 
 
@@ -804,6 +813,7 @@ def test_they_wait_for_nothing_else(tcp: Wire, leaving: Callable[[Connection], o
     tcp.handshake()
     open_gates(tcp)
     leaving(tcp.server)
+    tcp.carry()
     assert tcp.sockets[0].recv(1, socket.MSG_PEEK)
 
 
