@@ -22,9 +22,9 @@ settings.load_profile("same")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# They start processes, or go again and again where others have been: to trace them takes time, and a branch that was
+# They start processes, or go again and again where tests/unit has been: to trace them takes time, and a branch that was
 # taken a thousand times is taken.
-_NOT_TRACED = ("chaos", "flow", "fuzz", "model", "mutants", "mutation", "scale", "soak")
+_NOT_TRACED = ("attacks", "chaos", "flow", "fuzz", "model", "mutants", "mutation", "property", "scale", "soak")
 
 pytest_plugins = ["support.site_fixture"]
 
@@ -63,12 +63,12 @@ def _signals_reach_programs() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Trace nothing where tests repeat themselves, or say `untraced`.
+    """Trace nothing where tests repeat themselves.
 
-    Not by `no_cover` of pytest-cov: that starts another tracer afterwards, and what was kept here traces no more. It cost
-    each process all that it would have traced after the first such test, which differed from run to run.
+    Not by the marker `no_cover` of pytest-cov: that starts another tracer afterwards, and the one that was kept here
+    traces no more. It cost each process all that came after the first such test, which differed from run to run.
     """
-    if item.path.parent.name not in _NOT_TRACED and item.get_closest_marker("untraced") is None:
+    if item.path.parent.name not in _NOT_TRACED:
         return (yield)
     tracer = sys.gettrace()
     sys.settrace(None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,9 +11,6 @@ from eaa.appraise.policy import PolicyFile
 from eaa.appraise.reference_values import ReferenceValue, ReferenceValues, append_value
 from eaa.appraise.result import Attests, Role
 from eaa.errors import Misuse, Reason
-
-# Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.untraced
 
 
 def refusal(act: Callable[..., object], *arguments: object) -> Reason | None:

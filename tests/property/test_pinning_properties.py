@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,9 +18,6 @@ from eaa.appraise.result import Accepted, Role
 from eaa.errors import Misuse
 from eaa.verify.dcap import VerifiedQuote
 from support.facts import NOW, ROOT, reference_value, verified
-
-# Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.untraced
 
 KEY: Final[PinKey] = (ROOT, Role.WORKLOAD, "app")
 VALUES: Final = ReferenceValues((reference_value(),))

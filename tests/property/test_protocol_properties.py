@@ -35,9 +35,6 @@ from eaa.tls.certificate import RATLSCertificate
 from support.exchange_world import HOPS, LEVELS, End, client_of, run, server_of
 from support.tls_world import server_identity
 
-# Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.untraced
-
 NAME_START = "abcXYZ019"
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(

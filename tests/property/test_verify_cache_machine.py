@@ -34,9 +34,6 @@ from eaa.verify.dcap import VerifiedQuote
 from support.cache_world import DAY, NOW, Answer, Machine, Vendor, agree, flip_signature
 from support.dcap_world import World, enclave_report, td_report
 
-# Traced, it takes twice as long, and goes nowhere where tests/unit has not been.
-pytestmark = pytest.mark.untraced
-
 STEPS: Final = 2_000
 STEPS_OF_ONE_LIFE: Final = 50
 ASKED_AFTER_EACH_STEP: Final = 3
