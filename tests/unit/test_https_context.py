@@ -136,6 +136,15 @@ def test_a_server_without_a_verifier_asks_nobody() -> None:
     assert wire.server.getpeercert(binary_form=True) is None
 
 
+def test_names_in_a_certificate_are_not_handed_out_as_if_somebody_vouched_for_them() -> None:
+    """An empty dictionary, as the standard library has it of a certificate that it did not validate; and the DER."""
+    keys = Keys.create()
+    wire = Wire(attested(Keys.create(), server_side=False), attested(keys, server_side=True)).handshake()
+    assert wire.connected
+    assert wire.client.getpeercert() == {}
+    assert wire.client.getpeercert(binary_form=True) == keys.certificate
+
+
 def shown_by(keys: Keys) -> AttestationFailed:
     """Why a server with these keys is refused."""
     return refusal(Wire(client_context(verifier()), stranger(keys, server_side=True)), "client")
@@ -367,8 +376,11 @@ def test_a_process_that_lost_its_threads_watches_again() -> None:
     first = server._watch
     assert first is not None
     assert first.is_alive()
-    server._watch = threading.Thread()
     Wire(client_context(verifier()), server)
+    assert server._watch is first
+    server._watched_in = 0
+    Wire(client_context(verifier()), server)
+    assert server._watch is not first
     assert server._watch.is_alive()
 
 

@@ -8,6 +8,7 @@ connection to a context of the current generation, where its handshake is judged
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import threading
 import weakref
@@ -124,6 +125,7 @@ class AttestedContext(ssl.SSLContext):
         self._generation = self._generate(None if credentials is None else credentials())
         self._settled = True
         self._watch: threading.Thread | None = None
+        self._watched_in: int | None = None
 
     def renew(self) -> None:
         """Take the identity's current credentials for new connections; those that stand are left alone.
@@ -184,8 +186,9 @@ class AttestedContext(ssl.SSLContext):
 
     def _keep_watching(self) -> None:
         """Have a thread that looks for new credentials; a process that was forked off has lost its own."""
-        if self._find_credentials is None or (self._watch is not None and self._watch.is_alive()):
+        if self._find_credentials is None or self._watched_in == (process := os.getpid()):
             return
+        self._watched_in = process
         stop = threading.Event()
         weakref.finalize(self, stop.set).atexit = False
         self._watch = threading.Thread(

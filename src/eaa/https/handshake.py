@@ -31,6 +31,8 @@ _HANDSHAKE: Final = 22
 _CERTIFICATE: Final = 11
 _HEADER: Final = 4
 """Bytes of a handshake message before its content: type and length."""
+MAX_KNOWN_MESSAGES: Final = 64
+"""Messages that are remembered as read: a peer that comes back sends the same."""
 
 
 class Handshake:
@@ -150,6 +152,7 @@ def on_message(
         connection._handshake.on_certificate(connection._sslobj, version, data)  # noqa: SLF001
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN_MESSAGES)
 def leaf_of(message: bytes) -> bytes | None:
     """Return the one certificate of a TLS 1.3 Certificate message, DER; None where it holds none.
 
@@ -196,6 +199,15 @@ class _Attested:
     def peer(self) -> Peer | None:
         """Who is at the other end; None before the handshake is done, and where this side asks nobody."""
         return self._handshake.peer if self._handshake is not None and self._handshake.concluded else None
+
+    def getpeercert(self, binary_form: bool = False) -> Any:  # noqa: FBT001, FBT002  its signature
+        """Return the peer's certificate, DER, or for an accepted peer no fields of it: nobody vouches for its names.
+
+        It is as with certificates that the standard library has not validated. Event loops ask for the fields of each.
+        """
+        if not binary_form and self.peer is not None:
+            return {}
+        return super().getpeercert(binary_form)  # type: ignore[misc]
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  the standard library's name
         """Read application bytes. Raises AttestationFailed where the peer says that it refuses this side."""
