@@ -61,7 +61,7 @@ def around_byte_strings(values: Mapping[str, bytes], *blanks: str) -> tuple[byte
     """Return the same encoding, cut where the contents of `blanks` would stand, in the order of the map.
 
     For maps in which nothing else is new each time: their encoding is one piece, one content, the next piece and so on.
-    Of a blank's value only the size matters.
+    Of a blank's value only the size matters. The map is not empty.
     """
     pieces = [b""]
     for name, key in _in_order(tuple(values)):
