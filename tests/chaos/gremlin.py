@@ -118,8 +118,8 @@ def install(arm: Callable[[], Armed | None] | None = None) -> None:
                 waiting.sock = sock
         _reach(f"{hop(connection)} connected")
 
-    def watched_handshake(connection: Connection) -> Want:
-        outcome = handshake(connection)
+    def watched_handshake(connection: Connection, **options: bool) -> Want:
+        outcome = handshake(connection, **options)
         # A peer may be so quick that the first call is the last one.
         _reach(f"{hop(connection)} handshake begun")
         if outcome is Want.NOTHING:
