@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from eaa.sources.configured import ConfiguredSource
 from eaa.sources.files import FileSource
 from eaa.sources.pccs import MAX_BODY, BaseURL, PCCSSource, upload
 from eaa.sources.qcnl import QCNLConfig
+from support.flow import free_port
 from support.pccs import NOW, platform
 from support.scripted_http import Reply, Script, scripted
 from support.tls_files import make_ca
@@ -233,9 +233,7 @@ def test_what_a_server_says_is_fit_for_one_line_of_a_log() -> None:
 
 
 def test_a_dead_line_is_told_as_such() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     source = PCCSSource(f"http://127.0.0.1:{port}/", retries=0)
     with pytest.raises(Unavailable) as failed:
         source.fetch(tee=0, fmspc=FMSPC, ca="platform")
