@@ -143,6 +143,27 @@ def test_dates_and_identifiers_of_other_forms_are_no_values(monkeypatch: pytest.
     assert shapes.read(raw.replace(b"\x04\x02ab", b"\x04\x02cd", 1)) is None
 
 
+def test_evidence_that_is_padded_is_one_value() -> None:
+    """As old C peers write it. What is in it is read anew each time, so that another size of the quote is none."""
+    tagged = RATLSCertificate.parse(PLAIN).tagged
+    assert tagged is not None
+    padded = tagged.encode() + b"\xff" * 40
+    raw = odd.changed(PLAIN, KEY, odd.with_extensions(odd.extension("2.23.133.5.4.9", padded)))
+    shapes = shapes_of(raw)
+    assert shapes.read(raw) == RATLSCertificate.parse(raw)
+    other = raw.replace(padded, bytes(len(padded)))
+    assert shapes.read(other) is None
+
+
+def test_the_encoding_of_evidence_is_of_the_shape() -> None:
+    """A quote that says to be longer, and claims that say to be shorter, are read the long way."""
+    tagged = RATLSCertificate.parse(PLAIN).tagged
+    assert tagged is not None
+    begin = PLAIN.index(tagged.evidence)
+    for at in (*range(begin - 8, begin), begin + len(tagged.evidence), begin + len(tagged.evidence) + 1):
+        assert SHAPES.read(PLAIN[:at] + bytes([PLAIN[at] ^ 1]) + PLAIN[at + 1 :]) is None
+
+
 def test_shapes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shape_module, "MAX_SHAPES", 3)
     made = [odd.changed(PLAIN, KEY, odd.with_extensions(*_extensions(size))) for size in range(6)]
