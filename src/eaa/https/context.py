@@ -188,13 +188,13 @@ class AttestedContext(ssl.SSLContext):
         """Have a thread that looks for new credentials; a process that was forked off has lost its own."""
         if self._find_credentials is None or self._watched_in == (process := os.getpid()):
             return
-        self._watched_in = process
         stop = threading.Event()
         weakref.finalize(self, stop.set).atexit = False
         self._watch = threading.Thread(
             target=_renew_again_and_again, args=(weakref.ref(self), stop), name="eaa-https-renewal", daemon=True
         )
         self._watch.start()
+        self._watched_in = process
 
     # What would weaken it.
 

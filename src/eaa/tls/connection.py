@@ -33,7 +33,7 @@ from eaa.appraise.result import Accepted, BindingLevel
 from eaa.errors import EAAError, MalformedInput, Misuse, PeerMisbehaved, Reason, Unavailable, VerificationError
 from eaa.tls.certificate import PrivateKey, RATLSCertificate
 from eaa.tls.engine import Want as Want  # noqa: PLC0414  what the methods of a connection answer
-from eaa.tls.engine import calls_on, found_nothing_to_read, have_judged, read_one_at_a_time
+from eaa.tls.engine import calls_on, found_nothing_to_read, have_chosen, have_judged, read_one_at_a_time
 from eaa.tls.leaf import read_leaf
 
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
@@ -167,7 +167,7 @@ class Context(SSL.Context):
 
     def __init__(self, method: int) -> None:
         super().__init__(method)
-        self.kept: object = None
+        self.kept: list[object] = []
         """What OpenSSL calls."""
         self.own_spki: bytes | None = None
         self._second: int | None = None
@@ -212,17 +212,18 @@ def make_context(
     store = cast("crypto.X509Store", context.get_cert_store())
     store.set_flags(flags.IGNORE_CRITICAL)
     if not server_side or demand_client_certificate:
-        context.kept = have_judged(context, SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _JUDGING.get)
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.kept.append(have_judged(context, mode, _JUDGING.get))
     elif alpn:
         # Asked for but not demanded: so a client that has a certificate always sends it, and both ends agree on what
         # the claim `peer` has to be. A client cannot ask OpenSSL whether its certificate was wanted.
-        context.kept = have_judged(context, SSL.VERIFY_PEER, _JUDGING.get)
+        context.kept.append(have_judged(context, SSL.VERIFY_PEER, _JUDGING.get))
     if certificate is not None and private_key is not None:
         _use_identity(context, certificate, private_key)
     elif server_side:
         raise Misuse(Reason.USAGE, "a TLS server needs a certificate and its key")
     if server_side and alpn:
-        context.set_alpn_select_callback(functools.partial(_select_alpn, alpn))
+        context.kept.append(have_chosen(context, alpn, functools.partial(_choose_protocol, alpn)))
     elif alpn:
         context.set_alpn_protos(list(alpn))
     return context
@@ -240,14 +241,16 @@ def _use_identity(context: Context, certificate: bytes, private_key: PrivateKey)
     context.own_spki = own_spki
 
 
-def _select_alpn(spoken: tuple[bytes, ...], _ssl: SSL.Connection, offered: list[bytes]) -> bytes:
+def _choose_protocol(spoken: tuple[bytes, ...], offered: tuple[bytes, ...]) -> bytes | None:
     leaf = _JUDGING.get()
+    if leaf is None:
+        return None
     for name in spoken:
-        if name in offered and leaf is not None:
+        if name in offered:
             leaf.agreed = name
             return name
-    # pyOpenSSL turns what is raised here into the fatal alert no_application_protocol, and raises it again later.
-    raise _no_protocol(spoken, tuple(offered))
+    leaf.refusal = _no_protocol(spoken, offered)
+    return None
 
 
 class Connection:
@@ -579,8 +582,6 @@ class Connection:
                 raise self._leaf.bug from error
             failure = self._leaf.refusal or self._tls_failure(error)
             failure.__cause__ = error
-        except PeerMisbehaved as error:
-            failure = error
         raise self._fail(failure)
 
     def _tls_failure(self, error: SSL.Error) -> PeerMisbehaved | Unavailable:

@@ -9,6 +9,7 @@ is read for as long as it does.
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Protocol
@@ -21,9 +22,12 @@ _WANTED: Final = (
     *("SSL_get_peer_cert_chain", "sk_X509_num", "SSL_CTX_set_verify", "i2d_X509_bio", "BIO_new", "BIO_s_mem"),
     *("BIO_get_mem_data", "BIO_free", "X509_STORE_CTX_get_current_cert", "X509_STORE_CTX_get_error"),
     *("X509_STORE_CTX_get_error_depth", "X509_STORE_CTX_set_error", "X509_V_OK"),
+    *("SSL_CTX_set_alpn_select_cb", "SSL_TLSEXT_ERR_OK", "SSL_TLSEXT_ERR_ALERT_FATAL"),
 )
 _PEEK: Final = 2
 """MSG_PEEK: look, and leave it where it is."""
+MAX_KNOWN_OFFERS: Final = 16
+"""Lists of protocols that are remembered as read: all clients of one kind offer the same."""
 
 
 class Want(Enum):
@@ -203,6 +207,53 @@ def have_judged(context: SSL.Context, mode: int, judge_now: Callable[[], Judge |
     _lib.SSL_CTX_set_verify(context._context, mode, callback)  # noqa: SLF001  see the module
     kept: object = callback
     return kept
+
+
+Choose = Callable[[tuple[bytes, ...]], bytes | None]
+"""Returns which of a client's protocols is spoken; None where none is, which ends the handshake with an alert."""
+
+
+def have_chosen(context: SSL.Context, spoken: tuple[bytes, ...], choose: Choose) -> object:
+    """Have one of these protocols chosen by ALPN; keep what this returns for as long as the context.
+
+    OpenSSL asks in the thread that goes on with a handshake, as `have_judged` has it.
+    """
+    if ENGINE is None or not hasattr(context, "_context"):
+
+        def answer_with_name(_ssl: SSL.Connection, offered: list[bytes]) -> bytes:
+            if (chosen := choose(tuple(offered))) is None:
+                raise SSL.Error([])
+            return chosen
+
+        context.set_alpn_select_callback(answer_with_name)
+        return None
+    # OpenSSL is told where a name is, and looks there when this has returned.
+    names = {name: _ffi.new("unsigned char[]", name) for name in spoken}
+
+    def answer(_ssl: Any, name: Any, size: Any, offered: Any, length: int, _argument: Any) -> int:
+        chosen = choose(_names_in(_ffi.buffer(offered, length)[:]))
+        if chosen is None:
+            fatal: int = _lib.SSL_TLSEXT_ERR_ALERT_FATAL
+            return fatal
+        name[0], size[0] = names[chosen], len(chosen)
+        good: int = _lib.SSL_TLSEXT_ERR_OK
+        return good
+
+    signature = "int (*)(SSL *, unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)"
+    callback = _ffi.callback(signature, answer, error=_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+    _lib.SSL_CTX_set_alpn_select_cb(context._context, callback, _ffi.NULL)  # noqa: SLF001  see the module
+    return names, callback
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN_OFFERS)
+def _names_in(offered: bytes) -> tuple[bytes, ...]:
+    """Return the names of a list, each of them behind its length; OpenSSL hands on none that is cut off."""
+    names = []
+    while offered:
+        end = 1 + offered[0]
+        names.append(offered[1:end])
+        offered = offered[end:]
+    return tuple(names)
 
 
 def _ask(judge: Judge | None, error: int, depth: int, certificate: crypto.X509) -> bool:
