@@ -791,16 +791,18 @@ def test_a_shape_outlives_no_verdict(
     assert reason_of(agree(cache, machine.quote(nonce=7), revoked, now=NOW)) == Reason.CERTIFICATE_REVOKED
 
 
-def test_enclaves_make_room(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enclaves_make_room_once_many_others_have_come_by(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_room, "MAX_ENCLAVES", 2)
+    monkeypatch.setattr(cache_room, "MAX_NEWCOMERS", 3)
     cache, collateral = VerificationCache(vendor.anchors), vendor.publish(SGX, now=NOW)
     kept = []
-    for number in range(4):
+    for number in range(6):
+        # The first time proves the attestation key; the other two are those of an enclave that comes again.
         for nonce in range(3):
             quote = Machine(vendor, number).quote(nonce=nonce)
             assert isinstance(agree(cache, quote, collateral, now=NOW), VerifiedQuote)
         kept.append(kept_shapes(cache))
-    assert kept == [1, 2, 1, 2]
+    assert kept == [1, 2, 2, 1, 2, 2]
 
 
 def test_an_enclave_is_noted_once(cache: VerificationCache, machine: Machine, collateral: Collateral) -> None:

@@ -64,6 +64,8 @@ MAX_LEVELS: Final = 1024
 
 MAX_ENCLAVES: Final = 256
 """Enclaves, each on its machine, whose quotes have a known shape; some 16 KiB each."""
+MAX_NEWCOMERS: Final = 1024
+"""How many quotes of other enclaves come by before all of these make room."""
 MAX_QUOTES: Final = 512
 """Quotes that are expected again, some 16 KiB each: as many peers as come back within the life of their evidence."""
 
@@ -284,6 +286,7 @@ class VerificationCache:
         self._attestation_keys: _Store[_AttestationKey] = _Store(max_platforms, guard)
         self._quotes: _Store[_ExpectedQuote] = _Store(MAX_QUOTES, guard)
         self._enclaves: dict[bytes, _Enclave] = {}
+        self._newcomers = 0
         self._last_keys: _Keys | None = None
 
     @property
@@ -427,6 +430,11 @@ class VerificationCache:
         if name in self._enclaves:
             return
         if len(self._enclaves) >= MAX_ENCLAVES:
+            # Of a fleet larger than this, most of what were learnt would be forgotten before it is of use.
+            self._newcomers += 1
+            if self._newcomers < MAX_NEWCOMERS:
+                return
+            self._newcomers = 0
             self._enclaves.clear()
         self._enclaves[name] = _Enclave(keys)
 
