@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Final, Self
 
 from eaa.errors import MalformedInput, Reason
 from eaa.evidence.layout import Reader
@@ -253,12 +253,12 @@ def read_report_data(raw: bytes) -> bytes:
     Raises:
         MalformedInput: `raw` is no quote, or was cut off.
     """
-    # In nearly all quotes it is the end of what is signed, whose size the first words tell.
-    end = _SIGNED_SIZES.get(raw[:8])
-    if end is not None and raw[_VENDOR] == INTEL_QE_VENDOR_ID:
+    places = places_in(raw)
+    if places is not None and raw[_VENDOR] == INTEL_QE_VENDOR_ID:
+        end = places.authentication_data
         rest = len(raw) - end - _SIZE_FIELD
         if rest >= 0 and len(raw) <= MAX_QUOTE_SIZE and int.from_bytes(raw[end : end + _SIZE_FIELD], "little") <= rest:
-            return raw[end - _REPORT_DATA_SIZE : end]
+            return raw[places.report_data : places.report_data + REPORT_DATA_SIZE]
     _, body, reader = _parse_signed_part(raw)
     reader.sized(4, MAX_QUOTE_SIZE, "the authentication data")
     return body.report_data
@@ -266,16 +266,50 @@ def read_report_data(raw: bytes) -> bytes:
 
 _VENDOR: Final = slice(12, 28)
 _SIZE_FIELD: Final = 4
-_REPORT_DATA_SIZE: Final = 64
-_SIGNED_SIZES: Final = {
-    _HEADER.pack(version, ECDSA_P256, kind, b"", b"", b"")[:8]: HEADER_SIZE + body.SIZE
-    for version, kind, body in (
-        (3, TEEType.SGX, EnclaveReport),
-        (4, TEEType.SGX, EnclaveReport),
-        (4, TEEType.TDX, TDReport),
-    )
-}
-"""Bytes of header and body by what a header begins with, where the body ends with its report data."""
+REPORT_DATA_SIZE: Final = 64
+_KIND: Final = slice(8)
+"""Version, attestation key type, and kind of TEE."""
+_DESCRIPTOR: Final = slice(HEADER_SIZE, HEADER_SIZE + BODY_DESCRIPTOR_SIZE)
+_DESCRIBES_BODY: Final = 5
+"""The version that says of what kind its body is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where parts of a quote begin, in bytes from its beginning."""
+
+    report_data: int
+    authentication_data: int
+
+    @classmethod
+    def of(cls, body: type[Body], *, version: int) -> Self:
+        """Return the places of quotes of this version and with this kind of body."""
+        begin = HEADER_SIZE + (BODY_DESCRIPTOR_SIZE if version == _DESCRIBES_BODY else 0)
+        # The report data are the end of the reports that the newer kinds continue.
+        first = EnclaveReport if body is EnclaveReport else TDReport
+        return cls(begin + first.SIZE - REPORT_DATA_SIZE, begin + body.SIZE)
+
+
+def _all_places() -> dict[bytes, Places]:
+    """Return the places by what tells them: kind, and where there is one, the descriptor of the body."""
+    found: dict[bytes, Places] = {}
+    for body, number in BODY_TYPES.items():
+        tee = TEEType.SGX if body is EnclaveReport else TEEType.TDX
+        for version in QUOTE_VERSIONS:
+            kind = struct.pack("<H H I", version, ECDSA_P256, tee)
+            if version == _DESCRIBES_BODY:
+                found[kind + struct.pack("<H I", number, body.SIZE)] = Places.of(body, version=version)
+            elif body is EnclaveReport or (body is TDReport and version == 4):
+                found[kind] = Places.of(body, version=version)
+    return found
+
+
+_PLACES: Final = _all_places()
+
+
+def places_in(raw: bytes) -> Places | None:
+    """Return where parts begin in what looks like a quote; None where it looks like none. Nothing else is read."""
+    return _PLACES.get(raw[_KIND]) or _PLACES.get(raw[_KIND] + raw[_DESCRIPTOR])
 
 
 def _parse_signed_part(raw: bytes) -> tuple[QuoteHeader, Body, Reader]:

@@ -14,18 +14,12 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final, Self
 
-from eaa.evidence.quote import BODY_DESCRIPTOR_SIZE, BODY_TYPES, ECDSA_P256, HEADER_SIZE, Body, Quote, TEEType
-from eaa.evidence.sgx import EnclaveReport
-from eaa.evidence.tdx import TDReport
+from eaa.evidence.quote import BODY_TYPES, REPORT_DATA_SIZE, Body, Places, Quote, places_in
 from eaa.records import filler
 
-_REPORT_DATA_SIZE: Final = 64
 _SIZE_AND_SIGNATURE: Final = (4, 64)
 """What stands between that which is signed and the attestation key."""
 _ATTESTATION_KEY_SIZE: Final = 64
-_KIND: Final = slice(8)
-"""Version, attestation key type, and kind of TEE."""
-_DESCRIPTOR: Final = slice(HEADER_SIZE, HEADER_SIZE + BODY_DESCRIPTOR_SIZE)
 
 
 class _Copier:
@@ -42,48 +36,12 @@ _QUOTES: Final = _Copier(Quote, but=("body", "signature", "padding", "signed_byt
 _BODIES: Final = {body: _Copier(body, but=("report_data",)) for body in BODY_TYPES}
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where the parts of a quote begin."""
-
-    report_data: int
-    authentication_data: int
-
-    @classmethod
-    def of(cls, body: type[Body], *, version: int) -> Self:
-        begin = HEADER_SIZE + (BODY_DESCRIPTOR_SIZE if version == _DESCRIBES_BODY else 0)
-        # The report data are the end of the reports that the newer kinds continue.
-        first = EnclaveReport if body is EnclaveReport else TDReport
-        return cls(begin + first.SIZE - _REPORT_DATA_SIZE, begin + body.SIZE)
-
-
-_DESCRIBES_BODY: Final = 5
-"""The version that says of what kind its body is."""
-
-
-def _all_places() -> dict[bytes, _Places]:
-    """Return the places by what tells them: kind, and where there is one, the descriptor of the body."""
-    found: dict[bytes, _Places] = {}
-    for body, number in BODY_TYPES.items():
-        tee = TEEType.SGX if body is EnclaveReport else TEEType.TDX
-        for version in (3, 4, _DESCRIBES_BODY):
-            kind = struct.pack("<H H I", version, ECDSA_P256, tee)
-            if version == _DESCRIBES_BODY:
-                found[kind + struct.pack("<H I", number, body.SIZE)] = _Places.of(body, version=version)
-            elif body is EnclaveReport or (body is TDReport and version == 4):
-                found[kind] = _Places.of(body, version=version)
-    return found
-
-
-_PLACES: Final = _all_places()
-
-
 def name_of_enclave(raw: bytes) -> bytes:
     """Return what tells the quotes of one enclave on one machine from all others; nothing of bytes that are no quote.
 
     That is everything in front of the report data, and the attestation key. Nothing of it was verified.
     """
-    places = _PLACES.get(raw[_KIND]) or _PLACES.get(raw[_KIND] + raw[_DESCRIPTOR])
+    places = places_in(raw)
     if places is None:
         return b""
     key = places.authentication_data + sum(_SIZE_AND_SIGNATURE)
@@ -113,11 +71,11 @@ class QuoteShape:
             raw: its `raw`.
         """
         body = type(quote.body)
-        places = _Places.of(body, version=quote.header.version)
+        places = Places.of(body, version=quote.header.version)
         size, signature = _SIZE_AND_SIGNATURE
-        between = places.authentication_data + size - places.report_data - _REPORT_DATA_SIZE
+        between = places.authentication_data + size - places.report_data - REPORT_DATA_SIZE
         behind = len(raw) - places.authentication_data - size - signature
-        layout = struct.Struct(f"{places.report_data}s {_REPORT_DATA_SIZE}s {between}s {signature}s {behind}s")
+        layout = struct.Struct(f"{places.report_data}s {REPORT_DATA_SIZE}s {between}s {signature}s {behind}s")
         front, _, middle, _, back = layout.unpack(raw)
         return cls(
             layout=layout,

@@ -63,7 +63,7 @@ MAX_LEVELS: Final = 1024
 """TCBs of one collateral whose levels are kept."""
 
 MAX_ENCLAVES: Final = 256
-"""Enclaves, each on its machine, whose quotes have a known shape; some 16 KiB each."""
+"""Enclaves, each on its machine, whose quotes have a known shape; each keeps one of them, and its bytes once more."""
 MAX_NEWCOMERS: Final = 1024
 """How many quotes of other enclaves come by before all of these make room."""
 MAX_QUOTES: Final = 512
